@@ -1,0 +1,1 @@
+"""Schemas, resolvers and checks of the configuration. No torch, no Lightning in here."""

@@ -1,0 +1,173 @@
+"""What the types cannot say: ranges, known choices, combinations. All problems are reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from ddoq.config.schema import COMPONENTS, Config
+from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.pipeline.graph import STAGES
+
+RUN_KEYS = ("until", "from", "plan_only")
+_CHOICES = {
+    "dataset.on_bad_image": ("error", "skip"),
+    "quantizer.backend": ("sklearn", "faiss"),
+    "protocol.optimizer": ("adamw", "sgd"),
+    "logger.mode": ("none", "csv", "online", "offline"),
+    "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
+    "generator.fit.prediction_type": ("v_prediction", "epsilon", "sample"),
+    "generator.fit.beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
+}
+_POSITIVE = (
+    "ipc", "dataset.image_size", "dataset.train_per_class", "protocol.num_steps", "protocol.batch_size",
+    "protocol.num_seeds", "protocol.num_evaluations", "trainer.batch_size", "ablation.num_seeds",
+    "generator.num_steps", "generator.fit.num_steps", "generator.fit.batch_size", "encoder.fit.num_steps",
+    "encoder.fit.batch_size", "quantizer.num_restarts", "quantizer.km_expand", "student.width", "student.depth",
+    "labeler.temperature", "protocol.learning_rate", "generator.fit.learning_rate", "encoder.fit.learning_rate",
+)
+_FRACTIONS = ("dataset.validation_fraction", "dataset.test_fraction", "weighting.amount", "generator.fit.label_dropout")
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError for the first problems of a resolved configuration; every problem is named."""
+    problems = list(_problems(config))
+    if len(problems) == 1:
+        raise ConfigError(*problems[0])
+    if problems:
+        raise ConfigError("; ".join(cause for cause, _ in problems), "; ".join(remedy for _, remedy in problems))
+
+
+def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield from _unknown_keys(config)
+    for key, choices in _CHOICES.items():
+        value = _get(config, key)
+        if value is not None and value not in choices:
+            yield f"{key}: '{value}' is not known", did_you_mean(str(value), choices)
+    for key in _POSITIVE:
+        value = _get(config, key)
+        if value is not None and value <= 0:
+            yield f"{key}: {value} is not positive", f"set {key} to 1 or more"
+    for key in _FRACTIONS:
+        value = _get(config, key)
+        if value is not None and not 0 <= value < 1:
+            yield f"{key}: {value} is outside [0, 1)", f"set {key} to a fraction"
+    for key in ("run.until", "run.from"):
+        value = _get(config, key)
+        if value is not None and value not in STAGES:
+            yield f"{key}: there is no stage '{value}'", did_you_mean(str(value), STAGES)
+    yield from _combinations(config)
+
+
+def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    strength = _get(config, "generator.strength")
+    if strength is not None and not 0 < strength <= 1:
+        yield f"generator.strength: {strength} is outside (0, 1]", "use 1 for pure noise, generator=decode for none"
+    for strength in _get(config, "ablation.strengths") or []:
+        if not 0 <= strength <= 1:
+            yield f"ablation.strengths: {strength} is outside [0, 1]", "0 decodes without diffusion, 1 is pure noise"
+    if _get(config, "dataset.channels") not in (1, 3):
+        yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
+    evaluations, steps = _get(config, "protocol.num_evaluations"), _get(config, "protocol.num_steps")
+    if evaluations and steps and evaluations > steps:
+        yield f"protocol.num_evaluations: {evaluations} is more than protocol.num_steps, {steps}", "lower it"
+    low, high = _get(config, "weighting.low"), _get(config, "weighting.high")
+    if low is not None and not 0 <= low <= high:
+        yield f"weighting.low: {low} is not in [0, weighting.high={high}]", "lower it"
+    if _get(config, "quantizer.name") in ("random", "nearest") and _get(config, "generator.fit") is None:
+        return
+    patch, size = _get(config, "generator.fit.patch_size"), _latent_size(config)
+    if _get(config, "generator.path") is None and patch and size and size % patch:
+        yield (f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
+               f"use {', '.join(str(p) for p in range(1, size + 1) if size % p == 0)}")
+    blocks = _get(config, "encoder.fit.block_out_channels")
+    if _get(config, "encoder.path") is None and blocks and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1):
+        yield (f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings do not divide dataset.image_size, "
+               f"{config['dataset']['image_size']}", "use fewer blocks or another image size")
+
+
+def _latent_size(config: Mapping[str, Any]) -> int | None:
+    """Return the side of the latents where it follows from the configuration alone."""
+    if config["encoder"]["name"] == "pixels":
+        return config["dataset"]["image_size"]
+    blocks = _get(config, "encoder.fit.block_out_channels")
+    return config["dataset"]["image_size"] // 2 ** (len(blocks) - 1) if blocks and not config["encoder"]["path"] else None
+
+
+def _unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """``+foo=1`` passes Hydra; an unknown key must not pass us, since nothing would ever read it."""
+    known = [field.name for field in fields(Config)]
+    for key in config:
+        if key not in known:
+            yield f"{key}: there is no such key", did_you_mean(key, [*known, "+experiment"])
+    for key in config["run"]:
+        if key not in RUN_KEYS:
+            yield f"run.{key}: there is no such key", did_you_mean(key, RUN_KEYS)
+    for group in COMPONENTS:
+        schema = next((s for s in COMPONENTS[group].values() if s._target_ == config[group].get("_target_")), None)
+        if schema is None:
+            targets = [s._target_ for s in COMPONENTS[group].values()]
+            yield (f"{group}._target_: '{config[group].get('_target_')}' is not a known {group}",
+                   did_you_mean(str(config[group].get("_target_")), targets))
+        else:
+            yield from _unknown_fields(config[group], schema, group)
+
+
+def _unknown_fields(part: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple[str, str]]:
+    hints = get_type_hints(schema)
+    for key, value in part.items():
+        if key not in hints:
+            yield f"{path}.{key}: there is no such key", did_you_mean(key, hints)
+        elif is_dataclass(hints[key]) and isinstance(value, Mapping):
+            yield from _unknown_fields(value, hints[key], f"{path}.{key}")
+
+
+def known_keys() -> list[str]:
+    """Return every dotted key a user can set, for suggestions."""
+    def walk(schema: type, prefix: str) -> Iterator[str]:
+        for name, hint in get_type_hints(schema).items():
+            yield prefix + name
+            if is_dataclass(hint):
+                yield from walk(hint, f"{prefix}{name}.")
+
+    keys = set(walk(Config, "")) | {f"run.{key}" for key in RUN_KEYS}
+    for group, choices in COMPONENTS.items():
+        keys |= {key for schema in choices.values() for key in walk(schema, f"{group}.")}
+    return sorted(keys)
+
+
+def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Raise DataError where the data cannot serve the configuration.
+
+    Args:
+        config: resolved.
+        facts: of the ``index`` artefact: ``class_names`` and images per class and split, ``counts``.
+    """
+    counts = facts["counts"]["train"]
+    smallest = min(range(len(counts)), key=counts.__getitem__)
+    if counts[smallest] < config["ipc"]:
+        raise DataError(f"ipc: {config['ipc']} is more than the {counts[smallest]} training images of class "
+                        f"'{facts['class_names'][smallest]}'", f"set ipc to at most {counts[smallest]}, or remove the class")
+    needed = ("test", "validation") if config["ablation"]["strengths"] or config["ablation"]["weightings"] else ("test",)
+    for split in needed:
+        if not sum(facts["counts"][split]):
+            raise DataError(f"dataset: no {split} images in {sum(counts)} training images",
+                            f"add images, raise dataset.{split}_fraction, or set ablation=none")
+
+
+def check_paths(config: Mapping[str, Any]) -> None:
+    """Raise ConfigError where ``paths.outputs`` cannot be a folder."""
+    outputs = Path(config["paths"]["outputs"])
+    if outputs.exists() and not outputs.is_dir():
+        raise ConfigError(f"paths.outputs: {outputs} is a file", "set paths.outputs to a folder")
+
+
+def _get(config: Mapping[str, Any], dotted: str) -> Any:
+    value: Any = config
+    for name in dotted.split("."):
+        if not isinstance(value, Mapping) or name not in value:
+            return None
+        value = value[name]
+    return value

@@ -1,0 +1,47 @@
+"""Hydra's and OmegaConf's errors, in two lines with the nearest valid choice."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from ddoq.config.checks import known_keys
+from ddoq.config.schema import COMPONENTS
+from ddoq.errors import ConfigError, DdoqError, did_you_mean
+
+_GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "experiment"]
+
+
+def explain(error: Exception) -> DdoqError:
+    """Return the DdoqError that says what an exception means to a user; log the traceback."""
+    logging.getLogger("ddoq").error("", exc_info=error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
+        return _explain_config(text)
+    first = str(error).splitlines()[0] if str(error) else ""
+    return DdoqError(f"unexpected {type(error).__name__}: {first}",
+                     "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too")
+
+
+def _explain_config(text: str) -> ConfigError:
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(r"In '.*?': Could not load '(.+)/(.+?)'", text):
+        group, choice = match.groups()
+        options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
+        return ConfigError(f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"]))
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
+        if key in ("experiment", "+experiment"):
+            return ConfigError("experiment: not part of the defaults", "write +experiment=<name>, with a plus")
+        return ConfigError(f"{key}: there is no such key", did_you_mean(key, [*known_keys(), *_GROUPS]))
+    if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
+        return ConfigError(f"{match.group(2)}: there is no such key", did_you_mean(match.group(2), known_keys()))
+    if match := re.search(r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL):
+        return ConfigError(f"{match.group(2)}: {match.group(1)}", "give a value of that type")
+    if match := re.search(r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text):
+        key = match.group(1) or match.group(2)
+        return ConfigError(f"{key}: no value", f"set {key}=...")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return ConfigError("config: " + "; ".join(lines[:3]), "see `ddoq --help` and `ddoq --cfg job`")

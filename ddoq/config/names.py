@@ -1,0 +1,40 @@
+"""Names of arms and run folders, derived from the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddoq.pipeline.keys import digest
+
+#: Parts of the configuration that cannot change a result.
+NOT_IDENTITY = ("paths", "run", "trainer", "logger", "hydra")
+
+
+def arm_name(quantizer: str, weighting: str) -> str:
+    """Return the name of an arm: k-means with weights is ``ddoq``, without weights ``ddoq_uniform``.
+
+    Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used.
+    """
+    if quantizer == "kmeans":
+        return "ddoq_uniform" if weighting == "uniform" else "ddoq"
+    return quantizer if weighting == "uniform" else f"{quantizer}_weighted"
+
+
+def run_name(config: Mapping[str, Any]) -> str:
+    """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
+    identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
+    arm = arm_name(config["quantizer"]["name"], config["weighting"]["name"])
+    return f"{config['dataset']['name']}-{arm}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
+
+
+def register_resolvers() -> None:
+    """Register ``${run_name:}`` for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
+    def resolve(*, _root_: DictConfig) -> str:
+        plain = {name: OmegaConf.to_container(_root_[name], resolve=True) if OmegaConf.is_config(_root_[name])
+                 else _root_[name] for name in _root_ if name not in NOT_IDENTITY}
+        return run_name(plain)
+
+    OmegaConf.register_new_resolver("run_name", resolve, replace=True)

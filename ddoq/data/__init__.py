@@ -1,0 +1,1 @@
+"""Data sets in, distilled data sets out. Plain NumPy and torch."""

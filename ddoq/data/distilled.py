@@ -1,0 +1,126 @@
+"""The distilled data set: class folders of PNGs with weights, readable by everybody.
+
+    00_tench/00000.png ...     one folder per class; sorted folder names are label order
+    metadata.parquet           file_name, label, class_name, wnid, weight, mass, count, index, source, seed
+    classes.json               class names, in label order
+    targets.safetensors        soft labels [n, num_classes] and their temperature (only with a teacher)
+
+``torchvision.datasets.ImageFolder`` and ``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import one_hot
+from torch.utils.data import Dataset
+
+from ddoq.data.images import to_uint8
+from ddoq.errors import DataError
+from ddoq.utils.io import atomic_path, read_json, write_json
+
+METADATA, CLASSES, TARGETS = "metadata.parquet", "classes.json", "targets.safetensors"
+
+
+def file_name(label: int, index: int, class_names: list[str]) -> str:
+    """Return the relative path of an image; nothing in a class name can leave the folder."""
+    width = len(str(len(class_names) - 1))
+    slug = re.sub(r"[^A-Za-z0-9]+", "-", class_names[label]).strip("-")[:40] or "class"
+    return f"{label:0{width}d}_{slug}/{index:05d}.png"
+
+
+def write_png(path: Path, image: torch.Tensor) -> None:
+    """Write a uint8 image ``[C, H, W]`` atomically."""
+    array = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+    with atomic_path(path) as temporary:
+        Image.fromarray(array.numpy()).save(temporary, format="PNG")
+
+
+def read_png(path: Path) -> torch.Tensor:
+    """Read an image as uint8 ``[C, H, W]``."""
+    with Image.open(path) as image:
+        return to_uint8(image, image.width, 1 if image.mode == "L" else 3)
+
+
+def write_metadata(folder: Path, columns: dict[str, list], class_names: list[str],
+                   targets: torch.Tensor | None, temperature: float) -> None:
+    """Write what belongs to the images: one row per image, class names, and soft labels if there are any."""
+    with atomic_path(folder / METADATA) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    write_json(folder / CLASSES, class_names)
+    if targets is not None:
+        with atomic_path(folder / TARGETS) as temporary:
+            save_file({"targets": targets.contiguous()}, temporary, metadata={"temperature": str(temperature)})
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a student is trained on, in memory.
+
+    Attributes:
+        images: uint8 ``[n, C, H, W]``.
+        targets: class probabilities ``[n, num_classes]``.
+        weights: loss weights ``[n]``.
+        temperature: at which the targets were made; 1 for hard labels.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    weights: torch.Tensor
+    temperature: float = 1.0
+
+
+class DistilledDataset(Dataset):
+    """Weighted images: item ``i`` is ``(float image [C, H, W] in [0, 1], label, weight)``.
+
+    Args:
+        path: a distilled folder (``outputs/runs/<run>/distilled``).
+        transform: applied to the image tensor.
+
+    Attributes:
+        class_names: in label order.
+        labels: int64 ``[n]``.
+        weights: float32 ``[n]``, mean 1 within each class.
+        metadata: all columns, as NumPy arrays by name.
+    """
+
+    def __init__(self, path: str | Path, transform=None):
+        self.path, self.transform = Path(path), transform
+        if not (self.path / METADATA).is_file():
+            raise DataError(f"{self.path} is not a distilled data set: it has no {METADATA}",
+                            "give the folder outputs/runs/<run>/distilled of a finished run")
+        table = pq.read_table(self.path / METADATA)
+        self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        self.class_names: list[str] = read_json(self.path / CLASSES)
+        self.labels = torch.from_numpy(self.metadata["label"].astype(np.int64))
+        self.weights = torch.from_numpy(self.metadata["weight"].astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int, float]:
+        image = read_png(self.path / self.metadata["file_name"][i]).float() / 255
+        return (self.transform(image) if self.transform else image), int(self.labels[i]), float(self.weights[i])
+
+    def training_set(self) -> TrainingSet:
+        """Return everything in memory, with soft labels where the data set has them."""
+        images = torch.stack([read_png(self.path / name) for name in self.metadata["file_name"]])
+        targets, temperature = one_hot(self.labels, len(self.class_names)).float(), 1.0
+        if (self.path / TARGETS).is_file():
+            with safe_open(self.path / TARGETS, "pt") as file:
+                targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
+        return TrainingSet(images, targets, self.weights, temperature)
+
+
+def load_distilled(path: str | Path, transform=None) -> DistilledDataset:
+    """Open a distilled data set. See ``DistilledDataset``."""
+    return DistilledDataset(path, transform)

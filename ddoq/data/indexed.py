@@ -1,0 +1,57 @@
+"""Images of one split, as listed by the ``index`` artefact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch.utils.data import Dataset
+
+from ddoq.data.base import ImageDataset, Source
+from ddoq.data.images import to_uint8
+from ddoq.utils.console import progress_bar
+from ddoq.utils.io import atomic_path
+
+INDEX = "index.parquet"
+
+
+def write_index(folder: Path, source: Source, split: np.ndarray) -> None:
+    """Write one row per image that is used: its position in the source, label, split and name."""
+    ids = np.flatnonzero(split != "")
+    table = pa.table({"id": ids, "label": source.labels[ids], "split": split[ids],
+                      "name": [source.describe(int(i)) for i in ids]})
+    with atomic_path(folder / INDEX) as temporary:
+        pq.write_table(table, temporary)
+
+
+class IndexedImages(Dataset):
+    """Map-style data set of one split: item ``i`` is ``(position, uint8 image [C, H, W], label)``."""
+
+    def __init__(self, spec: ImageDataset, index: Path, split: str):
+        table = pq.read_table(index / INDEX, columns=["id", "label", "split"], filters=[("split", "=", split)])
+        self.ids = table["id"].to_numpy()
+        self.labels = table["label"].to_numpy()
+        self.spec, self.split = spec, split
+        self._source: Source | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> tuple[int, torch.Tensor, int]:
+        if self._source is None:  # opened late, so that worker processes open their own
+            self._source = self.spec.open()
+        image = to_uint8(self._source.read(int(self.ids[i])), self.spec.image_size, self.spec.channels)
+        return i, image, int(self.labels[i])
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return all images as uint8 ``[n, C, H, W]`` and their labels ``[n]``."""
+        shape = (len(self), self.spec.channels, self.spec.image_size, self.spec.image_size)
+        images = torch.empty(shape, dtype=torch.uint8)
+        with progress_bar(f"read {self.split} images", len(self)) as bar:
+            for i in range(len(self)):
+                images[i] = self[i][1]
+                bar.advance()
+        return images, torch.tensor(self.labels)

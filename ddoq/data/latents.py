@@ -1,0 +1,93 @@
+"""Latents on disk: shards that can be written in pieces and read by class.
+
+    shard-00000.safetensors   latents [m, *shape] float32
+    index.parquet             position, label (one row per latent, in shard order)
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from ddoq.utils.io import atomic_path
+
+_INDEX = "index.parquet"
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.safetensors"
+
+
+class LatentWriter:
+    """Collects latents by position and writes each shard once it is complete.
+
+    Args:
+        folder: where the shards go; complete shards of an earlier attempt are kept.
+        labels: label of every position, ``[n]``.
+        shard_size: latents per shard.
+    """
+
+    def __init__(self, folder: Path, labels: np.ndarray, shard_size: int):
+        self.folder, self.labels, self.shard_size = folder, labels, shard_size
+        self._rows: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)
+
+    def positions(self, shard: int) -> range:
+        """Return the positions that belong to a shard."""
+        return range(shard * self.shard_size, min((shard + 1) * self.shard_size, len(self.labels)))
+
+    def missing(self) -> list[int]:
+        """Return all positions whose shard is not on disk yet."""
+        shards = range(-(-len(self.labels) // self.shard_size))
+        return [i for shard in shards if not _shard_path(self.folder, shard).exists() for i in self.positions(shard)]
+
+    def add(self, positions: torch.Tensor, latents: torch.Tensor) -> None:
+        """Take a batch of latents ``[B, *shape]`` in any order."""
+        for position, latent in zip(positions.tolist(), latents.float().cpu(), strict=True):
+            shard = position // self.shard_size
+            self._rows[shard][position] = latent
+            if len(self._rows[shard]) == len(self.positions(shard)):
+                rows = self._rows.pop(shard)
+                stacked = torch.stack([rows[i] for i in self.positions(shard)])
+                with atomic_path(_shard_path(self.folder, shard)) as temporary:
+                    save_file({"latents": stacked.contiguous()}, temporary)
+
+    def finish(self) -> None:
+        """Write the index; call it when nothing is missing."""
+        table = pa.table({"position": np.arange(len(self.labels)), "label": self.labels})
+        with atomic_path(self.folder / _INDEX) as temporary:
+            pq.write_table(table, temporary)
+
+
+class Latents:
+    """The latents of a finished ``encode`` artefact. Only what is asked for is read."""
+
+    def __init__(self, folder: Path):
+        self.labels = pq.read_table(folder / _INDEX)["label"].to_numpy()
+        self._shards = sorted(folder.glob("shard-*.safetensors"))
+        with safe_open(self._shards[0], "pt") as shard:
+            self._shard_size, *shape = shard.get_slice("latents").get_shape()
+        self.shape = tuple(shape)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of_class(self, label: int) -> tuple[np.ndarray, torch.Tensor]:
+        """Return the positions ``[n]`` and latents ``[n, *shape]`` of a class."""
+        positions = np.flatnonzero(self.labels == label)
+        return positions, self.at(positions)
+
+    def at(self, positions: np.ndarray) -> torch.Tensor:
+        """Return the latents at ascending positions, ``[n, *shape]``."""
+        parts = []
+        for number in np.unique(positions // self._shard_size):
+            rows = positions[positions // self._shard_size == number] - number * self._shard_size
+            with safe_open(self._shards[number], "pt") as shard:
+                parts.append(shard.get_slice("latents")[rows.tolist()])
+        return torch.cat(parts) if parts else torch.empty(0, *self.shape)

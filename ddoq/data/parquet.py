@@ -1,0 +1,98 @@
+"""Hugging Face style image Parquet: a column of ``{bytes, path}`` structs and a column of labels."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ddoq.data.base import ImageDataset, Source, hash_files
+from ddoq.errors import DataError, did_you_mean
+
+_PREFIXES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+
+
+@dataclass
+class ParquetImages(ImageDataset):
+    """A folder of ``train*.parquet``, ``validation*.parquet`` and ``test*.parquet`` files.
+
+    With no test file, the validation file is the test set and validation images are drawn from train.
+    """
+
+    image_column: str = "image"
+    label_column: str = "label"
+
+    def fingerprint(self) -> str:
+        folder = self._folder()
+        return hash_files([file for files in parquet_files(folder).values() for file in files], folder)
+
+    def open(self) -> Source:
+        return open_parquet(self._folder(), self.image_column, self.label_column)
+
+    def _folder(self) -> Path:
+        if not self.root or not Path(self.root).is_dir():
+            raise DataError(f"dataset.root: {self.root!r} is not a folder",
+                            "set dataset.root to a folder that holds train*.parquet files")
+        return Path(self.root)
+
+
+def parquet_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of each split, in name order. Raises DataError where there is no training file."""
+    found = {split: sorted(file for file in folder.glob("*.parquet") if file.name.startswith(prefixes))
+             for split, prefixes in _PREFIXES.items()}
+    found = {split: files for split, files in found.items() if files}
+    if "train" not in found:
+        raise DataError(f"dataset: no train*.parquet in {folder}", "name the files train*.parquet, test*.parquet")
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    return found
+
+
+def open_parquet(folder: Path, image_column: str, label_column: str) -> Source:
+    """Open the Parquet files of a folder; the encoded images stay in memory-mapped Arrow buffers."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables, split = [], []
+    for name, files in parquet_files(folder).items():
+        for file in files:
+            try:
+                table = pq.read_table(file, memory_map=True)
+            except (OSError, pa.ArrowException) as error:
+                raise DataError(f"dataset: {file} is not readable as Parquet ({error})", "replace the file") from error
+            for key, column in (("image_column", image_column), ("label_column", label_column)):
+                if column not in table.column_names:
+                    raise DataError(f"dataset.{key}: {file} has no column '{column}'",
+                                    did_you_mean(column, table.column_names))
+            tables.append(table.select([image_column, label_column]))
+            split += [name] * len(table)
+    table = pa.concat_tables(tables, promote_options="default")
+    images = table[image_column]
+    names, labels = _labels(table, label_column)
+    is_struct = pa.types.is_struct(images.type)
+
+    def read(i: int) -> Image.Image:
+        value = images[i].as_py()
+        return Image.open(io.BytesIO((value["bytes"] if is_struct else value) or b""))
+
+    def describe(i: int) -> str:
+        path = images[i].as_py().get("path") if is_struct else None
+        return f"{folder} row {i}" + (f" ({path})" if path else "")
+
+    wnids = names if all(name[:1] == "n" and name[1:].isdigit() and len(name) == 9 for name in names) else None
+    return Source(names, labels, np.array(split), read, describe, folder.name, wnids)
+
+
+def _labels(table, column: str) -> tuple[list[str], np.ndarray]:
+    """Return class names and integer labels: from the ClassLabel metadata, else from the sorted distinct values."""
+    values = np.array(table[column].to_pylist())
+    features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = features.get(column, {}).get("names")
+    if names is not None:
+        return [str(name) for name in names], values.astype(np.int64)
+    distinct, labels = np.unique(values, return_inverse=True)
+    return [str(name) for name in distinct], labels.astype(np.int64)

@@ -1,0 +1,7 @@
+"""Encoders: images in [-1, 1] to latents and back."""
+
+from ddoq.encoders.base import Encoder
+from ddoq.encoders.pixels import Pixels
+from ddoq.encoders.vae import VAE
+
+__all__ = ["VAE", "Encoder", "Pixels"]

@@ -1,0 +1,1 @@
+"""The only room that knows Lightning: fitting by steps, predicting by batches."""

@@ -1,0 +1,160 @@
+"""Trainers without noise, steps that can be resumed exactly, and batches that are written as they come."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+
+from ddoq.utils.console import progress_bar
+from ddoq.utils.io import atomic_path
+
+
+def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
+    """Return a quiet one-device trainer: no logger, no checkpoints and no files but those asked for."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*srun.*", ".*litlogger.*", ".*val_dataloader.*",
+                    ".*Couldn't infer the batch indices.*"):
+        warnings.filterwarnings("ignore", message)
+    defaults = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
+                "enable_model_summary": False, "num_sanity_val_steps": 0}
+    return L.Trainer(accelerator=accelerator, devices=1, **defaults | options)
+
+
+class _StepSampler(Sampler):
+    """Yields step numbers; Lightning tells it the epoch, also after a resume."""
+
+    def __init__(self, num_steps: int, steps_per_epoch: int):
+        self.num_steps, self.steps_per_epoch, self.epoch = num_steps, steps_per_epoch, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.epoch * self.steps_per_epoch
+        return iter(range(start, min(start + self.steps_per_epoch, self.num_steps)))
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+
+class _StepBatches(Dataset):
+    def __init__(self, make_batch: Callable[[int], Any], num_steps: int):
+        self.make_batch, self.num_steps = make_batch, num_steps
+
+    def __len__(self) -> int:
+        return self.num_steps
+
+    def __getitem__(self, step: int) -> Any:
+        return self.make_batch(step)
+
+
+class _Progress(L.Callback):
+    def __init__(self, bar):
+        self.bar = bar
+
+    def on_train_start(self, trainer, module) -> None:
+        self.bar.to(trainer.global_step)
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        self.bar.advance()
+
+
+class _SaveLast(L.Callback):
+    """Writes one checkpoint per epoch, atomically."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        with atomic_path(self.path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+
+def fit_steps(module: L.LightningModule, make_batch: Callable[[int], Any], num_steps: int, *, title: str,
+              accelerator: str, num_epochs: int, checkpoint: Path | None = None, validation=None) -> None:
+    """Train for ``num_steps`` steps, step ``s`` on ``make_batch(s)``.
+
+    A batch is a function of the step alone, so a killed fit that resumes at its last epoch ends with the same
+    weights as an undisturbed one.
+
+    Args:
+        module: trained in place.
+        make_batch: returns a batch on the CPU.
+        num_steps: gradient steps.
+        title: of the progress bar.
+        accelerator: Lightning's.
+        num_epochs: parts of the fit; a checkpoint and a validation after each.
+        checkpoint: file to save to and to resume from; ``None`` for fits that are too short to resume.
+        validation: a data loader.
+    """
+    steps_per_epoch = -(-num_steps // num_epochs)
+    loader = DataLoader(_StepBatches(make_batch, num_steps), batch_size=None,
+                        sampler=_StepSampler(num_steps, steps_per_epoch))
+    with progress_bar(title, num_steps) as bar:
+        callbacks = [_Progress(bar)] + ([_SaveLast(checkpoint)] if checkpoint else [])
+        trainer = make_trainer(accelerator, max_steps=num_steps, max_epochs=-1, callbacks=callbacks,
+                               limit_val_batches=1.0 if validation is not None else 0)
+        resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
+        trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True if resume else None)
+
+
+class _BatchItems(Dataset):
+    def __init__(self, items: Dataset, batches: Sequence[Sequence[int]]):
+        self.items, self.batches = items, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, number: int) -> Any:
+        return default_collate([self.items[i] for i in self.batches[number]])
+
+
+class _Predictor(L.LightningModule):
+    def __init__(self, function: Callable[[Any], torch.Tensor], network: torch.nn.Module):
+        super().__init__()
+        self.function, self.network = function, network
+
+    def predict_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self.function(batch)
+
+
+class _StreamingWriter(BasePredictionWriter):
+    def __init__(self, write: Callable[[Any, torch.Tensor], None], bar):
+        super().__init__(write_interval="batch")
+        self.write, self.bar = write, bar
+
+    def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, dataloader_idx) -> None:
+        self.write(batch, prediction)
+        self.bar.advance()
+
+
+def predict_batches(function: Callable[[Any], torch.Tensor], network: torch.nn.Module, items: Dataset,
+                    batches: Sequence[Sequence[int]], write: Callable[[Any, torch.Tensor], None], *, title: str,
+                    accelerator: str, num_workers: int = 0) -> None:
+    """Apply ``function`` to batches of items and hand each result to ``write`` at once; nothing accumulates.
+
+    Args:
+        function: maps a collated batch, already on the device, to predictions.
+        network: what ``function`` uses; moved to the device.
+        items: map-style data set.
+        batches: item numbers of each batch.
+        write: takes the batch and its predictions.
+        title: of the progress bar.
+        accelerator: Lightning's.
+        num_workers: processes that load items.
+    """
+    if not batches:
+        return
+    loader = DataLoader(_BatchItems(items, batches), batch_size=None, num_workers=num_workers)
+    with progress_bar(title, len(batches)) as bar:
+        trainer = make_trainer(accelerator, callbacks=[_StreamingWriter(write, bar)])
+        trainer.predict(_Predictor(function, network), loader, return_predictions=False)

@@ -1,0 +1,1 @@
+"""Protocols, augmentation and statistics."""

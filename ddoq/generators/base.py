@@ -1,0 +1,33 @@
+"""The interface of a generator."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """A batch of quantized points.
+
+    Attributes:
+        latents: ``[B, *shape]``.
+        labels: class of each point ``[B]``, int64.
+        sources: position of the nearest training image ``[B]``, int64.
+        seeds: one noise seed per point; an image's noise is its own, whatever batch it is in.
+    """
+
+    latents: Tensor
+    labels: Tensor
+    sources: Tensor
+    seeds: list[int]
+
+
+class ImageGenerator(ABC):
+    """Turns points into images. (``torch.Generator`` is the random number generator.)"""
+
+    @abstractmethod
+    def generate(self, points: Points) -> Tensor:
+        """Return images ``[B, C, H, W]`` in [-1, 1]."""

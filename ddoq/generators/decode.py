@@ -1,0 +1,21 @@
+"""Decode the centroids, without diffusion."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ddoq.encoders.base import Encoder
+from ddoq.generators.base import ImageGenerator, Points
+
+
+class Decode(ImageGenerator):
+    """``x_k = D(z_k)``: shows what the diffusion adds."""
+
+    def __init__(self, encoder: Encoder):
+        self.encoder = encoder
+
+    @torch.inference_mode()
+    def generate(self, points: Points) -> Tensor:
+        """Return the decoded latents."""
+        return self.encoder.decode(points.latents).clamp(-1, 1)

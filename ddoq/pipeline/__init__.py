@@ -1,0 +1,1 @@
+"""Stage graph, content keys, artefact store, provenance and cost. No torch, no Hydra in here."""

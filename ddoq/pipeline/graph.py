@@ -1,0 +1,74 @@
+"""The stage graph: nodes named by content, linked by their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ddoq.pipeline.keys import digest
+
+#: The corridor, in the order in which the data walk through it. ``run.until`` and ``run.from`` take these names.
+STAGES = (
+    "index",
+    "fit_encoder",
+    "encode",
+    "quantize",
+    "fit_generator",
+    "generate",
+    "fit_teacher",
+    "label",
+    "evaluate",
+    "report",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One unit of work: a stage applied to one configuration and its inputs.
+
+    ``identity`` holds all that can change the result and nothing else (no device, path or batch size);
+    ``title`` is for people.
+    """
+
+    stage: str
+    version: int
+    identity: Mapping[str, Any]
+    inputs: Mapping[str, Node] = field(default_factory=dict)
+    title: str = ""
+
+    @cached_property
+    def body(self) -> dict[str, Any]:
+        """What is hashed; inputs enter by key, so a change anywhere upstream changes every key below it."""
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "identity": dict(self.identity),
+            "inputs": {name: node.key for name, node in self.inputs.items()},
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The content key, ``sha256(stage, version, identity, input keys)``."""
+        return digest(self.body)
+
+
+def unique(nodes: Iterable[Node]) -> list[Node]:
+    """Return the nodes with their ancestors, each key once, ordered so that inputs come first."""
+    seen: dict[str, Node] = {}
+
+    def visit(node: Node) -> None:
+        if node.key not in seen:
+            for upstream in node.inputs.values():
+                visit(upstream)
+            seen[node.key] = node
+
+    for node in nodes:
+        visit(node)
+    return sorted(seen.values(), key=lambda node: STAGES.index(node.stage))
+
+
+def downstream(nodes: Iterable[Node], stage: str) -> list[Node]:
+    """Return the nodes that belong to ``stage`` or to a later one."""
+    return [node for node in nodes if STAGES.index(node.stage) >= STAGES.index(stage)]

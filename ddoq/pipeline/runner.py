@@ -1,0 +1,68 @@
+"""Plan which nodes are hits, run the misses in order, and say what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddoq.pipeline.graph import Node, unique
+from ddoq.pipeline.store import Store
+from ddoq.utils.console import console, progress_bar
+
+#: Computes a node in a folder, given the folders of its inputs; returns the artefact's facts.
+Compute = Callable[[Node, Mapping[str, Path], Path], dict]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan. ``state`` is ``hit``, ``miss`` or ``idle`` (a miss that nothing needs)."""
+
+    node: Node
+    state: str
+
+
+def plan(targets: Iterable[Node], store: Store) -> list[Step]:
+    """Return every node behind ``targets`` with its state, inputs first.
+
+    A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone.
+    """
+    targets = list(targets)
+    needed: set[str] = set()
+
+    def need(node: Node) -> None:
+        if node.key not in needed and not store.has(node):
+            needed.add(node.key)
+            for upstream in node.inputs.values():
+                need(upstream)
+
+    for target in targets:
+        need(target)
+
+    def state(node: Node) -> str:
+        if node.key in needed:
+            return "miss"
+        return "hit" if store.has(node) else "idle"
+
+    return [Step(node, state(node)) for node in unique(targets)]
+
+
+def execute(targets: Iterable[Node], store: Store, compute: Compute) -> list[Node]:
+    """Compute whatever ``targets`` lack, stage by stage; return the nodes that this process computed."""
+    computed: list[Node] = []
+    by_stage: dict[str, list[Node]] = {}
+    for step in plan(targets, store):
+        if step.state == "miss":
+            by_stage.setdefault(step.node.stage, []).append(step.node)
+    for stage, nodes in by_stage.items():
+        done = []
+        with progress_bar(stage, len(nodes)) as bar:
+            for node in nodes:
+                inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
+                if store.ensure(node, lambda folder, n=node, i=inputs: compute(n, i, folder)):
+                    done.append(node)
+                bar.advance()
+        seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
+        console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s", soft_wrap=True)
+        computed += done
+    return computed

@@ -1,0 +1,142 @@
+"""The artefact store: one folder per content key, finished if and only if its manifest exists.
+
+    <root>/<stage>/<key>/            the files of the artefact
+    <root>/<stage>/<key>/manifest.json   written last, atomically
+    <root>/<stage>/.<key>.lock       held by the process that computes it
+    <root>/ledger.jsonl              one line per computation, ever
+
+A killed process leaves a folder without a manifest. It is not an artefact; the next process resumes in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ddoq.errors import StoreError
+from ddoq.pipeline.cost import measure_cost
+from ddoq.pipeline.graph import Node
+from ddoq.pipeline.keys import canonical
+from ddoq.pipeline.provenance import provenance
+from ddoq.utils.io import TEMPORARY, file_digest, read_json, write_json
+
+MANIFEST = "manifest.json"
+
+
+class Store:
+    """Artefacts by content key, below ``root``."""
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+
+    def path(self, node: Node) -> Path:
+        """Return the folder of the node's artefact, whether it exists or not."""
+        return self.root / node.stage / node.key
+
+    def has(self, node: Node) -> bool:
+        """Tell whether the artefact is finished and every file has the size its manifest states."""
+        folder = self.path(node)
+        try:
+            files = read_json(folder / MANIFEST)["files"]
+            return all((folder / name).stat().st_size == file["bytes"] for name, file in files.items())
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def manifest(self, node: Node) -> dict[str, Any]:
+        """Return the manifest of a finished artefact.
+
+        Raises:
+            StoreError: the artefact is missing, or was made from something else than ``node`` describes.
+        """
+        path = self.path(node) / MANIFEST
+        try:
+            manifest = read_json(path)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}") from error
+        if manifest["body"] != canonical(node.body):
+            raise StoreError(f"{path} was made from another configuration than its key says",
+                             f"remove {path.parent} and run again")
+        return manifest
+
+    def discard(self, node: Node) -> None:
+        """Remove an artefact so that it is computed again: the manifest first, then the files."""
+        with self._claim(node):
+            folder = self.path(node)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def ensure(self, node: Node, compute: Callable[[Path], dict]) -> bool:
+        """Make sure that the artefact exists; return whether ``compute(folder)`` had to run.
+
+        ``compute`` finds in ``folder`` what an interrupted process left and returns the artefact's facts.
+        Only one process computes a key; the others wait for it and then find it finished.
+        """
+        if self.has(node):
+            return False
+        with self._claim(node), _readable_disk_errors(self.root):
+            if self.has(node):
+                return False
+            folder = self.path(node)
+            (folder / MANIFEST).unlink(missing_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
+            for leftover in folder.rglob(f"{TEMPORARY}*"):
+                leftover.unlink(missing_ok=True)
+            with measure_cost() as cost:
+                facts = compute(folder)
+            self._commit(node, facts, cost)
+        return True
+
+    def _commit(self, node: Node, facts: dict, cost: dict) -> None:
+        folder = self.path(node)
+        files = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+                 for path in sorted(folder.rglob("*")) if path.is_file()}
+        cost["bytes"] = sum(file["bytes"] for file in files.values())
+        write_json(folder / MANIFEST, {"key": node.key, "title": node.title, "body": canonical(node.body), "facts": facts,
+                                       "cost": cost, "files": files, "provenance": provenance()})
+        line = {"time": round(time.time(), 3), "stage": node.stage, "key": node.key, "title": node.title,
+                "pid": os.getpid(), **cost}
+        with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+            ledger.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def _claim(self, node: Node) -> Iterator[None]:
+        """Hold the node's lock. The kernel drops it when the process dies, so no lock ever needs a human."""
+        folder = self.path(node).parent
+        with _readable_disk_errors(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / f".{node.key}.lock").open("w")
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                # A file system without locks: both processes may compute, and the atomic manifest keeps it right.
+                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                    raise
+            yield
+        finally:
+            lock.close()
+
+
+@contextmanager
+def _readable_disk_errors(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        remedies = {
+            errno.ENOSPC: f"free some space, or set paths.outputs to another disk; finished work in {root} is kept",
+            errno.EDQUOT: f"free some quota, or set paths.outputs to another disk; finished work in {root} is kept",
+            errno.EACCES: "set paths.outputs to a folder that you may write to",
+            errno.EROFS: "set paths.outputs to a folder that you may write to",
+        }
+        if error.errno not in remedies:
+            raise
+        where = error.filename or root
+        raise StoreError(f"cannot write {where}: {os.strerror(error.errno)}", remedies[error.errno]) from error

@@ -1,0 +1,67 @@
+"""From Voronoi masses to loss weights. Every scheme returns weights of mean 1 within the class.
+
+The paper passes its masses through a variance-reducing heuristic that could not be seen; these schemes span what
+it can be, from the raw masses to none at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+def _mean_one(weights: Tensor) -> Tensor:
+    return weights / weights.mean()
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """All ones: centroids without weights, as in D4M."""
+
+    def __call__(self, masses: Tensor) -> Tensor:
+        """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
+        return masses.new_ones(masses.shape)
+
+
+@dataclass(frozen=True)
+class Mass:
+    """The masses themselves, ``w_k = K m_k``."""
+
+    def __call__(self, masses: Tensor) -> Tensor:
+        """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
+        return _mean_one(masses)
+
+
+@dataclass(frozen=True)
+class Power:
+    """``w_k ∝ m_k^exponent``: 0 is uniform, 1 is mass, 0.5 the square root."""
+
+    exponent: float = 0.5
+
+    def __call__(self, masses: Tensor) -> Tensor:
+        """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
+        return _mean_one(masses**self.exponent)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Masses of mean 1, clipped to ``[low, high]``, rescaled to mean 1."""
+
+    low: float = 0.5
+    high: float = 2.0
+
+    def __call__(self, masses: Tensor) -> Tensor:
+        """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
+        return _mean_one(_mean_one(masses).clamp(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """``w_k = (1 - amount) K m_k + amount``: a convex mix with uniform."""
+
+    amount: float = 0.5
+
+    def __call__(self, masses: Tensor) -> Tensor:
+        """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
+        return (1 - self.amount) * _mean_one(masses) + self.amount

@@ -1,0 +1,134 @@
+"""From the store's manifests to rows and tables. Nothing is computed that a manifest does not say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+from ddoq.evaluation.statistics import Summary, summarize
+from ddoq.pipeline.graph import STAGES, unique
+from ddoq.pipeline.keys import digest
+from ddoq.pipeline.store import Store
+from ddoq.stages.graph import Entry, Experiment
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table of accuracies: an arm, or one varied value, over its seeds."""
+
+    label: str
+    top1: Summary
+    top1_best: Summary
+    accuracies: tuple[float, ...]  # last-epoch accuracy of each seed, in seed order
+    parts: dict[str, str]
+    num_images: int
+    num_bytes: int
+    codebook: dict[str, float] | None  # facts of its quantize artefact
+    key: str
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The difference of two lines over the same seeds."""
+
+    what: str
+    change: str
+    split: str
+    difference: Summary
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What a stage cost, over all its artefacts in this run, whenever they were computed."""
+
+    stage: str
+    artefacts: int
+    hits: int
+    seconds: float
+    peak_mib: float
+    num_bytes: int
+
+
+def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
+    """Return one row per student, on whichever split; accuracies are fractions."""
+    config = experiment.config
+    protocol = digest(config["protocol"])
+    rows = []
+    for entry in experiment.entries:
+        manifest = store.manifest(entry.evaluate)
+        facts = manifest["facts"]
+        rows.append({
+            "dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"],
+            "protocol": config["protocol"]["name"], "student": config["student"]["name"], "seed": entry.seed,
+            "top1": facts["top1"], "top1_best": facts["top1_best"], "split": entry.split, "table": entry.table,
+            "value": entry.value, **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
+            "strength": config["generator"].get("strength") if entry.parts.get("generator") == "dit" else None,
+            "labeler": config["labeler"]["name"] if entry.label else "hard", "num_images": facts["num_images"],
+            "num_steps": config["protocol"]["num_steps"], "protocol_key": protocol,
+            "seconds": manifest["cost"]["seconds"], "key": entry.evaluate.key,
+        })
+        if entry.table == "strength":
+            rows[-1]["strength"] = float(entry.value)
+    return rows
+
+
+def lines(experiment: Experiment, store: Store, table: str) -> list[Line]:
+    """Return the lines of a table, in the experiment's order."""
+    entries = [entry for entry in experiment.entries if entry.table == table]
+    return [_line(list(group), experiment, store) for _, group in groupby(entries, lambda e: (e.arm, e.value))]
+
+
+def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
+    manifests = [store.manifest(entry.evaluate) for entry in entries]
+    first, facts = entries[0], manifests[0]["facts"]
+    if first.label:
+        num_bytes = store.manifest(first.label)["cost"]["bytes"]
+        codebook = {key: value for key, value in store.manifest(first.quantize)["facts"].items() if key != "per_class"}
+    else:  # the pixels of the training images, uncompressed
+        dataset = experiment.config["dataset"]
+        num_bytes, codebook = facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2, None
+    last = tuple(manifest["facts"]["top1"] for manifest in manifests)
+    best = [manifest["facts"]["top1_best"] for manifest in manifests]
+    return Line(first.value or first.arm, summarize(last), summarize(best), last, dict(first.parts),
+                facts["num_images"], num_bytes, codebook, (first.label or first.evaluate).key)
+
+
+def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> list[Effect]:
+    """Return what each ingredient adds, as paired differences over seeds, one ingredient at a time."""
+    by_arm = {line.label: line for line in main}
+    name = experiment.main_name
+    twin = by_arm.get(f"{name}_uniform")
+    found = []
+
+    def compare(what: str, after: Line | None, before: Line | None, split: str) -> None:
+        if after is not None and before is not None and after is not before:
+            differences = [a - b for a, b in zip(after.accuracies, before.accuracies, strict=True)]
+            found.append(Effect(what, f"{before.label} → {after.label}", split, summarize(differences)))
+
+    compare("choosing images by quantization, not at random", by_arm.get("nearest"), by_arm.get("random"), "test")
+    compare("converged k-means, not D4M's single pass", twin, by_arm.get("d4m"), "test")
+    compare("weights", by_arm[name], twin, "test")
+    by_strength = {line.label: line for line in strengths}
+    configured = by_strength.get(f"{experiment.config['generator'].get('strength', -1):g}")
+    compare("diffusion at the configured strength, not bare decoding", configured, by_strength.get("0"), "validation")
+    compare("starting from the centroid, not from noise", configured, by_strength.get("1"), "validation")
+    return found
+
+
+def costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[StageCost]:
+    """Return the cost of every stage; ``hits`` are the keys that were in the store before the run."""
+    hits = set(hits)
+    by_stage: dict[str, list[tuple[str, dict]]] = {}
+    for node in unique(entry.evaluate for entry in experiment.entries):
+        if store.has(node):
+            by_stage.setdefault(node.stage, []).append((node.key, store.manifest(node)["cost"]))
+    return [StageCost(stage, len(parts), sum(key in hits for key, _ in parts), sum(c["seconds"] for _, c in parts),
+                      max(c["peak_mib"] for _, c in parts), sum(c["bytes"] for _, c in parts))
+            for stage, parts in sorted(by_stage.items(), key=lambda item: STAGES.index(item[0]))]
+
+
+def summary_metrics(main: list[Line]) -> dict[str, float]:
+    """Return flat metrics for trackers, e.g. ``test/ddoq/top1_mean``."""
+    return {f"test/{line.label}/top1_{name}": value for line in main for name, value in asdict(line.top1).items()}

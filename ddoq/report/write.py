@@ -1,0 +1,111 @@
+"""Write the run's folder: rows, plan, configuration, the page, and the way to the distilled data."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import jinja2
+import pyarrow.parquet as pq
+import yaml
+
+from ddoq.config.names import run_name
+from ddoq.pipeline.provenance import provenance
+from ddoq.pipeline.runner import Step
+from ddoq.pipeline.store import Store
+from ddoq.report import figures, tables
+from ddoq.report.collect import costs, effects, lines, result_rows, summary_metrics
+from ddoq.stages.graph import Experiment
+from ddoq.tracking import Tracker
+from ddoq.utils.console import console
+from ddoq.utils.io import write_json, write_jsonl, write_text
+
+_CLASSES_SHOWN, _IMAGES_SHOWN = 20, 20
+
+
+def write_report(experiment: Experiment, store: Store, steps: list[Step], run_dir: Path, tracker: Tracker) -> None:
+    """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``, ``report.html``
+    and the link ``distilled``; print the table.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    rows = result_rows(experiment, store)
+    write_jsonl(run_dir / "results.jsonl", [row for row in rows if row["split"] == "test"])
+    write_jsonl(run_dir / "validation.jsonl", [row for row in rows if row["split"] != "test"])
+    write_text(run_dir / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
+    write_json(run_dir / "plan.json", [{"stage": step.node.stage, "title": step.node.title, "key": step.node.key,
+                                        "state": step.state} for step in steps])
+    distilled = store.path(next(e for e in experiment.entries if e.arm == experiment.main_name).label)
+    _link(distilled, run_dir / "distilled")
+    classes = _images(distilled)
+    figures.grid([[distilled / image["file_name"] for image in one["images"]] for one in classes], run_dir / "grid.png")
+
+    main, strengths = lines(experiment, store, "main"), lines(experiment, store, "strength")
+    context = {
+        "name": run_name(experiment.config), "config": experiment.config, "main": main,
+        "strengths": strengths, "weightings": lines(experiment, store, "weighting"),
+        "effects": effects(experiment, main, strengths),
+        "costs": costs(experiment, store, (step.node.key for step in steps if step.state == "hit")),
+        "models": _models(experiment, store), "index": store.manifest(experiment.index)["facts"],
+        "classes": classes, "steps": steps, "provenance": provenance(),
+        "config_yaml": yaml.safe_dump(experiment.config, sort_keys=False),
+        "accuracy_figure": figures.accuracy_figure(main),
+        "strength_figure": figures.strength_figure(strengths, experiment.config["generator"]["strength"]) if strengths else "",
+        "total_seconds": sum(cost.seconds for cost in costs(experiment, store, ())),
+    }
+    write_text(run_dir / "report.html", _page(context))
+    tracker.log_results(rows, summary_metrics(main))
+    tracker.log_figure("distilled", run_dir / "grid.png")
+    _print(experiment, main, run_dir)
+
+
+def _page(context: dict) -> str:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+                                     trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters |= {"percent": tables.percent, "interval": tables.interval, "num_bytes": tables.num_bytes}
+    environment.globals |= {"relative": tables.relative}
+    return environment.get_template("page.html").render(context)
+
+
+def _print(experiment: Experiment, main: list, run_dir: Path) -> None:
+    config = experiment.config
+    title = (f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol "
+             f"{config['protocol']['name']} ({config['protocol']['num_steps']} steps for every arm), mean ± std")
+    console.print()
+    console.print(tables.main_table(main, title))
+    console.print("[dim]W2² is the squared Wasserstein-2 distance of the codebook to the latents, over their variance[/]")
+    console.print(f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"
+                  f"distilled  {run_dir / 'distilled'}", soft_wrap=True)
+
+
+def _images(distilled: Path) -> list[dict]:
+    """Return the first classes with their first images, heaviest first, and thumbnails for the page."""
+    rows = pq.read_table(distilled / "metadata.parquet").to_pylist()
+    classes: dict[int, dict] = {}
+    for row in sorted(rows, key=lambda row: (row["label"], -row["weight"])):
+        one = classes.setdefault(row["label"], {"name": row["class_name"], "images": []})
+        if len(classes) <= _CLASSES_SHOWN and len(one["images"]) < _IMAGES_SHOWN:
+            one["images"].append(row | {"url": figures.data_url(figures.thumbnail(distilled / row["file_name"]))})
+    return [one for one in classes.values() if one["images"]]
+
+
+def _models(experiment: Experiment, store: Store) -> list[dict]:
+    """Return the facts of the models that ddoq fitted for this run."""
+    found = []
+    for node in (experiment.encoder, experiment.model(experiment.config["generator"]), experiment.teacher):
+        if node is not None and store.has(node):
+            manifest = store.manifest(node)
+            found.append({"stage": node.stage, "facts": manifest["facts"], "seconds": manifest["cost"]["seconds"]})
+    return found
+
+
+def _link(source: Path, target: Path) -> None:
+    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed."""
+    if target.is_symlink() or target.is_file():
+        target.unlink()
+    elif target.is_dir():
+        shutil.rmtree(target)
+    try:
+        target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
+    except OSError:
+        shutil.copytree(source, target)

@@ -1,0 +1,88 @@
+"""The Hydra entry: ``python -m ddoq.run`` and the console script ``ddoq``.
+
+Only Hydra is imported here: ``--help``, TAB and a bad override answer in well under a second.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from ddoq.config.names import register_resolvers
+from ddoq.config.schema import register
+from ddoq.errors import DdoqError
+
+
+def config_dir() -> str:
+    """Return the folder of YAML files: inside an installed package, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return str(next(folder for folder in (here / "conf", here.parent / "conf") if (folder / "config.yaml").is_file()))
+
+
+_failed = False
+
+
+@hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
+def _main(config: DictConfig) -> None:
+    global _failed
+    from ddoq.stages.job import run_job
+
+    try:
+        run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
+    except DdoqError as error:
+        # In a sweep on a cluster the launcher has to see the failure; here, the other points still run.
+        if HydraConfig.get().mode == RunMode.MULTIRUN and "submitit" in HydraConfig.get().launcher._target_:
+            raise
+        _complain(error)
+        _failed = True
+
+
+def _complain(error: DdoqError) -> None:
+    print(f"ddoq: error: {error}", file=sys.stderr)
+
+
+def _print_help() -> None:
+    """Print Hydra's help without the groups of schemas, which are no choices."""
+    with io.StringIO() as text, contextlib.redirect_stdout(text):
+        _main()
+        lines = text.getvalue().splitlines()
+    print("\n".join(line for line in lines if not line.startswith("schema")))
+
+
+def main() -> None:
+    """Run, and turn every problem the user can solve into two lines and exit code 1."""
+    register()
+    register_resolvers()
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        _print_help()
+        return
+    verbose = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
+    try:
+        _main()
+    except DdoqError as error:
+        _complain(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("ddoq: interrupted; the same command resumes", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if verbose:
+            raise
+        from ddoq.config.explain import explain
+
+        _complain(explain(error))
+        sys.exit(1)
+    sys.exit(1 if _failed else 0)
+
+
+if __name__ == "__main__":
+    main()

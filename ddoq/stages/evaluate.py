@@ -1,0 +1,50 @@
+"""evaluate: train one student on one data set and measure it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ddoq.pipeline.graph import Node
+from ddoq.stages.runtime import Runtime, build, facts
+
+VERSION = 1
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write nothing but facts: ``top1`` of the last epoch, ``top1_best``, and the accuracies along the way."""
+    from ddoq.data.distilled import load_distilled
+    from ddoq.engine.student import train_student
+
+    index, seed = inputs["index"], node.identity["seed"]
+    known = facts(index)
+    data = load_distilled(inputs["label"]).training_set() if "label" in inputs else full_data(index, runtime)
+    network, normalize = new_student(node.identity["student"], known, runtime.dataset.image_size, seed)
+    accuracies = train_student(network, data, runtime.tensors(index, node.identity["split"]),
+                               build(node.identity["protocol"]), normalize, seed, runtime.accelerator)
+    return {"top1": accuracies[-1], "top1_best": max(accuracies), "accuracies": accuracies,
+            "num_images": len(data.images)}
+
+
+def new_student(conf: Mapping, index: Mapping, image_size: int, seed: int):
+    """Return a freshly initialised student and the normalisation of its inputs."""
+    import torch
+
+    from ddoq.engine.student import Normalize
+    from ddoq.utils.seeding import item_seed
+
+    torch.manual_seed(item_seed(seed, "weights"))
+    network = build(conf, channels=len(index["mean"]), num_classes=len(index["class_names"]), image_size=image_size)
+    return network, Normalize(index["mean"], index["std"])
+
+
+def full_data(index: Path, runtime: Runtime):
+    """Return the train split as a training set: hard labels, no weights."""
+    import torch
+    from torch.nn.functional import one_hot
+
+    from ddoq.data.distilled import TrainingSet
+
+    images, labels = runtime.tensors(index, "train")
+    num_classes = len(facts(index)["class_names"])
+    return TrainingSet(images, one_hot(labels, num_classes).float(), torch.ones(len(labels)))

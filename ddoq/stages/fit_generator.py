@@ -1,0 +1,72 @@
+"""fit_generator: train a small class-conditional diffusion transformer on the train latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ddoq.errors import StageError
+from ddoq.pipeline.graph import Node
+from ddoq.stages.runtime import Runtime, facts
+
+VERSION = 1
+_NUM_EPOCHS = 20  # a checkpoint after each
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write ``transformer/`` and ``scheduler/`` in diffusers' format; facts: parameters and the last loss."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    from ddoq.data.latents import Latents
+    from ddoq.engine.fit import DenoiserModule
+    from ddoq.engine.trainer import fit_steps
+    from ddoq.utils.seeding import item_generator, item_seed
+
+    fit = node.identity["fit"]
+    stored = Latents(inputs["encode"])
+    latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
+    num_classes = len(facts(inputs["index"])["class_names"])
+    torch.manual_seed(item_seed(fit["seed"], "dit"))
+    transformer = build_transformer(fit, stored.shape, num_classes)
+    scheduler = DDIMScheduler(num_train_timesteps=1000, beta_schedule=fit["beta_schedule"],
+                              prediction_type=fit["prediction_type"], clip_sample=False, timestep_spacing="trailing")
+
+    def make_batch(step: int) -> tuple[torch.Tensor, ...]:
+        random = item_generator(fit["seed"], "dit", step)
+        chosen = torch.randint(len(latents), (fit["batch_size"],), generator=random)
+        noise = torch.randn(len(chosen), *stored.shape, generator=random)
+        times = torch.randint(1000, (len(chosen),), generator=random)
+        dropped = torch.rand(len(chosen), generator=random) < fit["label_dropout"]
+        return latents[chosen], labels[chosen].masked_fill(dropped, num_classes), noise, times
+
+    checkpoint = folder / "last.ckpt"
+    module = DenoiserModule(transformer, scheduler, fit["num_steps"], fit["learning_rate"], fit["ema_decay"])
+    fit_steps(module, make_batch, fit["num_steps"], title="fit DiT", accelerator=runtime.accelerator,
+              num_epochs=_NUM_EPOCHS, checkpoint=checkpoint)
+    average = module.average.module.cpu().eval()
+    with torch.inference_mode():
+        loss = torch.stack([module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]).mean()
+    if not loss.isfinite():
+        raise StageError(f"fit_generator: the loss ended at {loss.item()}", "lower generator.fit.learning_rate")
+    average.save_pretrained(folder / "transformer")
+    scheduler.save_pretrained(folder / "scheduler")
+    checkpoint.unlink(missing_ok=True)
+    return {"parameters": sum(p.numel() for p in average.parameters()), "loss": round(loss.item(), 5)}
+
+
+def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int):
+    """Return an untrained DiT for latents of a shape ``[C, H, W]``; its null class is ``num_classes``."""
+    from diffusers import DiTTransformer2DModel
+    from diffusers.models.embeddings import LabelEmbedding
+
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=fit["num_heads"], attention_head_dim=fit["head_dim"], num_layers=fit["num_layers"],
+        in_channels=shape[0], out_channels=shape[0], sample_size=shape[1], patch_size=fit["patch_size"],
+        num_embeds_ada_norm=num_classes,
+    )
+    # Labels are dropped in the batch, by its own seed. The model would drop them per block, from the global one.
+    for module in transformer.modules():
+        if isinstance(module, LabelEmbedding):
+            module.dropout_prob = 0.0
+    return transformer

@@ -1,0 +1,65 @@
+"""generate: points to images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ddoq.data.base import SPLITS
+from ddoq.pipeline.graph import Node
+from ddoq.stages.encode import load_encoder
+from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.runtime import Runtime, build, facts
+
+VERSION = 1
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write one PNG per point, in class folders; facts: number of images."""
+    import torch
+
+    from ddoq.data.distilled import file_name, write_png
+    from ddoq.data.images import from_unit
+    from ddoq.engine.trainer import predict_batches
+    from ddoq.generators.base import Points
+    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.utils.seeding import item_seed
+
+    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
+    class_names = facts(inputs["index"])["class_names"]
+    names = [file_name(label, index, class_names)
+             for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)]
+    generator, network = _generator(node, inputs, runtime)
+    seeds = [item_seed(node.identity.get("seed"), "noise", name.split("_")[0], index)
+             for name, index in zip(names, points.index.tolist(), strict=True)]
+
+    def generate(batch) -> torch.Tensor:
+        numbers, latents, labels, sources = batch
+        return generator.generate(Points(latents, labels, sources, [seeds[i] for i in numbers.tolist()]))
+
+    def write(batch, images: torch.Tensor) -> None:
+        for number, image in zip(batch[0].tolist(), from_unit(images.cpu()), strict=True):
+            write_png(folder / names[number], image)
+
+    # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.
+    batches = [batch for batch in runtime.batches(list(range(len(points))))
+               if not all((folder / names[i]).exists() for i in batch)]
+    items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
+    predict_batches(generate, network, items, batches, write, title=f"generate {node.title}",
+                    accelerator=runtime.accelerator)
+    return {"num_images": len(points)}
+
+
+def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
+    """Return the generator and the networks it uses."""
+    import torch
+
+    conf = node.identity["generator"]
+    if conf["name"] == "real":
+        return build(conf, images=runtime.images(inputs["index"], SPLITS[0])), torch.nn.Identity()
+    encoder = load_encoder(node.identity, inputs, runtime)
+    if conf["name"] == "decode":
+        return build(conf, encoder=encoder), encoder
+    path = str(inputs["model"]) if "model" in inputs else runtime.weights["generator"]
+    generator = build(conf, path=path, encoder=encoder)
+    return generator, torch.nn.ModuleList([encoder, generator.transformer])

@@ -1,0 +1,49 @@
+"""What the user sees while waiting: one console, one way to show progress."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+# Tables are cut at 80 columns when the output is a file or a pipe; a log can be wider.
+console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120, highlight=False)
+
+# A nested bar (an image inside a stage) joins the bar that is already on the screen.
+_live: list[Progress] = []
+
+
+class Bar:
+    """A handle on one progress bar."""
+
+    def __init__(self, progress: Progress, task: int):
+        self._progress, self._task = progress, task
+
+    def advance(self, steps: int = 1) -> None:
+        """Move the bar forward."""
+        self._progress.advance(self._task, steps)
+
+    def to(self, completed: int) -> None:
+        """Move the bar to a position, e.g. when a resumed fit starts in the middle."""
+        self._progress.update(self._task, completed=completed)
+
+
+@contextmanager
+def progress_bar(description: str, total: int) -> Iterator[Bar]:
+    """Show a bar for the duration of the block; bars nest."""
+    outermost = not _live
+    if outermost:
+        columns = (TextColumn("  {task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
+        _live.append(Progress(*columns, console=console, transient=True))
+        _live[0].start()
+    task = _live[0].add_task(description, total=total)
+    try:
+        yield Bar(_live[0], task)
+    finally:
+        _live[0].remove_task(task)
+        if outermost:
+            _live.pop().stop()
