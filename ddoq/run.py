@@ -51,9 +51,10 @@ def _complain(error: DdoqError) -> None:
 
 def _print_help() -> None:
     """Print Hydra's help without the groups of schemas, which are no choices."""
-    with io.StringIO() as text, contextlib.redirect_stdout(text):
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         _main()
-        lines = text.getvalue().splitlines()
+    lines = text.getvalue().splitlines()
     print("\n".join(line for line in lines if not line.startswith("schema")))
 
 

@@ -58,6 +58,9 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value = _get(config, key)
         if value is not None and value not in STAGES:
             yield f"{key}: there is no stage '{value}'", did_you_mean(str(value), STAGES)
+    until, start = _get(config, "run.until"), _get(config, "run.from")
+    if until in STAGES and start in STAGES and STAGES.index(start) > STAGES.index(until):
+        yield f"run.from: {start} comes after run.until={until}", "swap them, or leave run.until out"
     yield from _combinations(config)
 
 

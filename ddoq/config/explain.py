@@ -11,16 +11,20 @@ from omegaconf.errors import OmegaConfBaseException
 from ddoq.config.checks import known_keys
 from ddoq.config.schema import COMPONENTS
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
+from ddoq.pipeline.store import disk_error
 
 _GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "experiment"]
 
 
 def explain(error: Exception) -> DdoqError:
     """Return the DdoqError that says what an exception means to a user; log the traceback."""
-    logging.getLogger("ddoq").error("", exc_info=error)
+    if logging.getLogger().handlers:  # run.log exists only once Hydra has a folder for it
+        logging.getLogger("ddoq").error("", exc_info=error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
         return _explain_config(text)
+    if readable := disk_error(error, "paths.outputs"):
+        return readable
     first = str(error).splitlines()[0] if str(error) else ""
     return DdoqError(f"unexpected {type(error).__name__}: {first}",
                      "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too")
@@ -43,5 +47,7 @@ def _explain_config(text: str) -> ConfigError:
     if match := re.search(r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text):
         key = match.group(1) or match.group(2)
         return ConfigError(f"{key}: no value", f"set {key}=...")
+    if match := re.search(r"Ambiguous value for argument '(\w[^']*)'", text):
+        return ConfigError(f"{match.group(1)}: several values", "add -m to run one after the other")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return ConfigError("config: " + "; ".join(lines[:3]), "see `ddoq --help` and `ddoq --cfg job`")

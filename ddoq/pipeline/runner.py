@@ -22,16 +22,18 @@ class Step:
     state: str
 
 
-def plan(targets: Iterable[Node], store: Store) -> list[Step]:
+def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> list[Step]:
     """Return every node behind ``targets`` with its state, inputs first.
 
     A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone.
+    ``stale`` nodes count as missing: they are about to be computed again.
     """
     targets = list(targets)
     needed: set[str] = set()
+    finished = {node.key for node in unique(targets) if store.has(node)} - {node.key for node in stale}
 
     def need(node: Node) -> None:
-        if node.key not in needed and not store.has(node):
+        if node.key not in needed and node.key not in finished:
             needed.add(node.key)
             for upstream in node.inputs.values():
                 need(upstream)
@@ -42,7 +44,7 @@ def plan(targets: Iterable[Node], store: Store) -> list[Step]:
     def state(node: Node) -> str:
         if node.key in needed:
             return "miss"
-        return "hit" if store.has(node) else "idle"
+        return "hit" if node.key in finished else "idle"
 
     return [Step(node, state(node)) for node in unique(targets)]
 

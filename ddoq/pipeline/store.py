@@ -129,14 +129,27 @@ class Store:
 def _readable_disk_errors(root: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:
-        remedies = {
-            errno.ENOSPC: f"free some space, or set paths.outputs to another disk; finished work in {root} is kept",
-            errno.EDQUOT: f"free some quota, or set paths.outputs to another disk; finished work in {root} is kept",
-            errno.EACCES: "set paths.outputs to a folder that you may write to",
-            errno.EROFS: "set paths.outputs to a folder that you may write to",
-        }
-        if error.errno not in remedies:
+    except Exception as error:
+        readable = disk_error(error, root)
+        if readable is None:
             raise
-        where = error.filename or root
-        raise StoreError(f"cannot write {where}: {os.strerror(error.errno)}", remedies[error.errno]) from error
+        raise readable from error
+
+
+def disk_error(error: BaseException, root: Path | str) -> StoreError | None:
+    """Return what a full, read-only or forbidden disk means to a user; ``None`` for any other error.
+
+    Libraries wrap the operating system's error (safetensors in one of its own, Hydra in none), so the whole chain
+    of causes and the message are looked at.
+    """
+    full, forbidden = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+    while error is not None:
+        number = error.errno if isinstance(error, OSError) else None
+        if number in full or "os error 28" in str(error):
+            return StoreError(f"the disk of {root} is full",
+                              "free some space, or set paths.outputs to another disk; finished artefacts are kept")
+        if number in forbidden:
+            return StoreError(f"cannot write {error.filename or root}: {os.strerror(number)}",
+                              "set paths.outputs to a folder that you may write to")
+        error = error.__cause__ or error.__context__
+    return None

@@ -40,7 +40,7 @@ class KMeans:
     def _sklearn(self, flat: np.ndarray, seed: int) -> np.ndarray:
         from sklearn.cluster import KMeans as SklearnKMeans
 
-        fitted = SklearnKMeans(self.num_centroids, n_init=self.num_restarts, max_iter=self.max_iterations,
+        fitted = SklearnKMeans(self.num_centroids, n_init=self.num_restarts, max_iter=self.max_iterations, tol=0,
                                random_state=seed).fit(flat)
         return fitted.cluster_centers_
 

@@ -35,14 +35,14 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     run = config["run"]
     targets = experiment.targets(run["until"])
     console.print(f"[bold]{run_name(config)}[/]", soft_wrap=True)
-    steps = plan(targets, store)
+    stale = downstream(unique(targets), run["from"]) if run["from"] else []
+    steps = plan(targets, store, stale)
     _print_plan(steps, in_full=run["plan_only"])
     if run["plan_only"]:
         return
     with session(config, run_dir) as tracker:
-        if run["from"]:
-            for node in downstream(unique(targets), run["from"]):
-                store.discard(node)
+        for node in stale:
+            store.discard(node)
         execute([experiment.index], store, lambda *arguments: compute(*arguments, runtime))
         check_counts(config, store.manifest(experiment.index)["facts"])
         execute(targets, store, lambda *arguments: compute(*arguments, runtime))

@@ -38,7 +38,7 @@ def progress_bar(description: str, total: int) -> Iterator[Bar]:
     outermost = not _live
     if outermost:
         columns = (TextColumn("  {task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
-        _live.append(Progress(*columns, console=console, transient=True))
+        _live.append(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
         _live[0].start()
     task = _live[0].add_task(description, total=total)
     try:

@@ -1,0 +1,48 @@
+"""Shared fixtures. Everything runs on real classes; what needs the shared data folder says so."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import OmegaConf
+
+from ddoq.config.names import register_resolvers
+from ddoq.config.schema import register
+from ddoq.run import config_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+#: Overrides that shrink any experiment to seconds; the code paths stay the same.
+TINY = ("protocol=smoke", "student.width=8", "generator.fit.num_steps=20", "generator.fit.num_layers=1",
+        "generator.num_steps=4", "quantizer.num_restarts=1", "ablation.num_seeds=1", "ablation.strengths=[0,1]",
+        "trainer.accelerator=cpu")
+
+
+def composed(*overrides: str) -> dict:
+    """Return the resolved configuration of some overrides, as ``run_job`` gets it."""
+    register()
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+def ddoq(*overrides: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
+    """Run the command line in a process of its own."""
+    return subprocess.run([sys.executable, "-m", "ddoq.run", *overrides], cwd=cwd, text=True, capture_output=True,
+                          env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment, timeout=600)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data sets; absent on a user's machine."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real data sets in {SHARED}")
+    return SHARED
