@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ddoq.utils.console import progress_bar
 from ddoq.utils.io import atomic_path
@@ -29,32 +29,34 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
     return L.Trainer(accelerator=accelerator, devices=1, **defaults | options)
 
 
-class _StepSampler(Sampler):
-    """Yields step numbers; Lightning tells it the epoch, also after a resume."""
+class _Steps(Dataset):
+    """Steps ``first`` to ``last`` (excluded); item ``i`` is the batch of step ``first + i``."""
 
-    def __init__(self, num_steps: int, steps_per_epoch: int):
-        self.num_steps, self.steps_per_epoch, self.epoch = num_steps, steps_per_epoch, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[int]:
-        start = self.epoch * self.steps_per_epoch
-        return iter(range(start, min(start + self.steps_per_epoch, self.num_steps)))
+    def __init__(self, make_batch: Callable[[int], Any], first: int, last: int):
+        self.make_batch, self.first, self.last = make_batch, first, last
 
     def __len__(self) -> int:
-        return self.steps_per_epoch
+        return self.last - self.first
+
+    def __getitem__(self, i: int) -> Any:
+        return self.make_batch(self.first + i)
 
 
-class _StepBatches(Dataset):
-    def __init__(self, make_batch: Callable[[int], Any], num_steps: int):
-        self.make_batch, self.num_steps = make_batch, num_steps
+class _Epochs(L.LightningDataModule):
+    """Cuts the steps into epochs; asked again for each epoch, so that a resumed fit starts with the right one."""
 
-    def __len__(self) -> int:
-        return self.num_steps
+    def __init__(self, make_batch: Callable[[int], Any], num_steps: int, num_epochs: int, validation: DataLoader | None):
+        super().__init__()
+        self.make_batch, self.num_steps, self.num_epochs = make_batch, num_steps, num_epochs
+        self.validation = validation
 
-    def __getitem__(self, step: int) -> Any:
-        return self.make_batch(step)
+    def train_dataloader(self) -> DataLoader:
+        epoch = self.trainer.current_epoch
+        first, last = (e * self.num_steps // self.num_epochs for e in (epoch, epoch + 1))
+        return DataLoader(_Steps(self.make_batch, first, last), batch_size=None, shuffle=False)
+
+    def val_dataloader(self) -> DataLoader | list:
+        return self.validation if self.validation is not None else []
 
 
 class _Progress(L.Callback):
@@ -96,15 +98,12 @@ def fit_steps(module: L.LightningModule, make_batch: Callable[[int], Any], num_s
         checkpoint: file to save to and to resume from; ``None`` for fits that are too short to resume.
         validation: a data loader.
     """
-    steps_per_epoch = -(-num_steps // num_epochs)
-    loader = DataLoader(_StepBatches(make_batch, num_steps), batch_size=None,
-                        sampler=_StepSampler(num_steps, steps_per_epoch))
+    epochs = _Epochs(make_batch, num_steps, num_epochs, validation)
     with progress_bar(title, num_steps) as bar:
         callbacks = [_Progress(bar)] + ([_SaveLast(checkpoint)] if checkpoint else [])
-        trainer = make_trainer(accelerator, max_steps=num_steps, max_epochs=-1, callbacks=callbacks,
-                               limit_val_batches=1.0 if validation is not None else 0)
+        trainer = make_trainer(accelerator, max_epochs=num_epochs, callbacks=callbacks, reload_dataloaders_every_n_epochs=1)
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
-        trainer.fit(module, loader, validation, ckpt_path=resume, weights_only=True if resume else None)
+        trainer.fit(module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None)
 
 
 class _BatchItems(Dataset):

@@ -1,0 +1,146 @@
+"""Composition, schemas, checks, and what a user reads after a typo."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+import time
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
+
+import pytest
+from conftest import ROOT, composed, ddoq
+
+from ddoq.config.checks import check, check_counts
+from ddoq.config.names import arm_name, run_name
+from ddoq.config.schema import COMPONENTS
+from ddoq.errors import ConfigError, DataError, did_you_mean
+
+CONF = ROOT / "conf"
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+CHOICES = [(group.name, file.stem) for group in sorted(CONF.iterdir()) if group.is_dir()
+           for file in sorted(group.glob("*.yaml")) if group.name not in ("experiment", "launcher")]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_passes_the_checks(experiment):
+    check(composed(f"+experiment={experiment}"))
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_composes_and_is_named_after_its_file(group, choice):
+    config = composed(f"{group}={choice}")
+    assert config[group].get("name", choice) == choice
+    check(config)
+
+
+@pytest.mark.parametrize("launcher", ["submitit_local", "slurm"])
+def test_launchers_set_hydra_and_multirun(launcher):
+    done = ddoq(f"launcher={launcher}", "--cfg", "hydra")
+    assert done.returncode == 0, done.stderr
+    assert "mode: MULTIRUN" in done.stdout and "submitit" in done.stdout
+
+
+def test_no_arguments_is_the_digits_experiment():
+    assert composed() == composed("+experiment=digits")
+
+
+#: What a component gets at run time rather than from its configuration.
+RUNTIME = {"self", "search", "encoder", "images", "num_centroids", "channels", "num_classes", "image_size", "path",
+           "network", "normalize", "name"}
+
+
+@pytest.mark.parametrize("schema", [s for group in COMPONENTS.values() for s in group.values()], ids=lambda s: s.__name__)
+def test_schema_mirrors_its_constructor(schema):
+    module, name = schema._target_.rsplit(".", 1)
+    target = getattr(import_module(module), name)
+    inner = {f.name for f in fields(schema) if f.default_factory is not MISSING and is_dataclass(f.default_factory)}
+    stated = {f.name: f.default for f in fields(schema) if f.name not in {"_target_", "fit", *inner}}
+    signature = inspect.signature(target.__init__).parameters
+    parameters = {name: p.default for name, p in signature.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
+    assert set(stated) - RUNTIME == set(parameters) - RUNTIME
+    for key in set(stated) - RUNTIME:
+        if parameters[key] is not inspect.Parameter.empty:
+            assert stated[key] == parameters[key], key
+
+
+def test_identity_of_a_run_ignores_how_it_is_computed():
+    base = run_name(composed())
+    same = ["paths.outputs=/elsewhere", "run.until=encode", "trainer.batch_size=3", "logger=csv"]
+    other = ["seed=1", "ipc=5", "generator.strength=0.123", "protocol.num_steps=7", "dataset.image_size=16"]
+    assert all(run_name(composed(override)) == base for override in same)
+    assert len({base, *(run_name(composed(override)) for override in other)}) == len(other) + 1
+
+
+def test_arms_are_named_by_what_they_are_made_of():
+    assert arm_name("kmeans", "mass") == "ddoq" and arm_name("kmeans", "uniform") == "ddoq_uniform"
+    assert arm_name("d4m", "uniform") == "d4m" and arm_name("d4m", "power") == "d4m_weighted"
+
+
+@pytest.mark.parametrize(("overrides", "cause"), [
+    (["generator.strength=0"], "generator.strength"), (["generator.strength=1.01"], "generator.strength"),
+    (["ipc=0"], "ipc"), (["dataset.channels=2"], "dataset.channels"), (["run.until=encod"], "did you mean 'encode'"),
+    (["run.until=encode", "run.from=label"], "run.from"), (["+foo=1"], "foo"), (["+run.foo=1"], "run.foo"),
+    (["generator.fit.patch_size=3"], "generator.fit.patch_size"), (["dataset.on_bad_image=skp"], "did you mean 'skip'"),
+    (["weighting=clip", "weighting.low=3"], "weighting.low"), (["protocol.num_evaluations=1000"], "num_evaluations"),
+    (["quantizer._target_=os.system"], "_target_"), (["encoder=vae", "dataset.image_size=9"], "block_out_channels"),
+])
+def test_impossible_values_are_named_with_a_remedy(overrides, cause):
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*overrides))
+    assert cause in str(caught.value) and len(str(caught.value).splitlines()) == 2
+
+
+def test_all_problems_are_reported_at_once():
+    with pytest.raises(ConfigError, match="ipc.*strength"):
+        check(composed("ipc=0", "generator.strength=2"))
+
+
+def test_ipc_above_the_smallest_class_is_named():
+    facts = {"class_names": ["a", "b"], "counts": {"train": [50, 7], "validation": [5, 1], "test": [5, 1]}}
+    check_counts(composed("ipc=7"), facts)
+    with pytest.raises(DataError, match="ipc: 10 .* 7 training images of class 'b'"):
+        check_counts(composed(), facts)
+
+
+@pytest.mark.parametrize(("override", "cause", "remedy"), [
+    ("quantizer.num_restart=3", "quantizer.num_restart", "quantizer.num_restarts"),
+    ("quantizer=kmean", "'kmean'", "'kmeans'"), ("quantiser=kmeans", "quantiser", "'quantizer'"),
+    ("+experiment=digit", "'digit'", "'digits'"), ("experiment=digits", "experiment", "+experiment"),
+    ("ipc=ten", "ipc", "type"), ("ipc=1,2", "several", "-m"), ("run.untill=encode", "run.untill", "run.until"),
+    ("ipc=[1", "config", "--help"),
+])
+def test_a_typo_gives_two_lines_and_exit_code_one(override, cause, remedy, tmp_path):
+    done = ddoq(override, f"paths.outputs={tmp_path}")
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 2, done.stderr
+    assert lines[0].startswith("ddoq: error: ") and cause in lines[0]
+    assert lines[1].startswith("  -> ") and remedy in lines[1]
+
+
+def test_one_bad_point_stops_a_sweep_before_its_first_job(tmp_path):
+    done = ddoq("-m", "ipc=1,2", "quantizer=kmeans,kmean", f"paths.outputs={tmp_path}")
+    assert done.returncode == 1 and "'kmeans'" in done.stderr
+    assert not list(tmp_path.glob("store/*"))
+
+
+def test_help_is_quick_and_names_what_users_type():
+    start = time.perf_counter()
+    done = ddoq("--help")
+    seconds = time.perf_counter() - start
+    assert done.returncode == 0 and "schema" not in done.stdout
+    for group in (*COMPONENTS, "logger", "launcher", "experiment"):
+        assert f"\n{group}:" in done.stdout
+    assert seconds < 5  # it is a third of a second on an idle machine; importing torch would not fit even here
+
+
+def test_the_entry_imports_neither_torch_nor_lightning():
+    code = "import sys, ddoq.run, ddoq.stages.job, ddoq.stages.graph; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_suggestions_are_the_nearest_choice():
+    assert did_you_mean("kmeens", ["kmeans", "d4m"]) == "did you mean 'kmeans'?"
+    assert did_you_mean("zzz", ["b", "a"]) == "choose one of: a, b"

@@ -1,0 +1,199 @@
+"""Weights reach the loss; augmentation, resuming and statistics do what they say."""
+
+from __future__ import annotations
+
+import math
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+from torch.nn.functional import cross_entropy, one_hot
+
+from ddoq.data.distilled import TrainingSet
+from ddoq.engine.fit import DenoiserModule, StudentModule
+from ddoq.engine.student import Normalize, train_student
+from ddoq.engine.trainer import fit_steps
+from ddoq.errors import ConfigError, StageError
+from ddoq.evaluation.augment import augment, draw_augmentation
+from ddoq.evaluation.protocol import Protocol
+from ddoq.evaluation.statistics import summarize
+from ddoq.labelers import Teacher
+from ddoq.students import ConvNet, TimmStudent
+
+PROTOCOL = Protocol(num_steps=60, batch_size=20, learning_rate=0.02, num_evaluations=2, num_seeds=1)
+
+
+def toy(num: int = 40) -> TrainingSet:
+    """Two classes, dark and bright, 8×8."""
+    random = torch.Generator().manual_seed(0)
+    labels = torch.arange(num) % 2
+    images = (60 + 120 * labels)[:, None, None, None] + torch.randint(-40, 40, (num, 1, 8, 8), generator=random)
+    return TrainingSet(images.to(torch.uint8), one_hot(labels, 2).float(), torch.ones(num))
+
+
+def trained(data: TrainingSet, test, seed: int = 0, protocol: Protocol = PROTOCOL):
+    torch.manual_seed(seed)
+    network = ConvNet(1, 2, 8, depth=1, width=4)
+    accuracies = train_student(network, data, test, protocol, Normalize([0.5], [0.25]), seed, "cpu")
+    return accuracies, network
+
+
+def test_loss_is_the_weighted_mean_of_cross_entropies():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    module = StudentModule(network, PROTOCOL, Normalize([0.0], [1.0]), temperature=2.0)
+    data = toy(6)
+    weights = torch.tensor([0.0, 3.0, 1.0, 0.5, 0.5, 1.0])
+    draws = draw_augmentation(6, 0, False, torch.Generator())
+    loss = module.training_step((data.images, data.targets, weights, *draws), 0)
+    logits = network(data.images.float() / 255) / 2.0
+    expected = sum(w * cross_entropy(logits[i:i + 1], data.targets[i:i + 1]) for i, w in enumerate(weights)) / 6
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_images_of_weight_zero_teach_nothing():
+    """Half of the set is labelled the wrong way round. With weight zero it must not matter, with weight one it must."""
+    clean = toy()
+    labels = clean.targets.argmax(1)
+    wrong = TrainingSet(clean.images.repeat(3, 1, 1, 1), torch.cat([clean.targets, *[clean.targets.flip(1)] * 2]),
+                        torch.cat([torch.ones(40), torch.zeros(80)]))
+    test = (clean.images, labels)
+    assert trained(wrong, test)[0][-1] == 1.0
+    misled = TrainingSet(wrong.images, wrong.targets, torch.ones(120))
+    assert trained(misled, test)[0][-1] < 0.5
+
+
+def test_student_is_a_function_of_its_seed():
+    data = toy()
+    test = (data.images, data.targets.argmax(1))
+    first, second, third = (trained(data, test, seed)[1].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], third[name]) for name in first)
+
+
+def test_every_image_is_seen_equally_often_and_the_last_accuracy_is_of_the_last_step():
+    seen = torch.zeros(7)
+
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 2)
+
+        def forward(self, images):
+            if self.training:
+                seen.scatter_add_(0, images[:, 0, 0, 0].round().long(), torch.ones(len(images)))
+            return self.layer(images[:, :, 0, 0])
+
+    images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
+    data = TrainingSet(images, one_hot(torch.arange(7) % 2, 2).float(), torch.ones(7))
+    protocol = Protocol(num_steps=14, batch_size=5, num_evaluations=3)
+    accuracies = train_student(Counting(), data, (images, torch.arange(7) % 2), protocol, Normalize([0.0], [1 / 255]), 0, "cpu")
+    assert seen.tolist() == [10.0] * 7  # 14 batches of 5 are 10 epochs of 7
+    assert len(accuracies) == 3
+
+
+class _Killed(L.Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_) -> None:
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    """Killed between two checkpoints, the fit ends with the weights, and the average, of an undisturbed one."""
+    from diffusers import DDIMScheduler
+
+    from ddoq.engine import trainer as engine
+    from ddoq.stages.fit_generator import build_transformer
+
+    fit = {"num_heads": 1, "head_dim": 8, "num_layers": 1, "patch_size": 2}
+
+    def run(checkpoint, kill_at=None):
+        torch.manual_seed(0)
+        module = DenoiserModule(build_transformer(fit, (1, 4, 4), 3), DDIMScheduler(prediction_type="v_prediction"),
+                                12, 1e-2, 0.9)
+
+        def batch(step):
+            random = torch.Generator().manual_seed(step)
+            return (torch.randn(4, 1, 4, 4, generator=random), torch.randint(4, (4,), generator=random),
+                    torch.randn(4, 1, 4, 4, generator=random), torch.randint(1000, (4,), generator=random))
+
+        original = engine.make_trainer
+        if kill_at:
+            monkeypatch.setattr(engine, "make_trainer", lambda a, **o: original(a, **o | {"callbacks": [*o["callbacks"], _Killed(kill_at)]}))
+        try:
+            fit_steps(module, batch, 12, title="t", accelerator="cpu", num_epochs=4, checkpoint=checkpoint)
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        finally:
+            monkeypatch.setattr(engine, "make_trainer", original)
+        return module
+
+    whole = run(tmp_path / "a.ckpt").state_dict()
+    interrupted = run(tmp_path / "b.ckpt", kill_at=8).state_dict()
+    assert any(not torch.equal(whole[name], interrupted[name]) for name in whole)
+    resumed = run(tmp_path / "b.ckpt").state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_augmentation_shifts_and_flips_each_image_by_its_own_draw():
+    images = torch.zeros(3, 1, 5, 5)
+    images[:, :, 2, 1] = 1
+    shifts, flips = torch.tensor([[1, 0], [0, -1], [0, 0]]), torch.tensor([False, False, True])
+    found = [tuple(torch.nonzero(image[0])[0].tolist()) for image in augment(images, shifts, flips, shift=1)]
+    # a shift moves the window, so the content moves the other way
+    assert found == [(1, 1), (2, 2), (2, 3)]
+
+
+def test_augmentation_draws_cover_their_range_evenly():
+    shifts, flips = draw_augmentation(9000, 1, True, torch.Generator().manual_seed(0))
+    counts = np.unique(shifts.numpy(), axis=0, return_counts=True)[1]
+    assert len(counts) == 9 and counts.min() > 900 and abs(flips.float().mean() - 0.5) < 0.02
+    assert not draw_augmentation(100, 0, False, torch.Generator())[1].any()
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 32)])
+def test_convnet_has_the_shape_of_the_literature(channels, size):
+    network = ConvNet(channels, 10, size)
+    assert network(torch.zeros(2, channels, size, size)).shape == (2, 10)
+    if size == 32:
+        assert sum(p.numel() for p in network.parameters()) == 320_010  # ConvNet-D3, width 128
+
+
+def test_students_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="student.depth"):
+        ConvNet(1, 10, 8, depth=4)
+    with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
+        TimmStudent(3, 10, 32, model="resnet_18")
+    with pytest.raises(ConfigError, match="small_stem"):
+        TimmStudent(3, 10, 32, model="vit_tiny_patch16_224")
+
+
+def test_timm_resnet_keeps_resolution_with_the_small_stem():
+    network = TimmStudent(1, 10, 16).network
+    assert network.maxpool(network.conv1(torch.zeros(1, 1, 16, 16))).shape[-1] == 16
+    assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
+
+
+def test_teacher_labels_are_its_softmax_at_the_temperature():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    images = torch.randint(0, 255, (5, 1, 8, 8), dtype=torch.uint8)
+    normalize = Normalize([0.3], [0.2])
+    targets = Teacher(network, normalize, temperature=4.0)(images, torch.zeros(5).long(), 3)
+    assert torch.allclose(targets, (network(normalize(images)) / 4).softmax(1), atol=1e-6)
+    network[1].weight.data.fill_(torch.nan)
+    with pytest.raises(StageError, match="NaN"):
+        Teacher(network, normalize)(images, torch.zeros(5).long(), 3)
+
+
+def test_summary_is_students_t_interval():
+    values = [0.91, 0.94, 0.92, 0.95, 0.90]
+    summary = summarize(values)
+    low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+    assert (summary.mean, summary.std, summary.num) == (pytest.approx(0.924), pytest.approx(np.std(values, ddof=1)), 5)
+    assert (summary.mean - summary.ci95, summary.mean + summary.ci95) == (pytest.approx(low), pytest.approx(high))
+    assert math.isnan(summarize([0.5]).ci95)
