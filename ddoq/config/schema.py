@@ -239,6 +239,7 @@ class ProtocolConf(Component):
     flip: bool = False
     num_evaluations: int = 10
     num_seeds: int = 5
+    redraw: bool = False
 
 
 # --- what is not instantiated ----------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class DenoiserModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
-        optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))
 
 
@@ -77,7 +77,7 @@ class VAEModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), self.learning_rate, weight_decay=0.0)
+        optimizer = torch.optim.AdamW(self.vae.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))
 
 

@@ -23,6 +23,8 @@ class Protocol:
         flip: random horizontal flip.
         num_evaluations: accuracies along the way, at equal distances; the last one is the result.
         num_seeds: students per arm.
+        redraw: draw codebook and images anew for every student, so that the spread of an arm is that of the method
+            and not of one draw. Needs one generation per student.
     """
 
     num_steps: int
@@ -34,10 +36,11 @@ class Protocol:
     flip: bool = False
     num_evaluations: int = 10
     num_seeds: int = 5
+    redraw: bool = False
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return the optimizer."""
         if self.optimizer == "adamw":
-            return torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay)
+            return torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay, fused=True)
         return torch.optim.SGD(parameters, self.learning_rate, momentum=0.9, nesterov=True,
                                weight_decay=self.weight_decay)

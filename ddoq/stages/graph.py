@@ -88,7 +88,7 @@ class Experiment:
         return _node("fit_teacher", identity, index=self.index)
 
     def _protocol(self) -> dict:
-        return _without(self.config["protocol"], "num_seeds")
+        return _without(self.config["protocol"], "num_seeds", "redraw")
 
     # --- one arm -----------------------------------------------------------------------------------------------------
 
@@ -109,7 +109,8 @@ class Experiment:
         if not arm:
             evaluate = _node("evaluate", identity, title=title, index=self.index)
             return Entry(name, seed, split, table, value, {}, evaluate)
-        draw = seed if arm.get("redraw") else self.first_seed
+        redraw = self.config["protocol"]["redraw"] or arm.get("redraw")
+        draw = seed if redraw else self.first_seed
         quantize = _node("quantize", {"quantizer": arm["quantizer"], "ipc": self.config["ipc"], "seed": draw},
                          title=title, encode=self.encode)
         generate = self._generate(arm["generator"], quantize, draw, title)

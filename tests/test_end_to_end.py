@@ -1,0 +1,235 @@
+"""The corridor as users walk it, at a tiny size: results, resuming, sharing, odd folders, the README."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, composed, ddoq
+from PIL import Image
+
+from ddoq.config.names import run_name
+
+COLUMNS = {"dataset", "arm", "ipc", "protocol", "student", "seed", "top1", "top1_best"}
+
+
+def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
+    """Return the bytes of every file of the artefacts of some stages, without what only describes the computation."""
+    return {str(file.relative_to(outputs)): file.read_bytes() for stage in stages
+            for file in sorted((outputs / "store" / stage).rglob("*"))
+            if file.is_file() and file.name != "manifest.json" and not file.name.endswith(".lock")}
+
+
+def rows(outputs: Path) -> list[dict]:
+    (path,) = outputs.glob("runs/*/results.jsonl")
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The outputs of one tiny digits run."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    done = ddoq(*TINY, f"paths.outputs={outputs}")
+    assert done.returncode == 0, done.stderr
+    return outputs
+
+
+def test_results_hold_every_arm_and_seed(finished):
+    found = rows(finished)
+    assert all(row.keys() >= COLUMNS and row["split"] == "test" for row in found)
+    arms = ["full", "random", "nearest", "d4m", "ddoq_uniform", "ddoq"]
+    assert [(row["arm"], row["seed"]) for row in found] == [(arm, seed) for arm in arms for seed in (0, 1)]
+    assert all(0 <= row["top1"] <= row["top1_best"] <= 1 for row in found)
+    assert all(row["num_images"] == (1099 if row["arm"] == "full" else 100) for row in found)
+
+
+def test_report_is_one_file_that_shows_every_arm_and_image(finished):
+    (page,) = finished.glob("runs/*/report.html")
+    text = page.read_text()
+    assert not re.search(r'(src|href)="(?!data:)', text)  # nothing is fetched
+    assert text.count("data:image/png;base64") == 100 and text.count("<svg") == 2
+    for word in ("random", "nearest", "d4m", "ddoq_uniform", "95 % interval", "fit_generator", "What each part contributes"):
+        assert word in text
+
+
+def test_distilled_folder_is_usable_from_python_and_torchvision(finished):
+    from torchvision.datasets import ImageFolder
+
+    from ddoq import load_distilled
+
+    (path,) = finished.glob("runs/*/distilled")
+    data = load_distilled(path)
+    assert len(data) == len(ImageFolder(path)) == 100
+    assert data.labels.bincount().tolist() == [10] * 10
+    for label in range(10):
+        weights = data.weights[data.labels == label]
+        assert weights.mean().item() == pytest.approx(1, abs=1e-5)
+        counts = data.metadata["count"][data.metadata["label"] == label]
+        assert np.allclose(weights.numpy(), 10 * counts / counts.sum(), atol=1e-5)  # mass weighting
+
+
+def test_second_run_computes_nothing_and_says_the_same(finished):
+    before = (finished / "store" / "ledger.jsonl").read_text(), rows(finished)
+    start = time.perf_counter()
+    done = ddoq(*TINY, f"paths.outputs={finished}")
+    assert done.returncode == 0 and "computed" not in done.stdout
+    assert time.perf_counter() - start < 15
+    assert ((finished / "store" / "ledger.jsonl").read_text(), rows(finished)) == before
+
+
+def test_a_change_recomputes_only_what_depends_on_it(finished):
+    def misses(*overrides: str) -> set[str]:
+        done = ddoq(*TINY, f"paths.outputs={finished}", "run.plan_only=true", *overrides)
+        assert done.returncode == 0, done.stderr
+        return {line.split()[0] for line in done.stdout.splitlines() if " miss " in line}
+
+    assert misses() == set()
+    assert misses("trainer.batch_size=7", "logger=csv") == set()
+    assert misses("student.width=4") == {"evaluate"}
+    assert misses("weighting=clip") == {"evaluate"}  # its labels are in the ablation already
+    assert misses("weighting=power", "weighting.exponent=0.3") == {"label", "evaluate"}
+    assert misses("generator.guidance_scale=2") == {"generate", "label", "evaluate"}
+    assert misses("ipc=5") == {"quantize", "generate", "label", "evaluate"}
+    assert "fit_generator" in misses("generator.fit.num_steps=21")
+
+
+def test_until_and_from(finished, tmp_path):
+    done = ddoq(*TINY, f"paths.outputs={tmp_path}", "run.until=quantize")
+    assert done.returncode == 0 and {p.name for p in (tmp_path / "store").iterdir() if p.is_dir()} == {"index", "encode", "quantize"}
+    codebooks = artefacts(tmp_path, "quantize")
+    done = ddoq(*TINY, f"paths.outputs={tmp_path}", "run.until=quantize", "run.from=quantize")
+    assert re.search(r"quantize +\d+ computed", done.stdout) and "encode" not in done.stdout.split("store:")[1].split("✓")[1]
+    assert artefacts(tmp_path, "quantize") == codebooks
+
+
+def test_output_does_not_depend_on_batch_size_beyond_rounding(finished, tmp_path):
+    done = ddoq(*TINY, f"paths.outputs={tmp_path}", "run.until=generate", "trainer.batch_size=7")
+    assert done.returncode == 0, done.stderr
+    assert artefacts(tmp_path, "quantize") == artefacts(finished, "quantize")
+    names = sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "store" / "generate").rglob("*.png"))
+    assert len(names) > 500
+    for name in names:
+        ours, theirs = (np.asarray(Image.open(root / name)).astype(int) for root in (tmp_path, finished))
+        assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("seconds", [4, 8, 11, 14])
+def test_kill_at_any_time_and_the_same_command_finishes_the_same(finished, tmp_path, seconds):
+    """SIGKILL somewhere between start and end, then the same command: codebooks and images byte for byte."""
+    command = [sys.executable, "-m", "ddoq.run", *TINY, f"paths.outputs={tmp_path}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = ddoq(*TINY, f"paths.outputs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    stages = ("index", "encode", "quantize", "fit_generator", "generate", "label")
+    assert artefacts(tmp_path, *stages) == artefacts(finished, *stages)
+    assert [row["top1"] for row in rows(tmp_path)] == [row["top1"] for row in rows(finished)]
+    assert not [p for p in (tmp_path / "store").rglob(".tmp-*")]
+
+
+# --- other data ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def odd_folder(tmp_path) -> Path:
+    """Three classes of coloured noise: grey, CMYK, 16-bit and palette files, one truncated, one class of three."""
+    random = np.random.default_rng(0)
+    root = tmp_path / "photos"
+    for label, (name, count) in enumerate([("cat", 14), ("straße & co", 14), ("tiny", 3)]):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = random.integers(0, 90, (20, 24, 3), dtype=np.uint8)
+            pixels[..., label] += 120
+            Image.fromarray(pixels).save(root / name / f"{i}.png")
+    grey = Image.open(root / "cat" / "0.png").convert("L")
+    grey.save(root / "cat" / "1.png")
+    Image.open(root / "cat" / "2.png").convert("CMYK").save(root / "cat" / "2.tiff")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(root / "cat" / "3.png")
+    Image.open(root / "cat" / "4.png").convert("P").save(root / "cat" / "4.gif")
+    whole = (root / "straße & co" / "5.png").read_bytes()
+    (root / "straße & co" / "5.png").write_bytes(whole[:len(whole) // 2])
+    (root / "straße & co" / "notes.txt").write_text("not an image")
+    return root
+
+
+FOLDER = ("dataset=image_folder", "dataset.image_size=16", "encoder=vae", "encoder.fit.num_steps=10",
+          "encoder.fit.block_out_channels=[8,16]", "student.depth=2")
+
+
+def test_odd_folder_stops_with_the_file_then_runs_with_skip(odd_folder, tmp_path):
+    common = (*TINY, *FOLDER, f"dataset.root={odd_folder}", f"paths.outputs={tmp_path / 'out'}")
+    done = ddoq(*common)
+    assert done.returncode == 1 and "5.png cannot be read" in done.stderr and "on_bad_image=skip" in done.stderr
+    done = ddoq(*common, "dataset.on_bad_image=skip")
+    assert done.returncode == 1 and "training images of class 'tiny'" in done.stderr and "set ipc to at most" in done.stderr
+    done = ddoq(*common, "dataset.on_bad_image=skip", "ipc=1", "ablation=none", "trainer.batch_size=5")
+    assert done.returncode == 0, done.stderr
+    (page,) = (tmp_path / "out").glob("runs/*/report.html")
+    text = page.read_text()
+    assert "1 unreadable images" in text and "5.png" in text and "straße &amp; co" in text
+    assert len(rows(tmp_path / "out")) == 12
+
+
+def test_teacher_labels_go_through_the_corridor(finished, tmp_path):
+    shutil.copytree(finished / "store", tmp_path / "store")
+    done = ddoq(*TINY, f"paths.outputs={tmp_path}", "labeler=teacher", "protocol.num_steps=120", "protocol.num_seeds=1",
+                "ablation=none", "baselines=none")
+    assert done.returncode == 0, done.stderr
+    found = [row for path in tmp_path.glob("runs/*/results.jsonl") for row in map(json.loads, path.read_text().splitlines())]
+    assert {row["labeler"] for row in found} == {"teacher"}
+    from safetensors.torch import load_file
+
+    soft = load_file(next((tmp_path / "store" / "label").glob("*/targets.safetensors")))["targets"]
+    assert soft.shape == (100, 10) and soft.sum(1).allclose(soft.new_ones(100)) and soft.max() < 1
+
+
+@pytest.mark.parametrize("experiment", ["fashion_mnist", "cifar10"])
+def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
+    done = ddoq(*TINY, f"+experiment={experiment}", f"paths.data={shared}", f"paths.outputs={tmp_path}", "ipc=2",
+                "dataset.train_per_class=30", "encoder.fit.num_steps=5", "baselines=none", "ablation=none", "protocol.num_seeds=1")
+    assert done.returncode == 0, done.stderr
+    assert {row["arm"] for row in rows(tmp_path)} == {"ddoq", "ddoq_uniform"}
+
+
+# --- sweeps, trackers, README ----------------------------------------------------------------------------------------
+
+
+def test_sweep_shares_what_its_points_have_in_common(finished):
+    done = ddoq("-m", *TINY, f"paths.outputs={finished}", "ablation=none", "seed=0", "ipc=10,3", "baselines=none")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("✓ fit_generator") == 0
+    assert {run_name(composed(*TINY, f"ipc={ipc}", "ablation=none", "baselines=none")) for ipc in (3, 10)} <= \
+        {path.name for path in (finished / "runs").iterdir()}
+    for folder in (finished / "runs").iterdir():  # leave the fixture as it was
+        if folder.name != run_name(composed(*TINY)):
+            shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
+
+
+def test_offline_wandb_mirrors_the_results(finished, tmp_path):
+    shutil.copytree(finished / "store", tmp_path / "store")
+    done = ddoq(*TINY, f"paths.outputs={tmp_path}", "logger=wandb_offline")
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb")), done.stdout
+
+
+def test_readme_commands_compose():
+    """Every `python -m ddoq.run` line of the README is a valid command."""
+    commands = re.findall(r"^(?:python -m ddoq\.run|ddoq) ?(.*?)(?:\s+#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(commands) >= 5
+    for command in commands:
+        done = ddoq(*[word for word in command.replace('"', "").split() if word not in ("-m",)], "--cfg", "job",
+                    *(["-m"] if "-m" in command.split() else []))
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
