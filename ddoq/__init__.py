@@ -1,8 +1,8 @@
 """Dataset distillation as pushforward optimal quantization.
 
-    from ddoq import load_distilled
-    data = load_distilled("outputs/runs/<run>/distilled")
-    image, label, weight = data[0]
+from ddoq import load_distilled
+data = load_distilled("outputs/runs/<run>/distilled")
+image, label, weight = data[0]
 """
 
 __version__ = "0.1.0"

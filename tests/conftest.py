@@ -20,9 +20,17 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 #: Overrides that shrink any experiment to seconds; the code paths stay the same.
-TINY = ("protocol=smoke", "student.width=8", "generator.fit.num_steps=20", "generator.fit.num_layers=1",
-        "generator.num_steps=4", "quantizer.num_restarts=1", "ablation.num_seeds=1", "ablation.strengths=[0,1]",
-        "trainer.accelerator=cpu")
+TINY = (
+    "protocol=smoke",
+    "student.width=8",
+    "generator.fit.num_steps=20",
+    "generator.fit.num_layers=1",
+    "generator.num_steps=4",
+    "quantizer.num_restarts=1",
+    "ablation.num_seeds=1",
+    "ablation.strengths=[0,1]",
+    "trainer.accelerator=cpu",
+)
 
 
 def composed(*overrides: str) -> dict:
@@ -36,8 +44,14 @@ def composed(*overrides: str) -> dict:
 
 def ddoq(*overrides: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own."""
-    return subprocess.run([sys.executable, "-m", "ddoq.run", *overrides], cwd=cwd, text=True, capture_output=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment, timeout=600)
+    return subprocess.run(
+        [sys.executable, "-m", "ddoq.run", *overrides],
+        cwd=cwd,
+        text=True,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment,
+        timeout=600,
+    )
 
 
 @pytest.fixture

@@ -19,8 +19,13 @@ from ddoq.errors import ConfigError, DataError, did_you_mean
 
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-CHOICES = [(group.name, file.stem) for group in sorted(CONF.iterdir()) if group.is_dir()
-           for file in sorted(group.glob("*.yaml")) if group.name not in ("experiment", "launcher")]
+CHOICES = [
+    (group.name, file.stem)
+    for group in sorted(CONF.iterdir())
+    if group.is_dir()
+    for file in sorted(group.glob("*.yaml"))
+    if group.name not in ("experiment", "launcher")
+]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -47,11 +52,25 @@ def test_no_arguments_is_the_digits_experiment():
 
 
 #: What a component gets at run time rather than from its configuration.
-RUNTIME = {"self", "search", "encoder", "images", "num_centroids", "channels", "num_classes", "image_size", "path",
-           "network", "normalize", "name"}
+RUNTIME = {
+    "self",
+    "search",
+    "encoder",
+    "images",
+    "num_centroids",
+    "channels",
+    "num_classes",
+    "image_size",
+    "path",
+    "network",
+    "normalize",
+    "name",
+}
 
 
-@pytest.mark.parametrize("schema", [s for group in COMPONENTS.values() for s in group.values()], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "schema", [s for group in COMPONENTS.values() for s in group.values()], ids=lambda s: s.__name__
+)
 def test_schema_mirrors_its_constructor(schema):
     module, name = schema._target_.rsplit(".", 1)
     target = getattr(import_module(module), name)
@@ -78,14 +97,25 @@ def test_arms_are_named_by_what_they_are_made_of():
     assert arm_name("d4m", "uniform") == "d4m" and arm_name("d4m", "power") == "d4m_weighted"
 
 
-@pytest.mark.parametrize(("overrides", "cause"), [
-    (["generator.strength=0"], "generator.strength"), (["generator.strength=1.01"], "generator.strength"),
-    (["ipc=0"], "ipc"), (["dataset.channels=2"], "dataset.channels"), (["run.until=encod"], "did you mean 'encode'"),
-    (["run.until=encode", "run.from=label"], "run.from"), (["+foo=1"], "foo"), (["+run.foo=1"], "run.foo"),
-    (["generator.fit.patch_size=3"], "generator.fit.patch_size"), (["dataset.on_bad_image=skp"], "did you mean 'skip'"),
-    (["weighting=clip", "weighting.low=3"], "weighting.low"), (["protocol.num_evaluations=1000"], "num_evaluations"),
-    (["quantizer._target_=os.system"], "_target_"), (["encoder=vae", "dataset.image_size=9"], "block_out_channels"),
-])
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        (["generator.strength=0"], "generator.strength"),
+        (["generator.strength=1.01"], "generator.strength"),
+        (["ipc=0"], "ipc"),
+        (["dataset.channels=2"], "dataset.channels"),
+        (["run.until=encod"], "did you mean 'encode'"),
+        (["run.until=encode", "run.from=label"], "run.from"),
+        (["+foo=1"], "foo"),
+        (["+run.foo=1"], "run.foo"),
+        (["generator.fit.patch_size=3"], "generator.fit.patch_size"),
+        (["dataset.on_bad_image=skp"], "did you mean 'skip'"),
+        (["weighting=clip", "weighting.low=3"], "weighting.low"),
+        (["protocol.num_evaluations=1000"], "num_evaluations"),
+        (["quantizer._target_=os.system"], "_target_"),
+        (["encoder=vae", "dataset.image_size=9"], "block_out_channels"),
+    ],
+)
 def test_impossible_values_are_named_with_a_remedy(overrides, cause):
     with pytest.raises(ConfigError) as caught:
         check(composed(*overrides))
@@ -104,13 +134,20 @@ def test_ipc_above_the_smallest_class_is_named():
         check_counts(composed(), facts)
 
 
-@pytest.mark.parametrize(("override", "cause", "remedy"), [
-    ("quantizer.num_restart=3", "quantizer.num_restart", "quantizer.num_restarts"),
-    ("quantizer=kmean", "'kmean'", "'kmeans'"), ("quantiser=kmeans", "quantiser", "'quantizer'"),
-    ("+experiment=digit", "'digit'", "'digits'"), ("experiment=digits", "experiment", "+experiment"),
-    ("ipc=ten", "ipc", "type"), ("ipc=1,2", "several", "-m"), ("run.untill=encode", "run.untill", "run.until"),
-    ("ipc=[1", "config", "--help"),
-])
+@pytest.mark.parametrize(
+    ("override", "cause", "remedy"),
+    [
+        ("quantizer.num_restart=3", "quantizer.num_restart", "quantizer.num_restarts"),
+        ("quantizer=kmean", "'kmean'", "'kmeans'"),
+        ("quantiser=kmeans", "quantiser", "'quantizer'"),
+        ("+experiment=digit", "'digit'", "'digits'"),
+        ("experiment=digits", "experiment", "+experiment"),
+        ("ipc=ten", "ipc", "type"),
+        ("ipc=1,2", "several", "-m"),
+        ("run.untill=encode", "run.untill", "run.until"),
+        ("ipc=[1", "config", "--help"),
+    ],
+)
 def test_a_typo_gives_two_lines_and_exit_code_one(override, cause, remedy, tmp_path):
     done = ddoq(override, f"paths.outputs={tmp_path}")
     lines = done.stderr.strip().splitlines()
@@ -136,7 +173,10 @@ def test_help_is_quick_and_names_what_users_type():
 
 
 def test_the_entry_imports_neither_torch_nor_lightning():
-    code = "import sys, ddoq.run, ddoq.stages.job, ddoq.stages.graph; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
+    modules = "ddoq.run, ddoq.stages.job, ddoq.stages.graph"
+    code = (
+        f"import sys, {modules}; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -103,7 +103,9 @@ def test_parquet_in_the_hugging_face_form(tmp_path):
     features = {"info": {"features": {"label": {"names": ["zebra", "ant"], "_type": "ClassLabel"}}}}
     for name, labels in (("train-00000-of-00001", [0, 1, 1]), ("validation", [1, 0])):
         table = pa.table({"image": [image] * len(labels), "label": labels})
-        pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / f"{name}.parquet")
+        pq.write_table(
+            table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / f"{name}.parquet"
+        )
     source = ParquetImages("p", 8, 3, root=str(tmp_path)).open()
     assert source.class_names == ["zebra", "ant"] and source.labels.tolist() == [0, 1, 1, 1, 0]
     assert source.split.tolist() == ["train"] * 3 + ["test"] * 2
@@ -127,8 +129,10 @@ def test_fashion_mnist_from_idx_files_and_the_error_without_them(tmp_path):
         FashionMNIST("f", 28, 1, search=(tmp_path / "nothing",), download=False).open()
 
 
-@pytest.mark.parametrize(("spec", "total", "first"), [
-    (FashionMNIST("fashion_mnist", 28, 1), 70_000, "Ankle boot"), (CIFAR10("cifar10", 32, 3), 60_000, "frog")])
+@pytest.mark.parametrize(
+    ("spec", "total", "first"),
+    [(FashionMNIST("fashion_mnist", 28, 1), 70_000, "Ankle boot"), (CIFAR10("cifar10", 32, 3), 60_000, "frog")],
+)
 def test_real_data_sets_open(shared, spec, total, first):
     spec.search = (shared,)
     source = spec.open()
@@ -142,7 +146,9 @@ def test_real_data_sets_open(shared, spec, total, first):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_the_asked_for_tensor(mode, channels):
-    tensor = to_uint8(picture(100).convert("L").convert(mode) if mode != "CMYK" else picture(100).convert("CMYK"), 8, channels)
+    tensor = to_uint8(
+        picture(100).convert("L").convert(mode) if mode != "CMYK" else picture(100).convert("CMYK"), 8, channels
+    )
     assert tensor.shape == (channels, 8, 8) and tensor.dtype == torch.uint8
 
 
@@ -194,8 +200,12 @@ def distilled(tmp_path) -> Path:
     files = [file_name(c, k, names) for c, k in rows]
     for i, file in enumerate(files):
         write_png(tmp_path / file, torch.full((3, 8, 8), 40 * i, dtype=torch.uint8))
-    columns = {"file_name": files, "label": [c for c, _ in rows], "class_name": [names[c] for c, _ in rows],
-               "weight": [0.5, 1.0, 1.5] * 2}
+    columns = {
+        "file_name": files,
+        "label": [c for c, _ in rows],
+        "class_name": [names[c] for c, _ in rows],
+        "weight": [0.5, 1.0, 1.5] * 2,
+    }
     write_metadata(tmp_path, columns, names, None, 1.0)
     return tmp_path
 

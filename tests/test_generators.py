@@ -16,8 +16,16 @@ from ddoq.generators.dit import image_to_image
 def dit_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dit")
     torch.manual_seed(0)
-    model = DiTTransformer2DModel(num_attention_heads=2, attention_head_dim=8, num_layers=2, in_channels=4, out_channels=8,
-                                  sample_size=8, patch_size=2, num_embeds_ada_norm=10)
+    model = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        num_layers=2,
+        in_channels=4,
+        out_channels=8,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=10,
+    )
     for parameter in model.parameters():  # the published initialisation predicts zero, which would hide mistakes
         torch.nn.init.normal_(parameter, std=0.1)
     model.save_pretrained(folder / "transformer")
@@ -27,7 +35,9 @@ def dit_folder(tmp_path_factory):
 
 def points(num: int = 7) -> Points:
     random = torch.Generator().manual_seed(1)
-    return Points(torch.randn(num, 4, 8, 8, generator=random), torch.arange(num) % 10, torch.zeros(num).long(), list(range(num)))
+    return Points(
+        torch.randn(num, 4, 8, 8, generator=random), torch.arange(num) % 10, torch.zeros(num).long(), list(range(num))
+    )
 
 
 def part(whole: Points, rows: slice) -> Points:
@@ -52,7 +62,9 @@ def test_noise_belongs_to_the_seed_and_class_to_the_label(dit_folder):
     base = generator.generate(one)
     assert torch.equal(base, generator.generate(one))
     assert not torch.allclose(base, generator.generate(Points(one.latents, one.labels, one.sources, [99])), atol=1e-3)
-    assert not torch.allclose(base, generator.generate(Points(one.latents, one.labels + 1, one.sources, one.seeds)), atol=1e-4)
+    assert not torch.allclose(
+        base, generator.generate(Points(one.latents, one.labels + 1, one.sources, one.seeds)), atol=1e-4
+    )
 
 
 def test_low_strength_stays_near_the_centroid_and_high_strength_forgets_it(dit_folder):
@@ -107,9 +119,17 @@ def test_decode_is_the_decoder_and_clamps():
 def vae_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vae")
     torch.manual_seed(0)
-    AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(16, 32), norm_num_groups=8,
-                  down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-                  scaling_factor=0.5, shift_factor=0.25).save_pretrained(folder / "vae")
+    AutoencoderKL(
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(16, 32),
+        norm_num_groups=8,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        scaling_factor=0.5,
+        shift_factor=0.25,
+    ).save_pretrained(folder / "vae")
     return folder
 
 
@@ -127,8 +147,12 @@ def test_grey_images_go_through_a_colour_vae(vae_folder):
 
 
 def test_tiny_autoencoder_loads_by_its_own_config(tmp_path):
-    AutoencoderTiny(encoder_block_out_channels=(16, 16), decoder_block_out_channels=(16, 16), num_encoder_blocks=(1, 1),
-                    num_decoder_blocks=(1, 1)).save_pretrained(tmp_path)
+    AutoencoderTiny(
+        encoder_block_out_channels=(16, 16),
+        decoder_block_out_channels=(16, 16),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(tmp_path)
     encoder = VAE(str(tmp_path))
     assert encoder.decode(encoder.encode(torch.zeros(1, 3, 16, 16))).shape == (1, 3, 16, 16)
 
@@ -145,7 +169,9 @@ def test_wrong_or_missing_weights_say_what_to_do(dit_folder, vae_folder, tmp_pat
 def test_damaged_weights_say_which_folder(vae_folder, tmp_path):
     (tmp_path / "vae").mkdir()
     for file in (vae_folder / "vae").iterdir():
-        (tmp_path / "vae" / file.name).write_bytes(file.read_bytes()[:2000] if file.suffix == ".safetensors" else file.read_bytes())
+        (tmp_path / "vae" / file.name).write_bytes(
+            file.read_bytes()[:2000] if file.suffix == ".safetensors" else file.read_bytes()
+        )
     with pytest.raises(DataError, match="do not load"):
         VAE(str(tmp_path))
 

@@ -98,7 +98,7 @@ def test_d4m_is_one_pass_of_partial_fit_that_drops_the_remainder(latents):
     shuffled = latents[torch.randperm(len(latents), generator=generator(1))].flatten(1).numpy()
     engine = MiniBatchKMeans(10, random_state=0, batch_size=20, n_init="auto")
     for i in range(len(shuffled) // 20):
-        engine.partial_fit(shuffled[20 * i:20 * (i + 1)])
+        engine.partial_fit(shuffled[20 * i : 20 * (i + 1)])
     found = D4M(10, km_expand=2).fit(latents, generator=generator(1))
     assert np.allclose(found.centroids.flatten(1).numpy(), engine.cluster_centers_)
     assert found.counts.sum() == len(latents)  # its masses, unlike its centres, see every latent
@@ -119,7 +119,9 @@ def test_selections_are_real_and_distinct(latents):
 MASSES = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("scheme", [Uniform(), Mass(), Power(0.5), Clip(0.5, 1.5), Shrink(0.5)], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "scheme", [Uniform(), Mass(), Power(0.5), Clip(0.5, 1.5), Shrink(0.5)], ids=lambda s: type(s).__name__
+)
 def test_weights_have_mean_one_and_keep_the_order(scheme):
     weights = scheme(MASSES)
     assert weights.mean().item() == pytest.approx(1)

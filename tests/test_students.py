@@ -49,7 +49,7 @@ def test_loss_is_the_weighted_mean_of_cross_entropies():
     draws = draw_augmentation(6, 0, False, torch.Generator())
     loss = module.training_step((data.images, data.targets, weights, *draws), 0)
     logits = network(data.images.float() / 255) / 2.0
-    expected = sum(w * cross_entropy(logits[i:i + 1], data.targets[i:i + 1]) for i, w in enumerate(weights)) / 6
+    expected = sum(w * cross_entropy(logits[i : i + 1], data.targets[i : i + 1]) for i, w in enumerate(weights)) / 6
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -57,8 +57,11 @@ def test_images_of_weight_zero_teach_nothing():
     """Half of the set is labelled the wrong way round. With weight zero it must not matter, with weight one it must."""
     clean = toy()
     labels = clean.targets.argmax(1)
-    wrong = TrainingSet(clean.images.repeat(3, 1, 1, 1), torch.cat([clean.targets, *[clean.targets.flip(1)] * 2]),
-                        torch.cat([torch.ones(40), torch.zeros(80)]))
+    wrong = TrainingSet(
+        clean.images.repeat(3, 1, 1, 1),
+        torch.cat([clean.targets, *[clean.targets.flip(1)] * 2]),
+        torch.cat([torch.ones(40), torch.zeros(80)]),
+    )
     test = (clean.images, labels)
     assert trained(wrong, test)[0][-1] == 1.0
     misled = TrainingSet(wrong.images, wrong.targets, torch.ones(120))
@@ -89,7 +92,9 @@ def test_every_image_is_seen_equally_often_and_the_last_accuracy_is_of_the_last_
     images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
     data = TrainingSet(images, one_hot(torch.arange(7) % 2, 2).float(), torch.ones(7))
     protocol = Protocol(num_steps=14, batch_size=5, num_evaluations=3)
-    accuracies = train_student(Counting(), data, (images, torch.arange(7) % 2), protocol, Normalize([0.0], [1 / 255]), 0, "cpu")
+    accuracies = train_student(
+        Counting(), data, (images, torch.arange(7) % 2), protocol, Normalize([0.0], [1 / 255]), 0, "cpu"
+    )
     assert seen.tolist() == [10.0] * 7  # 14 batches of 5 are 10 epochs of 7
     assert len(accuracies) == 3
 
@@ -114,17 +119,26 @@ def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
 
     def run(checkpoint, kill_at=None):
         torch.manual_seed(0)
-        module = DenoiserModule(build_transformer(fit, (1, 4, 4), 3), DDIMScheduler(prediction_type="v_prediction"),
-                                12, 1e-2, 0.9)
+        module = DenoiserModule(
+            build_transformer(fit, (1, 4, 4), 3), DDIMScheduler(prediction_type="v_prediction"), 12, 1e-2, 0.9
+        )
 
         def batch(step):
             random = torch.Generator().manual_seed(step)
-            return (torch.randn(4, 1, 4, 4, generator=random), torch.randint(4, (4,), generator=random),
-                    torch.randn(4, 1, 4, 4, generator=random), torch.randint(1000, (4,), generator=random))
+            return (
+                torch.randn(4, 1, 4, 4, generator=random),
+                torch.randint(4, (4,), generator=random),
+                torch.randn(4, 1, 4, 4, generator=random),
+                torch.randint(1000, (4,), generator=random),
+            )
 
         original = engine.make_trainer
         if kill_at:
-            monkeypatch.setattr(engine, "make_trainer", lambda a, **o: original(a, **o | {"callbacks": [*o["callbacks"], _Killed(kill_at)]}))
+            monkeypatch.setattr(
+                engine,
+                "make_trainer",
+                lambda a, **o: original(a, **o | {"callbacks": [*o["callbacks"], _Killed(kill_at)]}),
+            )
         try:
             fit_steps(module, batch, 12, title="t", accelerator="cpu", num_epochs=4, checkpoint=checkpoint)
         except (KeyboardInterrupt, SystemExit):

@@ -22,11 +22,28 @@ _CHOICES = {
     "generator.fit.beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
 }
 _POSITIVE = (
-    "ipc", "dataset.image_size", "dataset.train_per_class", "protocol.num_steps", "protocol.batch_size",
-    "protocol.num_seeds", "protocol.num_evaluations", "trainer.batch_size", "ablation.num_seeds",
-    "generator.num_steps", "generator.fit.num_steps", "generator.fit.batch_size", "encoder.fit.num_steps",
-    "encoder.fit.batch_size", "quantizer.num_restarts", "quantizer.km_expand", "student.width", "student.depth",
-    "labeler.temperature", "protocol.learning_rate", "generator.fit.learning_rate", "encoder.fit.learning_rate",
+    "ipc",
+    "dataset.image_size",
+    "dataset.train_per_class",
+    "protocol.num_steps",
+    "protocol.batch_size",
+    "protocol.num_seeds",
+    "protocol.num_evaluations",
+    "trainer.batch_size",
+    "ablation.num_seeds",
+    "generator.num_steps",
+    "generator.fit.num_steps",
+    "generator.fit.batch_size",
+    "encoder.fit.num_steps",
+    "encoder.fit.batch_size",
+    "quantizer.num_restarts",
+    "quantizer.km_expand",
+    "student.width",
+    "student.depth",
+    "labeler.temperature",
+    "protocol.learning_rate",
+    "generator.fit.learning_rate",
+    "encoder.fit.learning_rate",
 )
 _FRACTIONS = ("dataset.validation_fraction", "dataset.test_fraction", "weighting.amount", "generator.fit.label_dropout")
 
@@ -83,12 +100,17 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         return
     patch, size = _get(config, "generator.fit.patch_size"), _latent_size(config)
     if _get(config, "generator.path") is None and patch and size and size % patch:
-        yield (f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
-               f"use {', '.join(str(p) for p in range(1, size + 1) if size % p == 0)}")
+        yield (
+            f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
+            f"use {', '.join(str(p) for p in range(1, size + 1) if size % p == 0)}",
+        )
     blocks = _get(config, "encoder.fit.block_out_channels")
     if _get(config, "encoder.path") is None and blocks and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1):
-        yield (f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings do not divide dataset.image_size, "
-               f"{config['dataset']['image_size']}", "use fewer blocks or another image size")
+        yield (
+            f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings do not divide dataset.image_size, "
+            f"{config['dataset']['image_size']}",
+            "use fewer blocks or another image size",
+        )
 
 
 def _latent_size(config: Mapping[str, Any]) -> int | None:
@@ -96,7 +118,9 @@ def _latent_size(config: Mapping[str, Any]) -> int | None:
     if config["encoder"]["name"] == "pixels":
         return config["dataset"]["image_size"]
     blocks = _get(config, "encoder.fit.block_out_channels")
-    return config["dataset"]["image_size"] // 2 ** (len(blocks) - 1) if blocks and not config["encoder"]["path"] else None
+    return (
+        config["dataset"]["image_size"] // 2 ** (len(blocks) - 1) if blocks and not config["encoder"]["path"] else None
+    )
 
 
 def _unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -112,8 +136,10 @@ def _unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         schema = next((s for s in COMPONENTS[group].values() if s._target_ == config[group].get("_target_")), None)
         if schema is None:
             targets = [s._target_ for s in COMPONENTS[group].values()]
-            yield (f"{group}._target_: '{config[group].get('_target_')}' is not a known {group}",
-                   did_you_mean(str(config[group].get("_target_")), targets))
+            yield (
+                f"{group}._target_: '{config[group].get('_target_')}' is not a known {group}",
+                did_you_mean(str(config[group].get("_target_")), targets),
+            )
         else:
             yield from _unknown_fields(config[group], schema, group)
 
@@ -129,6 +155,7 @@ def _unknown_fields(part: Mapping[str, Any], schema: type, path: str) -> Iterato
 
 def known_keys() -> list[str]:
     """Return every dotted key a user can set, for suggestions."""
+
     def walk(schema: type, prefix: str) -> Iterator[str]:
         for name, hint in get_type_hints(schema).items():
             yield prefix + name
@@ -151,13 +178,20 @@ def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     counts = facts["counts"]["train"]
     smallest = min(range(len(counts)), key=counts.__getitem__)
     if counts[smallest] < config["ipc"]:
-        raise DataError(f"ipc: {config['ipc']} is more than the {counts[smallest]} training images of class "
-                        f"'{facts['class_names'][smallest]}'", f"set ipc to at most {counts[smallest]}, or remove the class")
-    needed = ("test", "validation") if config["ablation"]["strengths"] or config["ablation"]["weightings"] else ("test",)
+        raise DataError(
+            f"ipc: {config['ipc']} is more than the {counts[smallest]} training images of class "
+            f"'{facts['class_names'][smallest]}'",
+            f"set ipc to at most {counts[smallest]}, or remove the class",
+        )
+    needed = (
+        ("test", "validation") if config["ablation"]["strengths"] or config["ablation"]["weightings"] else ("test",)
+    )
     for split in needed:
         if not sum(facts["counts"][split]):
-            raise DataError(f"dataset: no {split} images in {sum(counts)} training images",
-                            f"add images, raise dataset.{split}_fraction, or set ablation=none")
+            raise DataError(
+                f"dataset: no {split} images in {sum(counts)} training images",
+                f"add images, raise dataset.{split}_fraction, or set ablation=none",
+            )
 
 
 def check_paths(config: Mapping[str, Any]) -> None:

@@ -26,12 +26,16 @@ def explain(error: Exception) -> DdoqError:
     if readable := disk_error(error, "paths.outputs"):
         return readable
     first = str(error).splitlines()[0] if str(error) else ""
-    return DdoqError(f"unexpected {type(error).__name__}: {first}",
-                     "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too")
+    return DdoqError(
+        f"unexpected {type(error).__name__}: {first}",
+        "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too",
+    )
 
 
 def _explain_config(text: str) -> ConfigError:
-    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(r"In '.*?': Could not load '(.+)/(.+?)'", text):
+    if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
+        r"In '.*?': Could not load '(.+)/(.+?)'", text
+    ):
         group, choice = match.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return ConfigError(f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"]))
@@ -42,9 +46,13 @@ def _explain_config(text: str) -> ConfigError:
         return ConfigError(f"{key}: there is no such key", did_you_mean(key, [*known_keys(), *_GROUPS]))
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
         return ConfigError(f"{match.group(2)}: there is no such key", did_you_mean(match.group(2), known_keys()))
-    if match := re.search(r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL):
+    if match := re.search(
+        r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL
+    ):
         return ConfigError(f"{match.group(2)}: {match.group(1)}", "give a value of that type")
-    if match := re.search(r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text):
+    if match := re.search(
+        r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text
+    ):
         key = match.group(1) or match.group(2)
         return ConfigError(f"{key}: no value", f"set {key}=...")
     if match := re.search(r"Ambiguous value for argument '(\w[^']*)'", text):

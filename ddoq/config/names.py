@@ -32,9 +32,15 @@ def run_name(config: Mapping[str, Any]) -> str:
 
 def register_resolvers() -> None:
     """Register ``${run_name:}`` for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
+
     def resolve(*, _root_: DictConfig) -> str:
-        plain = {name: OmegaConf.to_container(_root_[name], resolve=True) if OmegaConf.is_config(_root_[name])
-                 else _root_[name] for name in _root_ if name not in NOT_IDENTITY}
+        plain = {
+            name: OmegaConf.to_container(_root_[name], resolve=True)
+            if OmegaConf.is_config(_root_[name])
+            else _root_[name]
+            for name in _root_
+            if name not in NOT_IDENTITY
+        }
         return run_name(plain)
 
     OmegaConf.register_new_resolver("run_name", resolve, replace=True)

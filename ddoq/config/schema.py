@@ -304,8 +304,13 @@ class Config:
 
 #: Schema of every choice of every group; a YAML file names its schema in its defaults list.
 COMPONENTS: dict[str, dict[str, type]] = {
-    "dataset": {"digits": DigitsConf, "fashion_mnist": FashionMNISTConf, "cifar10": CIFAR10Conf,
-                "image_folder": ImageFolderConf, "parquet": ParquetConf},
+    "dataset": {
+        "digits": DigitsConf,
+        "fashion_mnist": FashionMNISTConf,
+        "cifar10": CIFAR10Conf,
+        "image_folder": ImageFolderConf,
+        "parquet": ParquetConf,
+    },
     "encoder": {"pixels": PixelsConf, "vae": VAEConf},
     "quantizer": {"kmeans": KMeansConf, "d4m": D4MConf, "random": RandomSubsetConf, "nearest": NearestConf},
     "weighting": {"uniform": UniformConf, "mass": MassConf, "power": PowerConf, "clip": ClipConf, "shrink": ShrinkConf},

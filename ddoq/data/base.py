@@ -36,8 +36,10 @@ class Source:
         empty = sorted(set(range(len(self.class_names))) - set(np.unique(self.labels).tolist()))
         if empty:
             names = ", ".join(repr(self.class_names[c]) for c in empty[:5])
-            raise DataError(f"dataset: no images in {len(empty)} of {len(self.class_names)} classes: {names}",
-                            "remove the empty classes, or add images to them")
+            raise DataError(
+                f"dataset: no images in {len(empty)} of {len(self.class_names)} classes: {names}",
+                "remove the empty classes, or add images to them",
+            )
 
 
 @dataclass

@@ -16,7 +16,9 @@ from ddoq.data.parquet import open_parquet
 from ddoq.errors import DataError
 
 
-def _array_source(images: np.ndarray, labels: np.ndarray, split: np.ndarray, names: list[str], provenance: str) -> Source:
+def _array_source(
+    images: np.ndarray, labels: np.ndarray, split: np.ndarray, names: list[str], provenance: str
+) -> Source:
     return Source(
         class_names=names,
         labels=labels.astype(np.int64),
@@ -32,12 +34,16 @@ class Digits(ImageDataset):
     """scikit-learn's 1,797 handwritten digits, 8×8 grey (UCI, Alpaydin & Kaynak 1998). Ships with scikit-learn."""
 
     def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
         images, labels = self._arrays()
         return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
 
     def open(self) -> Source:
+        """See ``ImageDataset.open``."""
         images, labels = self._arrays()
-        return _array_source(images, labels, np.full(len(labels), ""), [str(c) for c in range(10)], "scikit-learn digits")
+        return _array_source(
+            images, labels, np.full(len(labels), ""), [str(c) for c in range(10)], "scikit-learn digits"
+        )
 
     @staticmethod
     def _arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +75,9 @@ class _Downloadable(ImageDataset):
             factory()
         except Exception as error:  # urllib, ssl, zlib and torchvision each raise their own
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(f"dataset: {self.name} was not found in {looked}, and the download failed ({reason})",
-                            remedy) from error
+            raise DataError(
+                f"dataset: {self.name} was not found in {looked}, and the download failed ({reason})", remedy
+            ) from error
         finally:
             socket.setdefaulttimeout(timeout)
 
@@ -80,15 +87,21 @@ class FashionMNIST(_Downloadable):
     """Fashion-MNIST (Xiao et al. 2017), 60,000 + 10,000 grey 28×28, read from the original IDX ``.gz`` files."""
 
     _FOLDERS = ("fashion_mnist", "FashionMNIST/raw")
-    _FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
-              "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")
+    _FILES = (
+        "train-images-idx3-ubyte.gz",
+        "train-labels-idx1-ubyte.gz",
+        "t10k-images-idx3-ubyte.gz",
+        "t10k-labels-idx1-ubyte.gz",
+    )
     _NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 
     def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
         return hash_files([folder / file for file in self._FILES], folder)
 
     def open(self) -> Source:
+        """See ``ImageDataset.open``."""
         folder = self._folder()
         images, labels = [], []
         for part in ("train", "t10k"):
@@ -100,6 +113,7 @@ class FashionMNIST(_Downloadable):
     def _folder(self) -> Path:
         found = self._find(self._FOLDERS, self._FILES)
         if found is None:
+
             def factory() -> None:
                 from torchvision.datasets import FashionMNIST as TorchvisionFashionMNIST
 
@@ -130,10 +144,12 @@ class CIFAR10(_Downloadable):
     _BATCHES = "cifar-10-batches-py"
 
     def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
         return hash_files([file for file in folder.iterdir() if file.is_file()], folder)
 
     def open(self) -> Source:
+        """See ``ImageDataset.open``."""
         folder = self._folder()
         if folder.name != self._BATCHES:
             return open_parquet(folder, "image", "label")
@@ -141,15 +157,23 @@ class CIFAR10(_Downloadable):
 
         parts = [TorchvisionCIFAR10(folder.parent, train=train) for train in (True, False)]
         split = np.repeat(["train", "test"], [len(part.targets) for part in parts])
-        return _array_source(np.concatenate([part.data for part in parts]),
-                             np.concatenate([part.targets for part in parts]), split, parts[0].classes, "CIFAR-10")
+        return _array_source(
+            np.concatenate([part.data for part in parts]),
+            np.concatenate([part.targets for part in parts]),
+            split,
+            parts[0].classes,
+            "CIFAR-10",
+        )
 
     def _folder(self) -> Path:
         def find() -> Path | None:
-            return self._find((self._BATCHES,), ("batches.meta", "test_batch")) or self._find(self._FOLDERS, self._FILES)
+            return self._find((self._BATCHES,), ("batches.meta", "test_batch")) or self._find(
+                self._FOLDERS, self._FILES
+            )
 
         found = find()
         if found is None:
+
             def factory() -> None:
                 from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
 

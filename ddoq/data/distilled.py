@@ -51,8 +51,9 @@ def read_png(path: Path) -> torch.Tensor:
         return to_uint8(image, image.width, 1 if image.mode == "L" else 3)
 
 
-def write_metadata(folder: Path, columns: dict[str, list], class_names: list[str],
-                   targets: torch.Tensor | None, temperature: float) -> None:
+def write_metadata(
+    folder: Path, columns: dict[str, list], class_names: list[str], targets: torch.Tensor | None, temperature: float
+) -> None:
     """Write what belongs to the images: one row per image, class names, and soft labels if there are any."""
     with atomic_path(folder / METADATA) as temporary:
         pq.write_table(pa.table(columns), temporary)
@@ -96,8 +97,10 @@ class DistilledDataset(Dataset):
     def __init__(self, path: str | Path, transform=None):
         self.path, self.transform = Path(path), transform
         if not (self.path / METADATA).is_file():
-            raise DataError(f"{self.path} is not a distilled data set: it has no {METADATA}",
-                            "give the folder outputs/runs/<run>/distilled of a finished run")
+            raise DataError(
+                f"{self.path} is not a distilled data set: it has no {METADATA}",
+                "give the folder outputs/runs/<run>/distilled of a finished run",
+            )
         table = pq.read_table(self.path / METADATA)
         self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
         self.class_names: list[str] = read_json(self.path / CLASSES)

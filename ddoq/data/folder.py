@@ -12,8 +12,14 @@ from PIL import Image
 from ddoq.data.base import ImageDataset, Source, hash_files
 from ddoq.errors import DataError
 
-EXTENSIONS = frozenset(".jpg .jpeg .png .webp .bmp .gif .tif .tiff .ppm .pgm".split())
-_SPLIT_FOLDERS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}
+EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
+_SPLIT_FOLDERS = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
 _WNID = re.compile(r"n\d{8}")
 
 
@@ -26,9 +32,11 @@ class ImageFolder(ImageDataset):
     """
 
     def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
         return hash_files([file for _, _, file in self._files()], Path(self.root))
 
     def open(self) -> Source:
+        """See ``ImageDataset.open``."""
         files = self._files()
         names = sorted({name for _, name, _ in self._classes()})
         number = {name: label for label, name in enumerate(names)}
@@ -45,8 +53,9 @@ class ImageFolder(ImageDataset):
     def _classes(self) -> list[tuple[str, str, Path]]:
         """Return (split, class name, folder) of every class folder, sorted."""
         if not self.root or not Path(self.root).is_dir():
-            raise DataError(f"dataset.root: {self.root!r} is not a folder",
-                            "set dataset.root=/path/to/a/folder/of/class/folders")
+            raise DataError(
+                f"dataset.root: {self.root!r} is not a folder", "set dataset.root=/path/to/a/folder/of/class/folders"
+            )
         top = _folders(Path(self.root))
         if any(_SPLIT_FOLDERS.get(folder.name) == "train" for folder in top):
             parts = [(_SPLIT_FOLDERS[folder.name], folder) for folder in top if folder.name in _SPLIT_FOLDERS]
@@ -56,14 +65,19 @@ class ImageFolder(ImageDataset):
         else:
             classes = [("", folder.name, folder) for folder in top]
         if not classes:
-            raise DataError(f"dataset.root: {self.root} holds no class folders",
-                            "put the images into one sub-folder per class")
+            raise DataError(
+                f"dataset.root: {self.root} holds no class folders", "put the images into one sub-folder per class"
+            )
         return classes
 
     def _files(self) -> list[tuple[str, str, Path]]:
         """Return (split, class name, file) of every image, sorted."""
-        files = [(split, name, file) for split, name, folder in self._classes() for file in sorted(folder.rglob("*"))
-                 if file.suffix.lower() in EXTENSIONS and file.is_file()]
+        files = [
+            (split, name, file)
+            for split, name, folder in self._classes()
+            for file in sorted(folder.rglob("*"))
+            if file.suffix.lower() in EXTENSIONS and file.is_file()
+        ]
         if not files:
             raise DataError(f"dataset.root: no images below {self.root}", f"supported: {' '.join(sorted(EXTENSIONS))}")
         return files

@@ -21,8 +21,9 @@ INDEX = "index.parquet"
 def write_index(folder: Path, source: Source, split: np.ndarray) -> None:
     """Write one row per image that is used: its position in the source, label, split and name."""
     ids = np.flatnonzero(split != "")
-    table = pa.table({"id": ids, "label": source.labels[ids], "split": split[ids],
-                      "name": [source.describe(int(i)) for i in ids]})
+    table = pa.table(
+        {"id": ids, "label": source.labels[ids], "split": split[ids], "name": [source.describe(int(i)) for i in ids]}
+    )
     with atomic_path(folder / INDEX) as temporary:
         pq.write_table(table, temporary)
 

@@ -1,7 +1,7 @@
 """Latents on disk: shards that can be written in pieces and read by class.
 
-    shard-00000.safetensors   latents [m, *shape] float32
-    index.parquet             position, label (one row per latent, in shard order)
+shard-00000.safetensors   latents [m, *shape] float32
+index.parquet             position, label (one row per latent, in shard order)
 """
 
 from __future__ import annotations

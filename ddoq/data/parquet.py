@@ -27,23 +27,29 @@ class ParquetImages(ImageDataset):
     label_column: str = "label"
 
     def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
         return hash_files([file for files in parquet_files(folder).values() for file in files], folder)
 
     def open(self) -> Source:
+        """See ``ImageDataset.open``."""
         return open_parquet(self._folder(), self.image_column, self.label_column)
 
     def _folder(self) -> Path:
         if not self.root or not Path(self.root).is_dir():
-            raise DataError(f"dataset.root: {self.root!r} is not a folder",
-                            "set dataset.root to a folder that holds train*.parquet files")
+            raise DataError(
+                f"dataset.root: {self.root!r} is not a folder",
+                "set dataset.root to a folder that holds train*.parquet files",
+            )
         return Path(self.root)
 
 
 def parquet_files(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each split, in name order. Raises DataError where there is no training file."""
-    found = {split: sorted(file for file in folder.glob("*.parquet") if file.name.startswith(prefixes))
-             for split, prefixes in _PREFIXES.items()}
+    found = {
+        split: sorted(file for file in folder.glob("*.parquet") if file.name.startswith(prefixes))
+        for split, prefixes in _PREFIXES.items()
+    }
     found = {split: files for split, files in found.items() if files}
     if "train" not in found:
         raise DataError(f"dataset: no train*.parquet in {folder}", "name the files train*.parquet, test*.parquet")
@@ -66,8 +72,9 @@ def open_parquet(folder: Path, image_column: str, label_column: str) -> Source:
                 raise DataError(f"dataset: {file} is not readable as Parquet ({error})", "replace the file") from error
             for key, column in (("image_column", image_column), ("label_column", label_column)):
                 if column not in table.column_names:
-                    raise DataError(f"dataset.{key}: {file} has no column '{column}'",
-                                    did_you_mean(column, table.column_names))
+                    raise DataError(
+                        f"dataset.{key}: {file} has no column '{column}'", did_you_mean(column, table.column_names)
+                    )
             tables.append(table.select([image_column, label_column]))
             split += [name] * len(table)
     table = pa.concat_tables(tables, promote_options="default")

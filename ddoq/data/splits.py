@@ -28,8 +28,8 @@ def assign_splits(source: Source, usable: np.ndarray, spec: ImageDataset) -> np.
         for part, fraction in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
             if part not in has:
                 count = min(round(fraction * len(train)), len(train) - 1)
-                split[train[:max(count, 0)]] = part
-                train = train[max(count, 0):]
+                split[train[: max(count, 0)]] = part
+                train = train[max(count, 0) :]
         if spec.train_per_class is not None:
-            split[train[spec.train_per_class:]] = ""
+            split[train[spec.train_per_class :]] = ""
     return split

@@ -16,13 +16,16 @@ from ddoq.evaluation.protocol import Protocol
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, num_steps: int, warmup: int = 0) -> dict:
     """Return Lightning's description of a per-step linear warm-up and cosine decay to zero."""
+
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
 
-    return {"optimizer": optimizer,
-            "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"}}
+    return {
+        "optimizer": optimizer,
+        "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"},
+    }
 
 
 class DenoiserModule(L.LightningModule):
@@ -42,8 +45,11 @@ class DenoiserModule(L.LightningModule):
         """Return the mean squared error of the prediction."""
         clean, labels, noise, times = batch
         noisy = self.scheduler.add_noise(clean, noise, times)
-        target = {"epsilon": lambda: noise, "sample": lambda: clean,
-                  "v_prediction": lambda: self.scheduler.get_velocity(clean, noise, times)}
+        target = {
+            "epsilon": lambda: noise,
+            "sample": lambda: clean,
+            "v_prediction": lambda: self.scheduler.get_velocity(clean, noise, times),
+        }
         predicted = self.transformer(noisy, timestep=times, class_labels=labels).sample
         return mse_loss(predicted, target[self.scheduler.config.prediction_type]())
 

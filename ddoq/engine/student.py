@@ -29,8 +29,15 @@ class Normalize(nn.Module):
         return (images.float() / 255 - self.mean) / self.std
 
 
-def train_student(network: nn.Module, data: TrainingSet, test: tuple[Tensor, Tensor], protocol: Protocol,
-                  normalize: Normalize, seed: int, accelerator: str) -> list[float]:
+def train_student(
+    network: nn.Module,
+    data: TrainingSet,
+    test: tuple[Tensor, Tensor],
+    protocol: Protocol,
+    normalize: Normalize,
+    seed: int,
+    accelerator: str,
+) -> list[float]:
     """Train ``network`` in place; return its accuracies (fractions), the last epoch's last.
 
     Args:
@@ -52,11 +59,18 @@ def train_student(network: nn.Module, data: TrainingSet, test: tuple[Tensor, Ten
         # Batches run through the permuted epochs without a gap, so the last images of an epoch are never dropped.
         places = range(step * size, (step + 1) * size)
         epochs = range(places[0] // num_images, places[-1] // num_images + 1)
-        chosen = torch.cat([order(epoch) for epoch in epochs])[places[0] - epochs[0] * num_images:][:size]
+        chosen = torch.cat([order(epoch) for epoch in epochs])[places[0] - epochs[0] * num_images :][:size]
         draws = draw_augmentation(size, protocol.shift, protocol.flip, item_generator(seed, "augment", step))
         return data.images[chosen], data.targets[chosen], data.weights[chosen], *draws
 
     module = StudentModule(network, protocol, normalize, data.temperature)
-    fit_steps(module, make_batch, protocol.num_steps, title="train student", accelerator=accelerator,
-              num_epochs=protocol.num_evaluations, validation=DataLoader(TensorDataset(*test), batch_size=500))
+    fit_steps(
+        module,
+        make_batch,
+        protocol.num_steps,
+        title="train student",
+        accelerator=accelerator,
+        num_epochs=protocol.num_evaluations,
+        validation=DataLoader(TensorDataset(*test), batch_size=500),
+    )
     return module.accuracies

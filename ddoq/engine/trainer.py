@@ -21,11 +21,22 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
     """Return a quiet one-device trainer: no logger, no checkpoints and no files but those asked for."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (".*does not have many workers.*", ".*LeafSpec.*", ".*srun.*", ".*litlogger.*", ".*val_dataloader.*",
-                    ".*Couldn't infer the batch indices.*"):
+    for message in (
+        ".*does not have many workers.*",
+        ".*LeafSpec.*",
+        ".*srun.*",
+        ".*litlogger.*",
+        ".*val_dataloader.*",
+        ".*Couldn't infer the batch indices.*",
+    ):
         warnings.filterwarnings("ignore", message)
-    defaults = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False,
-                "enable_model_summary": False, "num_sanity_val_steps": 0}
+    defaults = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
     return L.Trainer(accelerator=accelerator, devices=1, **defaults | options)
 
 
@@ -45,7 +56,9 @@ class _Steps(Dataset):
 class _Epochs(L.LightningDataModule):
     """Cuts the steps into epochs; asked again for each epoch, so that a resumed fit starts with the right one."""
 
-    def __init__(self, make_batch: Callable[[int], Any], num_steps: int, num_epochs: int, validation: DataLoader | None):
+    def __init__(
+        self, make_batch: Callable[[int], Any], num_steps: int, num_epochs: int, validation: DataLoader | None
+    ):
         super().__init__()
         self.make_batch, self.num_steps, self.num_epochs = make_batch, num_steps, num_epochs
         self.validation = validation
@@ -81,8 +94,17 @@ class _SaveLast(L.Callback):
             trainer.save_checkpoint(temporary)
 
 
-def fit_steps(module: L.LightningModule, make_batch: Callable[[int], Any], num_steps: int, *, title: str,
-              accelerator: str, num_epochs: int, checkpoint: Path | None = None, validation=None) -> None:
+def fit_steps(
+    module: L.LightningModule,
+    make_batch: Callable[[int], Any],
+    num_steps: int,
+    *,
+    title: str,
+    accelerator: str,
+    num_epochs: int,
+    checkpoint: Path | None = None,
+    validation=None,
+) -> None:
     """Train for ``num_steps`` steps, step ``s`` on ``make_batch(s)``.
 
     A batch is a function of the step alone, so a killed fit that resumes at its last epoch ends with the same
@@ -101,7 +123,9 @@ def fit_steps(module: L.LightningModule, make_batch: Callable[[int], Any], num_s
     epochs = _Epochs(make_batch, num_steps, num_epochs, validation)
     with progress_bar(title, num_steps) as bar:
         callbacks = [_Progress(bar)] + ([_SaveLast(checkpoint)] if checkpoint else [])
-        trainer = make_trainer(accelerator, max_epochs=num_epochs, callbacks=callbacks, reload_dataloaders_every_n_epochs=1)
+        trainer = make_trainer(
+            accelerator, max_epochs=num_epochs, callbacks=callbacks, reload_dataloaders_every_n_epochs=1
+        )
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
         trainer.fit(module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None)
 
@@ -136,9 +160,17 @@ class _StreamingWriter(BasePredictionWriter):
         self.bar.advance()
 
 
-def predict_batches(function: Callable[[Any], torch.Tensor], network: torch.nn.Module, items: Dataset,
-                    batches: Sequence[Sequence[int]], write: Callable[[Any, torch.Tensor], None], *, title: str,
-                    accelerator: str, num_workers: int = 0) -> None:
+def predict_batches(
+    function: Callable[[Any], torch.Tensor],
+    network: torch.nn.Module,
+    items: Dataset,
+    batches: Sequence[Sequence[int]],
+    write: Callable[[Any, torch.Tensor], None],
+    *,
+    title: str,
+    accelerator: str,
+    num_workers: int = 0,
+) -> None:
     """Apply ``function`` to batches of items and hand each result to ``write`` at once; nothing accumulates.
 
     Args:

@@ -42,5 +42,6 @@ class Protocol:
         """Return the optimizer."""
         if self.optimizer == "adamw":
             return torch.optim.AdamW(parameters, self.learning_rate, weight_decay=self.weight_decay, fused=True)
-        return torch.optim.SGD(parameters, self.learning_rate, momentum=0.9, nesterov=True,
-                               weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            parameters, self.learning_rate, momentum=0.9, nesterov=True, weight_decay=self.weight_decay
+        )

@@ -25,4 +25,6 @@ def summarize(values: Sequence[float]) -> Summary:
     from scipy.special import stdtrit
 
     std = stdev(values)
-    return Summary(fmean(values), std, float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values)), len(values))
+    return Summary(
+        fmean(values), std, float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values)), len(values)
+    )

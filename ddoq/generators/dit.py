@@ -30,8 +30,9 @@ class DiT(ImageGenerator):
 
         self.transformer = load_pretrained(path, ("DiTTransformer2DModel",), "transformer", key="generator.path").eval()
         # clip_sample would clip latents to [-1, 1], "leading" would skip the noisiest times
-        self.scheduler = DDIMScheduler.from_pretrained(path, subfolder="scheduler", clip_sample=False,
-                                                       timestep_spacing="trailing")
+        self.scheduler = DDIMScheduler.from_pretrained(
+            path, subfolder="scheduler", clip_sample=False, timestep_spacing="trailing"
+        )
         self.encoder, self.strength = encoder, strength
         self.guidance_scale, self.num_steps = guidance_scale, num_steps
 
@@ -42,17 +43,37 @@ class DiT(ImageGenerator):
         Raises:
             StageError: the model produced NaN or infinite values.
         """
-        noise = torch.stack([torch.randn(points.latents.shape[1:], generator=torch.Generator().manual_seed(seed))
-                             for seed in points.seeds]).to(points.latents.device)
-        latents = image_to_image(self.transformer, self.scheduler, points.latents, points.labels, noise,
-                                 self.strength, self.guidance_scale, self.num_steps)
+        noise = torch.stack(
+            [
+                torch.randn(points.latents.shape[1:], generator=torch.Generator().manual_seed(seed))
+                for seed in points.seeds
+            ]
+        ).to(points.latents.device)
+        latents = image_to_image(
+            self.transformer,
+            self.scheduler,
+            points.latents,
+            points.labels,
+            noise,
+            self.strength,
+            self.guidance_scale,
+            self.num_steps,
+        )
         if not latents.isfinite().all():
             raise StageError("generate: the DiT produced NaN or infinite latents", "check its weights (generator.path)")
         return self.encoder.decode(latents).clamp(-1, 1)
 
 
-def image_to_image(transformer, scheduler, latents: Tensor, labels: Tensor, noise: Tensor, strength: float,
-                   guidance_scale: float, num_steps: int) -> Tensor:
+def image_to_image(
+    transformer,
+    scheduler,
+    latents: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+    strength: float,
+    guidance_scale: float,
+    num_steps: int,
+) -> Tensor:
     """Noise ``latents`` to ``strength`` and run the remaining part of the reverse process.
 
     Args:
@@ -67,7 +88,7 @@ def image_to_image(transformer, scheduler, latents: Tensor, labels: Tensor, nois
     """
     scheduler.set_timesteps(num_steps, device=latents.device)
     first = num_steps - max(1, round(strength * num_steps))
-    times = scheduler.timesteps[first * scheduler.order:]
+    times = scheduler.timesteps[first * scheduler.order :]
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(first * scheduler.order)
     sample = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))

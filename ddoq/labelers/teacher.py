@@ -31,5 +31,7 @@ class Teacher:
         """
         logits = torch.cat([self.network(self.normalize(batch)) for batch in images.split(256)])
         if not logits.isfinite().all():
-            raise StageError("label: the teacher's outputs are NaN or infinite", "train it again with run.from=fit_teacher")
+            raise StageError(
+                "label: the teacher's outputs are NaN or infinite", "train it again with run.from=fit_teacher"
+            )
         return (logits / self.temperature).softmax(1)

@@ -60,10 +60,13 @@ class Store:
         try:
             manifest = read_json(path)
         except (OSError, ValueError) as error:
-            raise StoreError(f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}") from error
+            raise StoreError(
+                f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}"
+            ) from error
         if manifest["body"] != canonical(node.body):
-            raise StoreError(f"{path} was made from another configuration than its key says",
-                             f"remove {path.parent} and run again")
+            raise StoreError(
+                f"{path} was made from another configuration than its key says", f"remove {path.parent} and run again"
+            )
         return manifest
 
     def discard(self, node: Node) -> None:
@@ -96,13 +99,32 @@ class Store:
 
     def _commit(self, node: Node, facts: dict, cost: dict) -> None:
         folder = self.path(node)
-        files = {str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-                 for path in sorted(folder.rglob("*")) if path.is_file()}
+        files = {
+            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        }
         cost["bytes"] = sum(file["bytes"] for file in files.values())
-        write_json(folder / MANIFEST, {"key": node.key, "title": node.title, "body": canonical(node.body), "facts": facts,
-                                       "cost": cost, "files": files, "provenance": provenance()})
-        line = {"time": round(time.time(), 3), "stage": node.stage, "key": node.key, "title": node.title,
-                "pid": os.getpid(), **cost}
+        write_json(
+            folder / MANIFEST,
+            {
+                "key": node.key,
+                "title": node.title,
+                "body": canonical(node.body),
+                "facts": facts,
+                "cost": cost,
+                "files": files,
+                "provenance": provenance(),
+            },
+        )
+        line = {
+            "time": round(time.time(), 3),
+            "stage": node.stage,
+            "key": node.key,
+            "title": node.title,
+            "pid": os.getpid(),
+            **cost,
+        }
         with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
 
@@ -146,10 +168,14 @@ def disk_error(error: BaseException, root: Path | str) -> StoreError | None:
     while error is not None:
         number = error.errno if isinstance(error, OSError) else None
         if number in full or "os error 28" in str(error):
-            return StoreError(f"the disk of {root} is full",
-                              "free some space, or set paths.outputs to another disk; finished artefacts are kept")
+            return StoreError(
+                f"the disk of {root} is full",
+                "free some space, or set paths.outputs to another disk; finished artefacts are kept",
+            )
         if number in forbidden:
-            return StoreError(f"cannot write {error.filename or root}: {os.strerror(number)}",
-                              "set paths.outputs to a folder that you may write to")
+            return StoreError(
+                f"cannot write {error.filename or root}: {os.strerror(number)}",
+                "set paths.outputs to a folder that you may write to",
+            )
         error = error.__cause__ or error.__context__
     return None

@@ -1,7 +1,7 @@
 """Quantizers: from the latents of one class to K weighted points.
 
-    codebook = KMeans(num_centroids=10).fit(latents, generator=torch.Generator().manual_seed(0))
-    codebook.centroids, codebook.weights, codebook.distortion
+codebook = KMeans(num_centroids=10).fit(latents, generator=torch.Generator().manual_seed(0))
+codebook.centroids, codebook.weights, codebook.distortion
 """
 
 from ddoq.quantizers.codebook import ClassCodebooks, Codebook, codebook_from_centroids
@@ -10,6 +10,16 @@ from ddoq.quantizers.selection import Nearest, RandomSubset
 from ddoq.quantizers.weighting import Clip, Mass, Power, Shrink, Uniform
 
 __all__ = [
-    "D4M", "ClassCodebooks", "Clip", "Codebook", "KMeans", "Mass", "Nearest", "Power", "RandomSubset", "Shrink",
-    "Uniform", "codebook_from_centroids",
+    "D4M",
+    "ClassCodebooks",
+    "Clip",
+    "Codebook",
+    "KMeans",
+    "Mass",
+    "Nearest",
+    "Power",
+    "RandomSubset",
+    "Shrink",
+    "Uniform",
+    "codebook_from_centroids",
 ]

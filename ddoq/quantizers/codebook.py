@@ -123,8 +123,13 @@ class ClassCodebooks:
     def rows(codebook: Codebook, label: int, positions: np.ndarray) -> ClassCodebooks:
         """Return the rows of one class; ``positions`` maps positions within the class to the training split."""
         num = len(codebook.centroids)
-        return ClassCodebooks(codebook.centroids, torch.full((num,), label), torch.arange(num), codebook.counts,
-                              torch.tensor(positions)[codebook.nearest])
+        return ClassCodebooks(
+            codebook.centroids,
+            torch.full((num,), label),
+            torch.arange(num),
+            codebook.counts,
+            torch.tensor(positions)[codebook.nearest],
+        )
 
     @staticmethod
     def concatenate(parts: list[ClassCodebooks]) -> ClassCodebooks:
@@ -134,8 +139,11 @@ class ClassCodebooks:
     def save(self, path: Path, config: dict) -> None:
         """Write one safetensors file that carries the quantizer's configuration in its metadata."""
         with atomic_path(path) as temporary:
-            save_file({name: getattr(self, name).contiguous() for name in _FIELDS}, temporary,
-                      metadata={"config": json.dumps(config)})
+            save_file(
+                {name: getattr(self, name).contiguous() for name in _FIELDS},
+                temporary,
+                metadata={"config": json.dumps(config)},
+            )
 
     @staticmethod
     def load(path: Path) -> ClassCodebooks:

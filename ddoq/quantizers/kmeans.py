@@ -40,18 +40,28 @@ class KMeans:
     def _sklearn(self, flat: np.ndarray, seed: int) -> np.ndarray:
         from sklearn.cluster import KMeans as SklearnKMeans
 
-        fitted = SklearnKMeans(self.num_centroids, n_init=self.num_restarts, max_iter=self.max_iterations, tol=0,
-                               random_state=seed).fit(flat)
+        fitted = SklearnKMeans(
+            self.num_centroids, n_init=self.num_restarts, max_iter=self.max_iterations, tol=0, random_state=seed
+        ).fit(flat)
         return fitted.cluster_centers_
 
     def _faiss(self, flat: np.ndarray, seed: int) -> np.ndarray:
         try:
             import faiss
         except ImportError as error:
-            raise ConfigError("quantizer.backend=faiss, but faiss is not installed",
-                              "pip install 'ddoq[cpu]' (or 'ddoq[gpu]'), or set quantizer.backend=sklearn") from error
-        engine = faiss.Kmeans(flat.shape[1], self.num_centroids, niter=self.max_iterations, nredo=self.num_restarts,
-                              seed=seed, min_points_per_centroid=1, max_points_per_centroid=len(flat))
+            raise ConfigError(
+                "quantizer.backend=faiss, but faiss is not installed",
+                "pip install 'ddoq[cpu]' (or 'ddoq[gpu]'), or set quantizer.backend=sklearn",
+            ) from error
+        engine = faiss.Kmeans(
+            flat.shape[1],
+            self.num_centroids,
+            niter=self.max_iterations,
+            nredo=self.num_restarts,
+            seed=seed,
+            min_points_per_centroid=1,
+            max_points_per_centroid=len(flat),
+        )
         engine.train(flat)
         return engine.centroids
 
@@ -83,12 +93,14 @@ class D4M:
 
         batch = self.km_expand * self.num_centroids
         if len(latents) < batch:
-            raise ConfigError(f"quantizer.km_expand: one batch of {batch} latents is more than a class of {len(latents)}",
-                              f"lower quantizer.km_expand (now {self.km_expand}) or ipc (now {self.num_centroids})")
+            raise ConfigError(
+                f"quantizer.km_expand: one batch of {batch} latents is more than a class of {len(latents)}",
+                f"lower quantizer.km_expand (now {self.km_expand}) or ipc (now {self.num_centroids})",
+            )
         shuffled = latents[torch.randperm(len(latents), generator=generator)].flatten(1).numpy()
         engine = MiniBatchKMeans(self.num_centroids, random_state=0, batch_size=batch, n_init="auto")
         with threadpool_limits(1):
             for start in range(0, len(shuffled) - batch + 1, batch):
-                engine.partial_fit(shuffled[start:start + batch])
+                engine.partial_fit(shuffled[start : start + batch])
         centres = torch.from_numpy(engine.cluster_centers_.astype(np.float32))
         return codebook_from_centroids(latents, centres.view(-1, *latents.shape[1:]))

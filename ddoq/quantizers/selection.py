@@ -17,7 +17,7 @@ class RandomSubset:
 
     def fit(self, latents: Tensor, generator: Generator) -> Codebook:
         """Choose among the latents of one class ``[n, *shape]``, n >= K."""
-        chosen = torch.randperm(len(latents), generator=generator)[:self.num_centroids]
+        chosen = torch.randperm(len(latents), generator=generator)[: self.num_centroids]
         return codebook_from_centroids(latents, latents[chosen])
 
 

@@ -59,16 +59,29 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
     for entry in experiment.entries:
         manifest = store.manifest(entry.evaluate)
         facts = manifest["facts"]
-        rows.append({
-            "dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"],
-            "protocol": config["protocol"]["name"], "student": config["student"]["name"], "seed": entry.seed,
-            "top1": facts["top1"], "top1_best": facts["top1_best"], "split": entry.split, "table": entry.table,
-            "value": entry.value, **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
-            "strength": config["generator"].get("strength") if entry.parts.get("generator") == "dit" else None,
-            "labeler": config["labeler"]["name"] if entry.label else "hard", "num_images": facts["num_images"],
-            "num_steps": config["protocol"]["num_steps"], "protocol_key": protocol,
-            "seconds": manifest["cost"]["seconds"], "key": entry.evaluate.key,
-        })
+        rows.append(
+            {
+                "dataset": config["dataset"]["name"],
+                "arm": entry.arm,
+                "ipc": config["ipc"],
+                "protocol": config["protocol"]["name"],
+                "student": config["student"]["name"],
+                "seed": entry.seed,
+                "top1": facts["top1"],
+                "top1_best": facts["top1_best"],
+                "split": entry.split,
+                "table": entry.table,
+                "value": entry.value,
+                **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
+                "strength": config["generator"].get("strength") if entry.parts.get("generator") == "dit" else None,
+                "labeler": config["labeler"]["name"] if entry.label else "hard",
+                "num_images": facts["num_images"],
+                "num_steps": config["protocol"]["num_steps"],
+                "protocol_key": protocol,
+                "seconds": manifest["cost"]["seconds"],
+                "key": entry.evaluate.key,
+            }
+        )
         if entry.table == "strength":
             rows[-1]["strength"] = float(entry.value)
     return rows
@@ -91,8 +104,17 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
         num_bytes, codebook = facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2, None
     last = tuple(manifest["facts"]["top1"] for manifest in manifests)
     best = [manifest["facts"]["top1_best"] for manifest in manifests]
-    return Line(first.value or first.arm, summarize(last), summarize(best), last, dict(first.parts),
-                facts["num_images"], num_bytes, codebook, (first.label or first.evaluate).key)
+    return Line(
+        first.value or first.arm,
+        summarize(last),
+        summarize(best),
+        last,
+        dict(first.parts),
+        facts["num_images"],
+        num_bytes,
+        codebook,
+        (first.label or first.evaluate).key,
+    )
 
 
 def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> list[Effect]:
@@ -124,9 +146,17 @@ def costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[Sta
     for node in unique(entry.evaluate for entry in experiment.entries):
         if store.has(node):
             by_stage.setdefault(node.stage, []).append((node.key, store.manifest(node)["cost"]))
-    return [StageCost(stage, len(parts), sum(key in hits for key, _ in parts), sum(c["seconds"] for _, c in parts),
-                      max(c["peak_mib"] for _, c in parts), sum(c["bytes"] for _, c in parts))
-            for stage, parts in sorted(by_stage.items(), key=lambda item: STAGES.index(item[0]))]
+    return [
+        StageCost(
+            stage,
+            len(parts),
+            sum(key in hits for key, _ in parts),
+            sum(c["seconds"] for _, c in parts),
+            max(c["peak_mib"] for _, c in parts),
+            sum(c["bytes"] for _, c in parts),
+        )
+        for stage, parts in sorted(by_stage.items(), key=lambda item: STAGES.index(item[0]))
+    ]
 
 
 def summary_metrics(main: list[Line]) -> dict[str, float]:

@@ -13,11 +13,21 @@ from PIL import Image
 from ddoq.report.collect import Line
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (the backend has to be chosen first)
+from matplotlib import pyplot as plt
 
 _INK, _MAIN, _SOFT = "#1f2937", "#0f766e", "#94a3b8"
-plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": _SOFT,
-                     "text.color": _INK, "axes.labelcolor": _INK, "svg.hashsalt": "ddoq", "svg.fonttype": "none"})
+plt.rcParams.update(
+    {
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.edgecolor": _SOFT,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "svg.hashsalt": "ddoq",
+        "svg.fonttype": "none",
+    }
+)
 
 
 def _svg(figure) -> str:
@@ -25,7 +35,7 @@ def _svg(figure) -> str:
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
     text = buffer.getvalue()
-    return text[text.index("<svg"):]
+    return text[text.index("<svg") :]
 
 
 def accuracy_figure(main: list[Line]) -> str:
@@ -33,9 +43,12 @@ def accuracy_figure(main: list[Line]) -> str:
     figure, axes = plt.subplots(figsize=(6.2, 0.36 * len(main) + 0.7))
     for row, line in enumerate(reversed(main)):
         colour = _MAIN if line is main[-1] else _INK
-        axes.scatter([100 * a for a in line.accuracies], [row] * len(line.accuracies), s=14, color=colour, alpha=0.35, lw=0)
-        axes.errorbar(100 * line.top1.mean, row, xerr=np.nan_to_num(100 * line.top1.ci95), fmt="o", ms=5, capsize=3,
-                      color=colour)
+        axes.scatter(
+            [100 * a for a in line.accuracies], [row] * len(line.accuracies), s=14, color=colour, alpha=0.35, lw=0
+        )
+        axes.errorbar(
+            100 * line.top1.mean, row, xerr=np.nan_to_num(100 * line.top1.ci95), fmt="o", ms=5, capsize=3, color=colour
+        )
     axes.set_yticks(range(len(main)), [line.label for line in reversed(main)])
     axes.set_xlabel("top-1 accuracy on test, %")
     axes.grid(axis="x", color="#e2e8f0", lw=0.6)
@@ -51,8 +64,15 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
     axes.fill_between(x, mean - half, mean + half, color=_MAIN, alpha=0.15, lw=0)
     axes.plot(x, mean, "o-", color=_MAIN, ms=4)
     axes.axvline(configured, color=_SOFT, ls="--", lw=1)
-    axes.annotate("configured", (configured, 1), xycoords=("data", "axes fraction"), fontsize=8, color=_SOFT,
-                  xytext=(3, -8), textcoords="offset points")
+    axes.annotate(
+        "configured",
+        (configured, 1),
+        xycoords=("data", "axes fraction"),
+        fontsize=8,
+        color=_SOFT,
+        xytext=(3, -8),
+        textcoords="offset points",
+    )
     axes.set_xlabel("strength (0: decode, 1: from noise)")
     axes.set_ylabel("top-1 on validation, %")
     return _svg(figure)

@@ -40,12 +40,29 @@ def relative(codebook: dict[str, float] | None, measure: str) -> str:
 def main_table(main: list[Line], title: str) -> Table:
     """Return the table of arms for the terminal."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for name, justify in (("arm", "left"), ("top-1 %", "right"), ("95 % interval", "right"), ("best epoch", "right"),
-                          ("seeds", "right"), ("images", "right"), ("bytes", "right"), ("W2² with masses", "right"),
-                          ("W2² uniform", "right")):
+    for name, justify in (
+        ("arm", "left"),
+        ("top-1 %", "right"),
+        ("95 % interval", "right"),
+        ("best epoch", "right"),
+        ("seeds", "right"),
+        ("images", "right"),
+        ("bytes", "right"),
+        ("W2² with masses", "right"),
+        ("W2² uniform", "right"),
+    ):
         table.add_column(name, justify=justify, no_wrap=True)
     for line in main:
-        table.add_row(line.label, percent(line.top1), interval(line.top1), percent(line.top1_best), str(line.top1.num),
-                      f"{line.num_images:,}", num_bytes(line.num_bytes), relative(line.codebook, "distortion"),
-                      relative(line.codebook, "w2_squared_uniform"), style="bold" if line is main[-1] else None)
+        table.add_row(
+            line.label,
+            percent(line.top1),
+            interval(line.top1),
+            percent(line.top1_best),
+            str(line.top1.num),
+            f"{line.num_images:,}",
+            num_bytes(line.num_bytes),
+            relative(line.codebook, "distortion"),
+            relative(line.codebook, "w2_squared_uniform"),
+            style="bold" if line is main[-1] else None,
+        )
     return table

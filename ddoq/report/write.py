@@ -21,7 +21,7 @@ from ddoq.tracking import Tracker
 from ddoq.utils.console import console
 from ddoq.utils.io import write_json, write_jsonl, write_text
 
-_CLASSES_SHOWN, _IMAGES_SHOWN = 20, 20
+_CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
 def write_report(experiment: Experiment, store: Store, steps: list[Step], run_dir: Path, tracker: Tracker) -> None:
@@ -33,8 +33,13 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     write_jsonl(run_dir / "results.jsonl", [row for row in rows if row["split"] == "test"])
     write_jsonl(run_dir / "validation.jsonl", [row for row in rows if row["split"] != "test"])
     write_text(run_dir / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
-    write_json(run_dir / "plan.json", [{"stage": step.node.stage, "title": step.node.title, "key": step.node.key,
-                                        "state": step.state} for step in steps])
+    write_json(
+        run_dir / "plan.json",
+        [
+            {"stage": step.node.stage, "title": step.node.title, "key": step.node.key, "state": step.state}
+            for step in steps
+        ],
+    )
     distilled = store.path(next(e for e in experiment.entries if e.arm == experiment.main_name).label)
     _link(distilled, run_dir / "distilled")
     classes = _images(distilled)
@@ -42,15 +47,24 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
 
     main, strengths = lines(experiment, store, "main"), lines(experiment, store, "strength")
     context = {
-        "name": run_name(experiment.config), "config": experiment.config, "main": main,
-        "strengths": strengths, "weightings": lines(experiment, store, "weighting"),
+        "name": run_name(experiment.config),
+        "config": experiment.config,
+        "main": main,
+        "strengths": strengths,
+        "weightings": lines(experiment, store, "weighting"),
         "effects": effects(experiment, main, strengths),
         "costs": costs(experiment, store, (step.node.key for step in steps if step.state == "hit")),
-        "models": _models(experiment, store), "index": store.manifest(experiment.index)["facts"],
-        "classes": classes, "steps": steps, "provenance": provenance(),
+        "models": _models(experiment, store),
+        "index": store.manifest(experiment.index)["facts"],
+        "classes": classes,
+        "gallery": _gallery(experiment, store),
+        "steps": steps,
+        "provenance": provenance(),
         "config_yaml": yaml.safe_dump(experiment.config, sort_keys=False),
         "accuracy_figure": figures.accuracy_figure(main),
-        "strength_figure": figures.strength_figure(strengths, experiment.config["generator"]["strength"]) if strengths else "",
+        "strength_figure": figures.strength_figure(strengths, experiment.config["generator"]["strength"])
+        if strengths
+        else "",
         "total_seconds": sum(cost.seconds for cost in costs(experiment, store, ())),
     }
     write_text(run_dir / "report.html", _page(context))
@@ -60,8 +74,13 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
 
 
 def _page(context: dict) -> str:
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
-                                     trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     environment.filters |= {"percent": tables.percent, "interval": tables.interval, "num_bytes": tables.num_bytes}
     environment.globals |= {"relative": tables.relative}
     return environment.get_template("page.html").render(context)
@@ -69,13 +88,20 @@ def _page(context: dict) -> str:
 
 def _print(experiment: Experiment, main: list, run_dir: Path) -> None:
     config = experiment.config
-    title = (f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol "
-             f"{config['protocol']['name']} ({config['protocol']['num_steps']} steps for every arm), mean ± std")
+    title = (
+        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol "
+        f"{config['protocol']['name']} ({config['protocol']['num_steps']} steps for every arm), mean ± std"
+    )
     console.print()
     console.print(tables.main_table(main, title))
-    console.print("[dim]W2² is the squared Wasserstein-2 distance of the codebook to the latents, over their variance[/]")
-    console.print(f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"
-                  f"distilled  {run_dir / 'distilled'}", soft_wrap=True)
+    console.print(
+        "[dim]W2² is the squared Wasserstein-2 distance of the codebook to the latents, over their variance[/]"
+    )
+    console.print(
+        f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"
+        f"distilled  {run_dir / 'distilled'}",
+        soft_wrap=True,
+    )
 
 
 def _images(distilled: Path) -> list[dict]:
@@ -87,6 +113,23 @@ def _images(distilled: Path) -> list[dict]:
         if len(classes) <= _CLASSES_SHOWN and len(one["images"]) < _IMAGES_SHOWN:
             one["images"].append(row | {"url": figures.data_url(figures.thumbnail(distilled / row["file_name"]))})
     return [one for one in classes.values() if one["images"]]
+
+
+def _gallery(experiment: Experiment, store: Store) -> list[dict]:
+    """Return one strip per arm and strength: the heaviest image of the first classes."""
+    strips: dict[str, dict] = {}
+    for entry in experiment.entries:
+        label = entry.arm if entry.table == "main" else f"strength {entry.value}"
+        if entry.label is None or entry.table == "weighting" or label in strips:
+            continue
+        folder = store.path(entry.label)
+        heaviest: dict[int, dict] = {}
+        for row in pq.read_table(folder / "metadata.parquet").to_pylist():
+            if row["label"] not in heaviest or row["weight"] > heaviest[row["label"]]["weight"]:
+                heaviest[row["label"]] = row
+        files = [folder / heaviest[c]["file_name"] for c in sorted(heaviest)[:_ARMS_SHOWN]]
+        strips[label] = {"label": label, "urls": [figures.data_url(figures.thumbnail(file)) for file in files]}
+    return list(strips.values())
 
 
 def _models(experiment: Experiment, store: Store) -> list[dict]:

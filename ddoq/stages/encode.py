@@ -35,12 +35,22 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         latents = encoder.encode(to_unit(batch[1]))
         bad = ~latents.flatten(1).isfinite().all(1)
         if bad.any():
-            raise StageError(f"encode: {int(bad.sum())} latents of a batch of {len(bad)} are NaN or infinite",
-                             "check the encoder's weights (encoder.path) and its precision")
+            raise StageError(
+                f"encode: {int(bad.sum())} latents of a batch of {len(bad)} are NaN or infinite",
+                "check the encoder's weights (encoder.path) and its precision",
+            )
         return latents
 
-    predict_batches(encode, encoder, images, runtime.batches(writer.missing()), lambda b, z: writer.add(b[0], z),
-                    title="encode", accelerator=runtime.accelerator, num_workers=runtime.num_workers)
+    predict_batches(
+        encode,
+        encoder,
+        images,
+        runtime.batches(writer.missing()),
+        lambda b, z: writer.add(b[0], z),
+        title="encode",
+        accelerator=runtime.accelerator,
+        num_workers=runtime.num_workers,
+    )
     writer.finish()
     latents = Latents(folder)
     sample = latents.at(torch.arange(min(len(latents), SHARD_SIZE)).numpy())

@@ -20,10 +20,21 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     known = facts(index)
     data = load_distilled(inputs["label"]).training_set() if "label" in inputs else full_data(index, runtime)
     network, normalize = new_student(node.identity["student"], known, runtime.dataset.image_size, seed)
-    accuracies = train_student(network, data, runtime.tensors(index, node.identity["split"]),
-                               build(node.identity["protocol"]), normalize, seed, runtime.accelerator)
-    return {"top1": accuracies[-1], "top1_best": max(accuracies), "accuracies": accuracies,
-            "num_images": len(data.images)}
+    accuracies = train_student(
+        network,
+        data,
+        runtime.tensors(index, node.identity["split"]),
+        build(node.identity["protocol"]),
+        normalize,
+        seed,
+        runtime.accelerator,
+    )
+    return {
+        "top1": accuracies[-1],
+        "top1_best": max(accuracies),
+        "accuracies": accuracies,
+        "num_images": len(data.images),
+    }
 
 
 def new_student(conf: Mapping, index: Mapping, image_size: int, seed: int):

@@ -11,12 +11,12 @@ from ddoq.stages.runtime import Runtime
 
 VERSION = 1
 _NUM_EPOCHS = 10  # a checkpoint after each
+_NUM_MEASURED = 512  # images behind the scaling factor and the PSNR
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write ``vae/`` in diffusers' format; facts: ``psnr_db`` on validation images, parameters, latent shape."""
     import torch
-    from diffusers import AutoencoderKL
 
     from ddoq.data.images import to_unit
     from ddoq.engine.fit import VAEModule
@@ -26,13 +26,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     fit = node.identity["fit"]
     images, _ = runtime.tensors(inputs["index"], "train")
     torch.manual_seed(item_seed(fit["seed"], "vae"))
-    vae = AutoencoderKL(
-        in_channels=images.shape[1], out_channels=images.shape[1], latent_channels=fit["latent_channels"],
-        block_out_channels=tuple(fit["block_out_channels"]), norm_num_groups=min(fit["block_out_channels"]) // 4,
-        down_block_types=("DownEncoderBlock2D",) * len(fit["block_out_channels"]),
-        up_block_types=("UpDecoderBlock2D",) * len(fit["block_out_channels"]),
-        layers_per_block=1, sample_size=images.shape[2],
-    )
+    vae = build_vae(fit, channels=images.shape[1], image_size=images.shape[2])
     side = images.shape[2] // 2 ** (len(fit["block_out_channels"]) - 1)
 
     def make_batch(step: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,21 +36,57 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     checkpoint = folder / "last.ckpt"
     module = VAEModule(vae, fit["num_steps"], fit["learning_rate"], fit["kl_weight"])
-    fit_steps(module, make_batch, fit["num_steps"], title="fit VAE", accelerator=runtime.accelerator,
-              num_epochs=_NUM_EPOCHS, checkpoint=checkpoint)
+    fit_steps(
+        module,
+        make_batch,
+        fit["num_steps"],
+        title="fit VAE",
+        accelerator=runtime.accelerator,
+        num_epochs=_NUM_EPOCHS,
+        checkpoint=checkpoint,
+    )
     vae = module.vae.cpu().eval()
-    held_out, _ = runtime.tensors(inputs["index"], "validation")
+    some = images[torch.randperm(len(images), generator=item_generator(fit["seed"], "scale"))[:_NUM_MEASURED]]
     with torch.inference_mode():
-        sample = to_unit(images[torch.randperm(len(images), generator=item_generator(fit["seed"], "scale"))[:512]])
-        encoded = torch.cat([vae.encode(part).latent_dist.mode() for part in sample.split(64)])
-        error = torch.cat([(vae(part).sample.clamp(-1, 1) - part).square().mean((1, 2, 3))
-                           for part in to_unit(held_out[:512] if len(held_out) else images[:512]).split(64)])
-    vae.register_to_config(scaling_factor=1 / encoded.std().item())
+        latents = torch.cat([vae.encode(to_unit(part)).latent_dist.mode() for part in some.split(64)])
+    vae.register_to_config(scaling_factor=1 / latents.std().item())
     vae.save_pretrained(folder / "vae")
     checkpoint.unlink(missing_ok=True)
+    held_out, _ = runtime.tensors(inputs["index"], "validation")
     return {
-        "psnr_db": round(10 * math.log10(4 / error.mean().item()), 2),  # images span [-1, 1]
+        "psnr_db": round(reconstruction_psnr(vae, held_out[:_NUM_MEASURED] if len(held_out) else some), 2),
         "parameters": sum(p.numel() for p in vae.parameters()),
-        "latent_shape": list(encoded.shape[1:]),
-        "scaling_factor": vae.config.scaling_factor,
+        "latent_shape": list(latents.shape[1:]),
+        "scaling_factor": round(vae.config.scaling_factor, 4),
     }
+
+
+def build_vae(fit: Mapping, channels: int, image_size: int):
+    """Return an untrained ``AutoencoderKL`` that halves the image once per block but the last."""
+    from diffusers import AutoencoderKL
+
+    blocks = tuple(fit["block_out_channels"])
+    return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        latent_channels=fit["latent_channels"],
+        block_out_channels=blocks,
+        norm_num_groups=min(blocks) // 4,
+        down_block_types=("DownEncoderBlock2D",) * len(blocks),
+        up_block_types=("UpDecoderBlock2D",) * len(blocks),
+        layers_per_block=1,
+        mid_block_add_attention=False,
+        sample_size=image_size,
+    )
+
+
+def reconstruction_psnr(vae, images) -> float:
+    """Return the peak signal-to-noise ratio of the reconstruction of uint8 images, in dB."""
+    import torch
+
+    from ddoq.data.images import to_unit
+
+    with torch.inference_mode():
+        parts = [to_unit(part) for part in images.split(64)]
+        error = torch.cat([(vae(part).sample.clamp(-1, 1) - part).square().mean((1, 2, 3)) for part in parts])
+    return 10 * math.log10(4 / error.mean().item())  # pixels span [-1, 1]

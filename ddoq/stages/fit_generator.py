@@ -29,8 +29,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     num_classes = len(facts(inputs["index"])["class_names"])
     torch.manual_seed(item_seed(fit["seed"], "dit"))
     transformer = build_transformer(fit, stored.shape, num_classes)
-    scheduler = DDIMScheduler(num_train_timesteps=1000, beta_schedule=fit["beta_schedule"],
-                              prediction_type=fit["prediction_type"], clip_sample=False, timestep_spacing="trailing")
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_schedule=fit["beta_schedule"],
+        prediction_type=fit["prediction_type"],
+        clip_sample=False,
+        timestep_spacing="trailing",
+    )
 
     def make_batch(step: int) -> tuple[torch.Tensor, ...]:
         random = item_generator(fit["seed"], "dit", step)
@@ -42,8 +47,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     checkpoint = folder / "last.ckpt"
     module = DenoiserModule(transformer, scheduler, fit["num_steps"], fit["learning_rate"], fit["ema_decay"])
-    fit_steps(module, make_batch, fit["num_steps"], title="fit DiT", accelerator=runtime.accelerator,
-              num_epochs=_NUM_EPOCHS, checkpoint=checkpoint)
+    fit_steps(
+        module,
+        make_batch,
+        fit["num_steps"],
+        title="fit DiT",
+        accelerator=runtime.accelerator,
+        num_epochs=_NUM_EPOCHS,
+        checkpoint=checkpoint,
+    )
     average = module.average.module.cpu().eval()
     with torch.inference_mode():
         loss = torch.stack([module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]).mean()
@@ -61,8 +73,13 @@ def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int):
     from diffusers.models.embeddings import LabelEmbedding
 
     transformer = DiTTransformer2DModel(
-        num_attention_heads=fit["num_heads"], attention_head_dim=fit["head_dim"], num_layers=fit["num_layers"],
-        in_channels=shape[0], out_channels=shape[0], sample_size=shape[1], patch_size=fit["patch_size"],
+        num_attention_heads=fit["num_heads"],
+        attention_head_dim=fit["head_dim"],
+        num_layers=fit["num_layers"],
+        in_channels=shape[0],
+        out_channels=shape[0],
+        sample_size=shape[1],
+        patch_size=fit["patch_size"],
         num_embeds_ada_norm=num_classes,
     )
     # Labels are dropped in the batch, by its own seed. The model would drop them per block, from the global one.

@@ -28,12 +28,21 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     known = facts(inputs["index"])
     seed = node.identity["seed"]
     network, normalize = new_student(node.identity["student"], known, runtime.dataset.image_size, seed)
-    accuracies = train_student(network, full_data(inputs["index"], runtime), runtime.tensors(inputs["index"], "validation"),
-                               build(node.identity["protocol"]), normalize, seed, runtime.accelerator)
+    accuracies = train_student(
+        network,
+        full_data(inputs["index"], runtime),
+        runtime.tensors(inputs["index"], "validation"),
+        build(node.identity["protocol"]),
+        normalize,
+        seed,
+        runtime.accelerator,
+    )
     chance = 1 / len(known["class_names"])
     if accuracies[-1] < 2 * chance:
-        raise StageError(f"fit_teacher: {accuracies[-1]:.1%} on validation images, where chance is {chance:.1%}",
-                         "raise protocol.num_steps, or use labeler=hard")
+        raise StageError(
+            f"fit_teacher: {accuracies[-1]:.1%} on validation images, where chance is {chance:.1%}",
+            "raise protocol.num_steps, or use labeler=hard",
+        )
     with atomic_path(folder / _WEIGHTS) as temporary:
         save_model(network.cpu(), str(temporary))
     return {"top1_validation": accuracies[-1], "image_size": runtime.dataset.image_size}

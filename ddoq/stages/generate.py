@@ -27,11 +27,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     class_names = facts(inputs["index"])["class_names"]
-    names = [file_name(label, index, class_names)
-             for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)]
+    names = [
+        file_name(label, index, class_names)
+        for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
+    ]
     generator, network = _generator(node, inputs, runtime)
-    seeds = [item_seed(node.identity.get("seed"), "noise", name.split("_")[0], index)
-             for name, index in zip(names, points.index.tolist(), strict=True)]
+    seeds = [
+        item_seed(node.identity.get("seed"), "noise", name.split("_")[0], index)
+        for name, index in zip(names, points.index.tolist(), strict=True)
+    ]
 
     def generate(batch) -> torch.Tensor:
         numbers, latents, labels, sources = batch
@@ -42,11 +46,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             write_png(folder / names[number], image)
 
     # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.
-    batches = [batch for batch in runtime.batches(list(range(len(points))))
-               if not all((folder / names[i]).exists() for i in batch)]
+    batches = [
+        batch
+        for batch in runtime.batches(list(range(len(points))))
+        if not all((folder / names[i]).exists() for i in batch)
+    ]
     items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
-    predict_batches(generate, network, items, batches, write, title=f"generate {node.title}",
-                    accelerator=runtime.accelerator)
+    predict_batches(
+        generate, network, items, batches, write, title=f"generate {node.title}", accelerator=runtime.accelerator
+    )
     return {"num_images": len(points)}
 
 

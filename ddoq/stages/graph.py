@@ -92,7 +92,9 @@ class Experiment:
 
     # --- one arm -----------------------------------------------------------------------------------------------------
 
-    def entry(self, arm: Conf, name: str, seed: int, split: str = "test", table: str = "main", value: str = "") -> Entry:
+    def entry(
+        self, arm: Conf, name: str, seed: int, split: str = "test", table: str = "main", value: str = ""
+    ) -> Entry:
         """Return the chain of an arm for one student.
 
         Args:
@@ -111,11 +113,22 @@ class Experiment:
             return Entry(name, seed, split, table, value, {}, evaluate)
         redraw = self.config["protocol"]["redraw"] or arm.get("redraw")
         draw = seed if redraw else self.first_seed
-        quantize = _node("quantize", {"quantizer": arm["quantizer"], "ipc": self.config["ipc"], "seed": draw},
-                         title=title, encode=self.encode)
+        quantize = _node(
+            "quantize",
+            {"quantizer": arm["quantizer"], "ipc": self.config["ipc"], "seed": draw},
+            title=title,
+            encode=self.encode,
+        )
         generate = self._generate(arm["generator"], quantize, draw, title)
-        label = _node("label", {"weighting": arm["weighting"], "labeler": self.config["labeler"]}, title=title,
-                      generate=generate, quantize=quantize, index=self.index, teacher=self.teacher)
+        label = _node(
+            "label",
+            {"weighting": arm["weighting"], "labeler": self.config["labeler"]},
+            title=title,
+            generate=generate,
+            quantize=quantize,
+            index=self.index,
+            teacher=self.teacher,
+        )
         evaluate = _node("evaluate", identity, title=title, index=self.index, label=label)
         parts = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
         return Entry(name, seed, split, table, value, parts, evaluate, quantize, generate, label)
@@ -123,10 +136,21 @@ class Experiment:
     def _generate(self, conf: Conf, quantize: Node, draw: int, title: str) -> Node:
         if conf["name"] == "real":
             return _node("generate", {"generator": conf}, title=title, quantize=quantize, index=self.index)
-        identity = {"generator": _without(conf, "fit", "path"), "seed": draw, **self._encoder_identity(),
-                    "model": weights_identity(conf, "transformer", "generator.path")}
-        return _node("generate", identity, title=title, quantize=quantize, index=self.index, encoder=self.encoder,
-                     model=self.model(conf))
+        identity = {
+            "generator": _without(conf, "fit", "path"),
+            "seed": draw,
+            **self._encoder_identity(),
+            "model": weights_identity(conf, "transformer", "generator.path"),
+        }
+        return _node(
+            "generate",
+            identity,
+            title=title,
+            quantize=quantize,
+            index=self.index,
+            encoder=self.encoder,
+            model=self.model(conf),
+        )
 
     # --- the tables --------------------------------------------------------------------------------------------------
 
@@ -169,8 +193,9 @@ class Experiment:
                 if strength == 0:
                     generator = {"name": "decode", "_target_": "ddoq.generators.Decode"}
                 for seed in seeds:
-                    yield self.entry({**arm, "generator": generator}, self.main_name, seed, "validation", "strength",
-                                     f"{strength:g}")
+                    yield self.entry(
+                        {**arm, "generator": generator}, self.main_name, seed, "validation", "strength", f"{strength:g}"
+                    )
         for name, weighting in conf["weightings"].items():
             for seed in seeds:
                 yield self.entry({**arm, "weighting": weighting}, self.main_name, seed, "validation", "weighting", name)

@@ -36,16 +36,19 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
                 usable[i] = False
                 skipped.append(f"{source.describe(i)}: {type(error).__name__}: {error}")
                 if spec.on_bad_image == "error":
-                    raise DataError(f"dataset: {source.describe(i)} cannot be read ({error})",
-                                    "repair or remove it, or set dataset.on_bad_image=skip") from error
+                    raise DataError(
+                        f"dataset: {source.describe(i)} cannot be read ({error})",
+                        "repair or remove it, or set dataset.on_bad_image=skip",
+                    ) from error
             else:
                 moments[:, i] = image.mean((1, 2)), (image**2).mean((1, 2))
             bar.advance()
     split = assign_splits(source, usable, spec)
     write_index(folder, source, split)
     mean, square = moments[:, split == "train"].mean(1)
-    counts = {name: np.bincount(source.labels[split == name], minlength=len(source.class_names)).tolist()
-              for name in SPLITS}
+    counts = {
+        name: np.bincount(source.labels[split == name], minlength=len(source.class_names)).tolist() for name in SPLITS
+    }
     return {
         "class_names": source.class_names,
         "wnids": source.wnids,

@@ -40,16 +40,25 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     if labeler.needs_teacher:
         targets = labeler(torch.stack([read_png(folder / name) for name in names]), points.labels, num_classes)
     columns = {
-        "file_name": names, "label": labels, "class_name": [class_names[c] for c in labels],
-        "weight": weights.tolist(), "mass": masses.tolist(), "count": points.counts.tolist(),
-        "index": points.index.tolist(), "source": points.sources.tolist(),
+        "file_name": names,
+        "label": labels,
+        "class_name": [class_names[c] for c in labels],
+        "weight": weights.tolist(),
+        "mass": masses.tolist(),
+        "count": points.counts.tolist(),
+        "index": points.index.tolist(),
+        "source": points.sources.tolist(),
     }
     if index["wnids"]:
         columns["wnid"] = [index["wnids"][c] for c in labels]
     write_metadata(folder, columns, class_names, targets, labeler.temperature)
     effective = [effective_size(weights[points.labels == c]) for c in range(num_classes)]
-    return {"num_images": len(names), "weight_min": weights.min().item(), "weight_max": weights.max().item(),
-            "effective_size": sum(effective) / num_classes}
+    return {
+        "num_images": len(names),
+        "weight_min": weights.min().item(),
+        "weight_max": weights.max().item(),
+        "effective_size": sum(effective) / num_classes,
+    }
 
 
 def _labeler(node: Node, inputs: Mapping[str, Path]):

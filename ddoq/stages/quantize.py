@@ -36,8 +36,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         part.with_suffix(".json").unlink()
         part.with_suffix(".safetensors").unlink()
     sizes = [row.pop("num") for row in per_class]
-    overall = {name: sum(size * row[name] for size, row in zip(sizes, per_class, strict=True)) / sum(sizes)
-               for name in MEASURES}
+    overall = {
+        name: sum(size * row[name] for size, row in zip(sizes, per_class, strict=True)) / sum(sizes)
+        for name in MEASURES
+    }
     return {**overall, "num_points": len(merged), "per_class": per_class}
 
 
@@ -50,14 +52,21 @@ def _quantize_class(node: Node, latents, label: int, folder: Path) -> None:
     num_centroids = node.identity["ipc"]
     positions, of_class = latents.of_class(label)
     if len(of_class) < num_centroids:
-        raise DataError(f"ipc: {num_centroids} is more than the {len(of_class)} training images of class {label}",
-                        f"set ipc to at most {len(of_class)}")
+        raise DataError(
+            f"ipc: {num_centroids} is more than the {len(of_class)} training images of class {label}",
+            f"set ipc to at most {len(of_class)}",
+        )
     quantizer = build(node.identity["quantizer"], num_centroids=num_centroids)
     codebook = quantizer.fit(of_class, generator=item_generator(node.identity["seed"], "quantize", label))
     uniform = torch.full((num_centroids,), 1 / num_centroids)
     ClassCodebooks.rows(codebook, label, positions).save(folder / f"class-{label:05d}.safetensors", {})
-    write_json(folder / f"class-{label:05d}.json", {
-        "num": len(of_class), "distortion": codebook.distortion, "variance": codebook.variance,
-        "w2_squared_uniform": w2_squared(of_class, codebook.centroids, uniform),
-        "effective_size": effective_size(codebook.weights),
-    })
+    write_json(
+        folder / f"class-{label:05d}.json",
+        {
+            "num": len(of_class),
+            "distortion": codebook.distortion,
+            "variance": codebook.variance,
+            "w2_squared_uniform": w2_squared(of_class, codebook.centroids, uniform),
+            "effective_size": effective_size(codebook.weights),
+        },
+    )

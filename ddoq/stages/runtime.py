@@ -61,4 +61,4 @@ class Runtime:
 
     def batches(self, items: list[int]) -> list[list[int]]:
         """Cut item numbers into batches."""
-        return [items[i:i + self.batch_size] for i in range(0, len(items), self.batch_size)]
+        return [items[i : i + self.batch_size] for i in range(0, len(items), self.batch_size)]

@@ -23,13 +23,18 @@ class ConvNet(nn.Module):
     def __init__(self, channels: int, num_classes: int, image_size: int, depth: int = 3, width: int = 128):
         super().__init__()
         if image_size >> depth < 1:
-            raise ConfigError(f"student.depth: {depth} poolings leave nothing of a {image_size}×{image_size} image",
-                              f"set student.depth to at most {image_size.bit_length() - 1}")
+            raise ConfigError(
+                f"student.depth: {depth} poolings leave nothing of a {image_size}×{image_size} image",
+                f"set student.depth to at most {image_size.bit_length() - 1}",
+            )
         blocks: list[nn.Module] = []
         for i in range(depth):
-            blocks += [nn.Conv2d(channels if i == 0 else width, width, 3, padding=1),
-                       nn.GroupNorm(width, width),  # instance norm with affine weights; works on 1×1 maps too
-                       nn.ReLU(inplace=True), nn.AvgPool2d(2)]
+            blocks += [
+                nn.Conv2d(channels if i == 0 else width, width, 3, padding=1),
+                nn.GroupNorm(width, width),  # instance norm with affine weights; works on 1×1 maps too
+                nn.ReLU(inplace=True),
+                nn.AvgPool2d(2),
+            ]
         self.features = nn.Sequential(*blocks)
         self.classifier = nn.Linear(width * (image_size >> depth) ** 2, num_classes)
 

@@ -20,7 +20,9 @@ class TimmStudent(nn.Module):
             does for images up to 64×64.
     """
 
-    def __init__(self, channels: int, num_classes: int, image_size: int, model: str = "resnet18", small_stem: bool = True):
+    def __init__(
+        self, channels: int, num_classes: int, image_size: int, model: str = "resnet18", small_stem: bool = True
+    ):
         super().__init__()
         if not timm.is_model(model):
             raise ConfigError(f"student.model: timm has no '{model}'", did_you_mean(model, timm.list_models()))

@@ -54,14 +54,22 @@ class WandbTracker(Tracker):
 
         name, logger = run_name(self.config), self.config["logger"]
         self._run = wandb.init(
-            project=logger["project"], entity=logger["entity"], mode=logger["mode"], dir=str(self.run_dir),
-            id=name.rsplit("-", 1)[1], name=name, group=self.config["dataset"]["name"], job_type="pipeline",
-            resume="allow" if logger["mode"] == "online" else None, config=dict(self.config),
+            project=logger["project"],
+            entity=logger["entity"],
+            mode=logger["mode"],
+            dir=str(self.run_dir),
+            id=name.rsplit("-", 1)[1],
+            name=name,
+            group=self.config["dataset"]["name"],
+            job_type="pipeline",
+            resume="allow" if logger["mode"] == "online" else None,
+            config=dict(self.config),
             settings=wandb.Settings(init_timeout=30, console="off", silent=True),
         )
 
     def log_results(self, rows: list[dict], summary: Mapping[str, float]) -> None:
         """Log a table and the summary."""
+
         def log() -> None:
             import wandb
 
@@ -73,6 +81,7 @@ class WandbTracker(Tracker):
 
     def log_figure(self, name: str, path: Path) -> None:
         """Log one image."""
+
         def log() -> None:
             import wandb
 

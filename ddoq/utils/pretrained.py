@@ -21,8 +21,10 @@ def model_folder(path: str, subfolder: str, key: str) -> Path | None:
         if (folder / "config.json").is_file():
             return folder
     if Path(path).is_dir() or not _HUB_ID.fullmatch(path):
-        raise DataError(f"{key}: no model in {path!r}",
-                        f"put config.json and *.safetensors into {Path(path).resolve() / subfolder}, or give a hub id")
+        raise DataError(
+            f"{key}: no model in {path!r}",
+            f"put config.json and *.safetensors into {Path(path).resolve() / subfolder}, or give a hub id",
+        )
     return None
 
 
@@ -49,8 +51,9 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
         return getattr(diffusers, found).from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{key}: the weights in {folder} do not load ({reason})",
-                        "replace the folder by an undamaged one") from error
+        raise DataError(
+            f"{key}: the weights in {folder} do not load ({reason})", "replace the folder by an undamaged one"
+        ) from error
 
 
 def _from_hub(model_class, path: str, subfolder: str, key: str):
@@ -60,7 +63,9 @@ def _from_hub(model_class, path: str, subfolder: str, key: str):
         hf_hub_download(path, f"{subfolder}/config.json", etag_timeout=5)
     except Exception as error:  # the hub, requests and urllib each raise their own
         if "404" not in str(error):
-            raise DataError(f"{key}: {path} is no local folder and the hub cannot be reached ({type(error).__name__})",
-                            f"download it elsewhere, put it into a folder and set {key}=/that/folder") from error
+            raise DataError(
+                f"{key}: {path} is no local folder and the hub cannot be reached ({type(error).__name__})",
+                f"download it elsewhere, put it into a folder and set {key}=/that/folder",
+            ) from error
         subfolder = None
     return model_class.from_pretrained(path, subfolder=subfolder, use_safetensors=True)

@@ -1,0 +1,44 @@
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+EXTRA  ?= dev
+
+.PHONY: help install run test test-slow lint report constraints clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## create .venv with the pinned dependencies (EXTRA=gpu for a GPU build of faiss)
+
+# uv is several times faster than pip; pip does the same where uv cannot be installed.
+$(STAMP): pyproject.toml .ci/constraints.txt
+	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info < (3, 14), 'ddoq needs Python 3.11 to 3.13: make PYTHON=python3.11'"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python \
+	  -e '.[$(EXTRA)]' -c .ci/constraints.txt || $(BIN)/python -m pip install -q -e '.[$(EXTRA)]' -c .ci/constraints.txt
+	touch $(STAMP)
+
+run: install ## run the main job on scikit-learn's digits (ARGS="+experiment=fashion_mnist" for another)
+	$(BIN)/python -m ddoq.run $(ARGS)
+
+test: install ## run the test suite
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: install ## run the long tests
+	$(BIN)/python -m pytest -m slow
+
+lint: install ## check style
+	$(BIN)/ruff check ddoq tests
+	$(BIN)/ruff format --check ddoq tests
+
+report: install ## write the report of the default run again; what is in the store is not computed
+	$(BIN)/python -m ddoq.run run.from=report $(ARGS)
+
+constraints: install ## write the installed versions to .ci/constraints.txt
+	(echo "# The exact versions that were tested (Python 3.11, Linux). Regenerate: make constraints"; \
+	 $(BIN)/uv pip freeze --python $(BIN)/python --exclude-editable) > .ci/constraints.txt
+
+clean: ## remove the environment and caches; outputs/ stays
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

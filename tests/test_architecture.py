@@ -1,0 +1,74 @@
+"""The house rules: who may import whom, and how long a file and a function may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+FILES = sorted((ROOT / "ddoq").rglob("*.py"))
+SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
+BASE = {"utils", "errors"}
+
+#: What a room may import from the others. `run` may import everything.
+ROOMS = {
+    "errors": set(),
+    "utils": {"errors"},
+    "pipeline": BASE,
+    "config": BASE | {"pipeline"},
+    **{room: BASE | {"data", room} for room in SCIENCE},
+    "generators": BASE | {"data", "encoders"},
+    "engine": BASE | SCIENCE,
+    "tracking": BASE | {"config"},
+    "report": BASE | {"config", "pipeline", "evaluation", "stages", "tracking"},
+    "stages": BASE | SCIENCE | {"engine", "config", "pipeline", "tracking", "report"},
+}
+LIBRARIES = {
+    "hydra": {"config", "stages", "run"},
+    "omegaconf": {"config", "stages", "run"},
+    "lightning": {"engine"},
+    "wandb": {"tracking"},
+}
+NO_TORCH = {"config", "pipeline", "report", "tracking", "run"}
+
+
+def room(path: Path) -> str:
+    parts = path.relative_to(ROOT / "ddoq").with_suffix("").parts
+    return parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_rooms_import_only_what_lies_below_them(path):
+    mine = room(path)
+    for module in imports(path):
+        top, _, rest = module.partition(".")
+        if top == "ddoq" and rest and mine in ROOMS:
+            other = rest.split(".")[0]
+            assert other == mine or other in ROOMS[mine], f"{mine} imports {module}"
+        if top in LIBRARIES:
+            assert mine in LIBRARIES[top], f"{mine} imports {module}"
+        if top == "torch":
+            assert mine not in NO_TORCH, f"{mine} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_fit_in_the_head(path):
+    text = path.read_text()
+    assert text.count("\n") <= 350
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 60, node.name
+            if not node.name.startswith("_") and node.end_lineno - node.lineno > 8:
+                assert ast.get_docstring(node), f"{node.name} has no docstring"
