@@ -73,6 +73,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("ddoq: interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # `ddoq ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except Exception as error:
         if verbose:
             raise
