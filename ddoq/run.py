@@ -32,7 +32,7 @@ _failed = False
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
 def _main(config: DictConfig) -> None:
     global _failed
-    from ddoq.stages.job import run_job
+    from ddoq.job import run_job
 
     try:
         run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))

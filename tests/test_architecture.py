@@ -12,7 +12,7 @@ FILES = sorted((ROOT / "ddoq").rglob("*.py"))
 SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
 BASE = {"utils", "errors"}
 
-#: What a room may import from the others. `run` may import everything.
+#: What a room may import from the others. `run` and `job` may import everything.
 ROOMS = {
     "errors": set(),
     "utils": {"errors"},
@@ -23,7 +23,7 @@ ROOMS = {
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
     "report": BASE | {"config", "pipeline", "evaluation", "stages", "tracking"},
-    "stages": BASE | SCIENCE | {"engine", "config", "pipeline", "tracking", "report"},
+    "stages": BASE | SCIENCE | {"engine", "config", "pipeline"},
 }
 LIBRARIES = {
     "hydra": {"config", "stages", "run"},
@@ -31,7 +31,7 @@ LIBRARIES = {
     "lightning": {"engine"},
     "wandb": {"tracking"},
 }
-NO_TORCH = {"config", "pipeline", "report", "tracking", "run"}
+NO_TORCH = {"config", "pipeline", "report", "tracking", "run", "job"}
 
 
 def room(path: Path) -> str:

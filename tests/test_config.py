@@ -174,7 +174,7 @@ def test_help_is_quick_and_names_what_users_type():
 
 
 def test_the_entry_imports_neither_torch_nor_lightning():
-    modules = "ddoq.run, ddoq.stages.job, ddoq.stages.graph"
+    modules = "ddoq.run, ddoq.job, ddoq.stages.graph"
     code = (
         f"import sys, {modules}; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
     )
