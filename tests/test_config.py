@@ -17,6 +17,7 @@ from ddoq.config.checks import check, check_counts
 from ddoq.config.names import arm_name, run_name
 from ddoq.config.schema import COMPONENTS
 from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.stages.graph import Experiment
 
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -94,8 +95,21 @@ def test_identity_of_a_run_ignores_how_it_is_computed():
 
 
 def test_arms_are_named_by_what_they_are_made_of():
-    assert arm_name("kmeans", "mass") == "ddoq" and arm_name("kmeans", "uniform") == "ddoq_uniform"
-    assert arm_name("d4m", "uniform") == "d4m" and arm_name("d4m", "power") == "d4m_weighted"
+    assert arm_name("kmeans", "mass", "dit") == "ddoq" and arm_name("kmeans", "uniform", "dit") == "ddoq_uniform"
+    assert arm_name("d4m", "uniform", "dit") == "d4m" and arm_name("d4m", "power", "dit") == "d4m_weighted"
+    assert arm_name("random", "uniform", "real") == "random" and arm_name("random", "uniform", "dit") == "random_dit"
+
+
+def test_main_arm_never_takes_the_place_of_a_baseline():
+    for main in (
+        ["quantizer=random"],
+        ["quantizer=d4m"],
+        ["quantizer=nearest", "weighting=uniform"],
+        ["generator=real"],
+    ):
+        arms = Experiment(composed(*main), "data").arms()
+        assert list(arms)[0] == "full" and {"random", "nearest", "d4m"} <= set(arms)
+        assert arms["random"]["generator"]["name"] == arms["nearest"]["generator"]["name"] == "real"
 
 
 @pytest.mark.parametrize(

@@ -215,6 +215,18 @@ def test_odd_folder_stops_with_the_file_then_runs_with_skip(odd_folder, tmp_path
     assert len(rows(tmp_path / "out")) == 12
 
 
+def test_nan_latents_stop_the_run_before_anything_is_built_on_them(tmp_path):
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, latent_channels=1)
+    vae.encoder.conv_in.weight.data.fill_(float("nan"))
+    vae.save_pretrained(tmp_path / "vae")
+    done = ddoq(*TINY, "encoder=vae", f"encoder.path={tmp_path}", f"paths.outputs={tmp_path / 'out'}")
+    assert done.returncode == 1 and "NaN or infinite" in done.stderr and "encoder.path" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p.parent.parent.name for p in (tmp_path / "out" / "store").rglob("manifest.json")} == {"index"}
+
+
 def test_teacher_labels_go_through_the_corridor(finished, tmp_path):
     shutil.copytree(finished / "store", tmp_path / "store")
     done = ddoq(

@@ -67,6 +67,10 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value = _get(config, key)
         if value is not None and value <= 0:
             yield f"{key}: {value} is not positive", f"set {key} to 1 or more"
+    for key in ("seed", "dataset.split_seed", "generator.fit.seed", "encoder.fit.seed"):
+        value = _get(config, key)
+        if value is not None and value < 0:
+            yield f"{key}: {value} is negative", f"set {key} to 0 or more"
     for key in _FRACTIONS:
         value = _get(config, key)
         if value is not None and not 0 <= value < 1:

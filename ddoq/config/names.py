@@ -13,20 +13,22 @@ from ddoq.pipeline.keys import digest
 NOT_IDENTITY = ("paths", "run", "trainer", "logger", "hydra")
 
 
-def arm_name(quantizer: str, weighting: str) -> str:
+def arm_name(quantizer: str, weighting: str, generator: str) -> str:
     """Return the name of an arm: k-means with weights is ``ddoq``, without weights ``ddoq_uniform``.
 
-    Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used.
+    Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used. Selections of
+    real images (``random``, ``nearest``) name the generator if it does not show the images as they are.
     """
     if quantizer == "kmeans":
         return "ddoq_uniform" if weighting == "uniform" else "ddoq"
-    return quantizer if weighting == "uniform" else f"{quantizer}_weighted"
+    name = f"{quantizer}_{generator}" if quantizer in ("random", "nearest") and generator != "real" else quantizer
+    return name if weighting == "uniform" else f"{name}_weighted"
 
 
 def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
     identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
-    arm = arm_name(config["quantizer"]["name"], config["weighting"]["name"])
+    arm = arm_name(*(config[part]["name"] for part in ("quantizer", "weighting", "generator")))
     return f"{config['dataset']['name']}-{arm}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
 
 

@@ -121,7 +121,7 @@ def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> 
     """Return what each ingredient adds, as paired differences over seeds, one ingredient at a time."""
     by_arm = {line.label: line for line in main}
     name = experiment.main_name
-    twin = by_arm.get(f"{name}_uniform")
+    twin = by_arm.get(f"{name}_uniform", by_arm.get(name.removesuffix("_weighted")))
     found = []
 
     def compare(what: str, after: Line | None, before: Line | None, split: str) -> None:

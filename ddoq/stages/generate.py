@@ -33,8 +33,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     ]
     generator, network = _generator(node, inputs, runtime)
     seeds = [
-        item_seed(node.identity.get("seed"), "noise", name.split("_")[0], index)
-        for name, index in zip(names, points.index.tolist(), strict=True)
+        item_seed(node.identity.get("seed"), "noise", label, index)
+        for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
     ]
 
     def generate(batch) -> torch.Tensor:

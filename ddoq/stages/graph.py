@@ -162,15 +162,19 @@ class Experiment:
     @property
     def main_name(self) -> str:
         """Name of the main arm, by what it is made of."""
-        return arm_name(self.config["quantizer"]["name"], self.config["weighting"]["name"])
+        return self._name(self.main_arm)
+
+    @staticmethod
+    def _name(arm: Conf) -> str:
+        return arm_name(*(arm[part]["name"] for part in ("quantizer", "weighting", "generator")))
 
     def arms(self) -> dict[str, dict]:
         """Return the arms of the main table by name: the baselines, the twin without weights, the main arm."""
         baselines = sorted(self.config["baselines"].items(), key=lambda item: bool(item[1]))  # the full data first
         arms = {name: dict(arm) for name, arm in baselines}
         uniform = {"name": "uniform", "_target_": "ddoq.quantizers.Uniform"}
-        arms[arm_name(self.config["quantizer"]["name"], "uniform")] = {**self.main_arm, "weighting": uniform}
-        return arms | {self.main_name: self.main_arm}
+        twin = {**self.main_arm, "weighting": uniform}
+        return arms | {self._name(twin): twin} | {self.main_name: self.main_arm}
 
     @cached_property
     def entries(self) -> list[Entry]:
