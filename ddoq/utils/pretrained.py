@@ -57,15 +57,23 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
 
 
 def _from_hub(model_class, path: str, subfolder: str, key: str):
-    from huggingface_hub import hf_hub_download
+    """Load from the local cache of the hub, else from the hub itself."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
 
-    try:  # one small request with a short time limit tells at once whether there is a network
-        hf_hub_download(path, f"{subfolder}/config.json", etag_timeout=5)
-    except Exception as error:  # the hub, requests and urllib each raise their own
-        if "404" not in str(error):
-            raise DataError(
-                f"{key}: {path} is no local folder and the hub cannot be reached ({type(error).__name__})",
-                f"download it elsewhere, put it into a folder and set {key}=/that/folder",
-            ) from error
-        subfolder = None
-    return model_class.from_pretrained(path, subfolder=subfolder, use_safetensors=True)
+    cached = [folder for folder in (subfolder, None) if try_to_load_from_cache(path, _config_name(folder))]
+    if cached:
+        return model_class.from_pretrained(path, subfolder=cached[0], use_safetensors=True)
+    try:  # one small request without retries tells at once whether there is a network
+        files = {file.rfilename for file in HfApi().model_info(path, timeout=5).siblings}
+    except Exception as error:  # the hub and httpx each raise their own
+        raise DataError(
+            f"{key}: {path} is no local folder, and the hub does not give it ({type(error).__name__})",
+            f"download it elsewhere, put config.json and *.safetensors into a folder and set {key}=/that/folder",
+        ) from error
+    return model_class.from_pretrained(
+        path, subfolder=subfolder if _config_name(subfolder) in files else None, use_safetensors=True
+    )
+
+
+def _config_name(subfolder: str | None) -> str:
+    return f"{subfolder}/config.json" if subfolder else "config.json"
