@@ -104,6 +104,7 @@ def fit_steps(
     num_epochs: int,
     checkpoint: Path | None = None,
     validation=None,
+    gradient_clip: float | None = None,
 ) -> None:
     """Train for ``num_steps`` steps, step ``s`` on ``make_batch(s)``.
 
@@ -119,12 +120,17 @@ def fit_steps(
         num_epochs: parts of the fit; a checkpoint and a validation after each.
         checkpoint: file to save to and to resume from; ``None`` for fits that are too short to resume.
         validation: a data loader.
+        gradient_clip: largest norm of the gradient.
     """
     epochs = _Epochs(make_batch, num_steps, num_epochs, validation)
     with progress_bar(title, num_steps) as bar:
         callbacks = [_Progress(bar)] + ([_SaveLast(checkpoint)] if checkpoint else [])
         trainer = make_trainer(
-            accelerator, max_epochs=num_epochs, callbacks=callbacks, reload_dataloaders_every_n_epochs=1
+            accelerator,
+            max_epochs=num_epochs,
+            callbacks=callbacks,
+            reload_dataloaders_every_n_epochs=1,
+            gradient_clip_val=gradient_clip,
         )
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
         trainer.fit(module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None)

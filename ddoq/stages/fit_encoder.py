@@ -44,12 +44,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         accelerator=runtime.accelerator,
         num_epochs=_NUM_EPOCHS,
         checkpoint=checkpoint,
+        gradient_clip=1.0,
     )
     vae = module.vae.cpu().eval()
     some = images[torch.randperm(len(images), generator=item_generator(fit["seed"], "scale"))[:_NUM_MEASURED]]
     with torch.inference_mode():
         latents = torch.cat([vae.encode(to_unit(part)).latent_dist.mode() for part in some.split(64)])
-    vae.register_to_config(scaling_factor=1 / latents.std().item())
+    vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
     vae.save_pretrained(folder / "vae")
     checkpoint.unlink(missing_ok=True)
     held_out, _ = runtime.tensors(inputs["index"], "validation")

@@ -55,6 +55,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         accelerator=runtime.accelerator,
         num_epochs=_NUM_EPOCHS,
         checkpoint=checkpoint,
+        gradient_clip=1.0,
     )
     average = module.average.module.cpu().eval()
     with torch.inference_mode():
