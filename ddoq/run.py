@@ -5,6 +5,7 @@ Only Hydra is imported here: ``--help``, TAB and a bad override answer in well u
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -33,13 +34,18 @@ _failed = False
 def _main(config: DictConfig) -> None:
     global _failed
     from ddoq.job import run_job
+    from ddoq.pipeline.store import disk_error
 
     try:
         run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
-    except DdoqError as error:
+    except Exception as caught:
+        error = caught if isinstance(caught, DdoqError) else disk_error(caught, config.paths.outputs)
+        logging.getLogger("ddoq").error("%s", error or caught, exc_info=caught)  # the traceback goes to run.log
+        if error is None:
+            raise
         # In a sweep on a cluster the launcher has to see the failure; here, the other points still run.
         if HydraConfig.get().mode == RunMode.MULTIRUN and "submitit" in HydraConfig.get().launcher._target_:
-            raise
+            raise error from (caught if error is not caught else None)
         _complain(error)
         _failed = True
 

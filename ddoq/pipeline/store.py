@@ -71,10 +71,14 @@ class Store:
 
     def discard(self, node: Node) -> None:
         """Remove an artefact so that it is computed again: the manifest first, then the files."""
-        with self._claim(node):
-            folder = self.path(node)
-            (folder / MANIFEST).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
+        with self._claim(node), _readable_disk_errors(self.root):
+            self._remove(self.path(node))
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
 
     def ensure(self, node: Node, compute: Callable[[Path], dict]) -> bool:
         """Make sure that the artefact exists; return whether ``compute(folder)`` had to run.
@@ -88,7 +92,8 @@ class Store:
             if self.has(node):
                 return False
             folder = self.path(node)
-            (folder / MANIFEST).unlink(missing_ok=True)
+            if (folder / MANIFEST).exists():  # finished once and damaged since: none of its files can be trusted
+                self._remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.rglob(f"{TEMPORARY}*"):
                 leftover.unlink(missing_ok=True)

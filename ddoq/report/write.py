@@ -46,6 +46,8 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     figures.grid([[distilled / image["file_name"] for image in one["images"]] for one in classes], run_dir / "grid.png")
 
     main, strengths = lines(experiment, store, "main"), lines(experiment, store, "strength")
+    strength = experiment.config["generator"].get("strength")
+    spent = costs(experiment, store, (step.node.key for step in steps if step.state == "hit"))
     context = {
         "name": run_name(experiment.config),
         "config": experiment.config,
@@ -53,7 +55,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "strengths": strengths,
         "weightings": lines(experiment, store, "weighting"),
         "effects": effects(experiment, main, strengths),
-        "costs": costs(experiment, store, (step.node.key for step in steps if step.state == "hit")),
+        "costs": spent,
         "models": _models(experiment, store),
         "index": store.manifest(experiment.index)["facts"],
         "classes": classes,
@@ -62,10 +64,8 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "provenance": provenance(),
         "config_yaml": yaml.safe_dump(experiment.config, sort_keys=False),
         "accuracy_figure": figures.accuracy_figure(main),
-        "strength_figure": figures.strength_figure(strengths, experiment.config["generator"]["strength"])
-        if strengths
-        else "",
-        "total_seconds": sum(cost.seconds for cost in costs(experiment, store, ())),
+        "strength_figure": figures.strength_figure(strengths, strength) if strengths else "",
+        "total_seconds": sum(cost.seconds for cost in spent),
     }
     write_text(run_dir / "report.html", _page(context))
     tracker.log_results(rows, summary_metrics(main))
