@@ -6,6 +6,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_MOST_LISTED = 20
+
+
 class DdoqError(Exception):
     """A problem the user can solve. ``str(error)`` is exactly two lines, cause and remedy."""
 
@@ -37,4 +40,6 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the nearest choice, else the list of choices."""
     options = sorted(set(map(str, choices)))
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else f"choose one of: {', '.join(options)}"
+    if near:
+        return f"did you mean '{near[0]}'?"
+    return f"choose one of: {', '.join(options[:_MOST_LISTED])}{' …' if len(options) > _MOST_LISTED else ''}"
