@@ -106,7 +106,7 @@ def test_a_change_recomputes_only_what_depends_on_it(finished):
     assert misses() == set()
     assert misses("trainer.batch_size=7", "logger=csv") == set()
     assert misses("student.width=4") == {"evaluate"}
-    assert misses("weighting=clip", "ablation=none") == {"evaluate"}  # the ablation labelled it already
+    assert misses("weighting=clip", "ablation.strengths=[]") == {"evaluate"}  # the ablation labelled it already
     assert misses("weighting=power", "weighting.exponent=0.3") == {"label", "evaluate"}
     assert misses("generator.guidance_scale=2") == {"generate", "label", "evaluate"}
     assert misses("ipc=5") == {"quantize", "generate", "label", "evaluate"}
