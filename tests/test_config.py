@@ -157,6 +157,7 @@ def test_ipc_above_the_smallest_class_is_named():
         ("quantiser=kmeans", "quantiser", "'quantizer'"),
         ("+experiment=digit", "'digit'", "'digits'"),
         ("experiment=digits", "experiment", "+experiment"),
+        ("quantizer.km_expand=3", "the chosen quantizer", "quantizer=d4m"),
         ("ipc=ten", "ipc", "type"),
         ("ipc=1,2", "several", "-m"),
         ("run.untill=encode", "run.untill", "run.until"),

@@ -157,19 +157,26 @@ def _unknown_fields(part: Mapping[str, Any], schema: type, path: str) -> Iterato
             yield from _unknown_fields(value, hints[key], f"{path}.{key}")
 
 
+def _dotted(schema: type, prefix: str) -> Iterator[str]:
+    for name, hint in get_type_hints(schema).items():
+        yield prefix + name
+        if is_dataclass(hint):
+            yield from _dotted(hint, f"{prefix}{name}.")
+
+
 def known_keys() -> list[str]:
     """Return every dotted key a user can set, for suggestions."""
-
-    def walk(schema: type, prefix: str) -> Iterator[str]:
-        for name, hint in get_type_hints(schema).items():
-            yield prefix + name
-            if is_dataclass(hint):
-                yield from walk(hint, f"{prefix}{name}.")
-
-    keys = set(walk(Config, "")) | {f"run.{key}" for key in RUN_KEYS}
+    keys = set(_dotted(Config, "")) | {f"run.{key}" for key in RUN_KEYS}
     for group, choices in COMPONENTS.items():
-        keys |= {key for schema in choices.values() for key in walk(schema, f"{group}.")}
+        keys |= {key for schema in choices.values() for key in _dotted(schema, f"{group}.")}
     return sorted(keys)
+
+
+def choices_with(key: str) -> list[str]:
+    """Return the choices, as ``group=choice``, that have a dotted key."""
+    group = key.split(".")[0]
+    choices = COMPONENTS.get(group, {}).items()
+    return [f"{group}={name}" for name, schema in choices if key in _dotted(schema, f"{group}.")]
 
 
 def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

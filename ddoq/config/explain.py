@@ -8,7 +8,7 @@ import re
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ddoq.config.checks import known_keys
+from ddoq.config.checks import choices_with, known_keys
 from ddoq.config.schema import COMPONENTS
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.pipeline.store import disk_error
@@ -43,6 +43,11 @@ def _explain_config(text: str) -> ConfigError:
         key = match.group(1)
         if key in ("experiment", "+experiment"):
             return ConfigError("experiment: not part of the defaults", "write +experiment=<name>, with a plus")
+        if owners := choices_with(key):
+            return ConfigError(
+                f"{key}: the chosen {key.split('.')[0]} has no such key",
+                f"it belongs to {' or '.join(owners)}: choose that, or leave the key out",
+            )
         return ConfigError(f"{key}: there is no such key", did_you_mean(key, [*known_keys(), *_GROUPS]))
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
         return ConfigError(f"{match.group(2)}: there is no such key", did_you_mean(match.group(2), known_keys()))
