@@ -128,7 +128,7 @@ def test_main_arm_never_takes_the_place_of_a_baseline():
         (["weighting=clip", "weighting.low=3"], "weighting.low"),
         (["protocol.num_evaluations=1000"], "num_evaluations"),
         (["quantizer._target_=os.system"], "_target_"),
-        (["encoder=vae", "dataset.image_size=9"], "block_out_channels"),
+        (["encoder=vae", "dataset.image_size=9", "generator=real", "quantizer=random"], "block_out_channels"),
     ],
 )
 def test_impossible_values_are_named_with_a_remedy(overrides, cause):

@@ -100,8 +100,6 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     low, high = _get(config, "weighting.low"), _get(config, "weighting.high")
     if low is not None and not 0 <= low <= high:
         yield f"weighting.low: {low} is not in [0, weighting.high={high}]", "lower it"
-    if _get(config, "quantizer.name") in ("random", "nearest") and _get(config, "generator.fit") is None:
-        return
     patch, size = _get(config, "generator.fit.patch_size"), _latent_size(config)
     if _get(config, "generator.path") is None and patch and size and size % patch:
         yield (
