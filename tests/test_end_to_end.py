@@ -52,6 +52,10 @@ def test_results_hold_every_arm_and_seed(finished):
     arms = ["full", "random", "nearest", "d4m", "ddoq_uniform", "ddoq"]
     assert [(row["arm"], row["seed"]) for row in found] == [(arm, seed) for arm in arms for seed in (0, 1)]
     assert all(0 <= row["top1"] <= row["top1_best"] <= 1 for row in found)
+    assert {(row["arm"], row["strength"]) for row in found} == {
+        *((arm, None) for arm in arms[:3]),
+        *((arm, 0.2) for arm in arms[3:]),
+    }
     assert all(row["num_images"] == (1099 if row["arm"] == "full" else 100) for row in found)
 
 
@@ -264,7 +268,7 @@ def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
         "protocol.num_seeds=1",
     )
     assert done.returncode == 0, done.stderr
-    assert {row["arm"] for row in rows(tmp_path)} == {"ddoq", "ddoq_uniform"}
+    assert {(row["arm"], row["strength"]) for row in rows(tmp_path)} == {("ddoq", 0.8), ("ddoq_uniform", 0.8)}
 
 
 # --- sweeps, trackers, README ----------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ def file_name(label: int, index: int, class_names: list[str]) -> str:
     return f"{label:0{width}d}_{slug}/{index:05d}.png"
 
 
+def file_names(labels: torch.Tensor, index: torch.Tensor, class_names: list[str]) -> list[str]:
+    """Return the relative path of every image, given the class and the number within the class of each."""
+    return [file_name(c, k, class_names) for c, k in zip(labels.tolist(), index.tolist(), strict=True)]
+
+
 def write_png(path: Path, image: torch.Tensor) -> None:
     """Write a uint8 image ``[C, H, W]`` atomically."""
     array = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)

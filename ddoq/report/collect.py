@@ -26,7 +26,6 @@ class Line:
     num_images: int
     num_bytes: int
     codebook: dict[str, float] | None  # facts of its quantize artefact
-    key: str
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
                 "table": entry.table,
                 "value": entry.value,
                 **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
-                "strength": config["generator"].get("strength") if entry.parts.get("generator") == "dit" else None,
+                "strength": float(entry.value) if entry.table == "strength" else entry.strength,
                 "labeler": config["labeler"]["name"] if entry.label else "hard",
                 "num_images": facts["num_images"],
                 "num_steps": config["protocol"]["num_steps"],
@@ -82,8 +81,6 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
                 "key": entry.evaluate.key,
             }
         )
-        if entry.table == "strength":
-            rows[-1]["strength"] = float(entry.value)
     return rows
 
 
@@ -113,7 +110,6 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
         facts["num_images"],
         num_bytes,
         codebook,
-        (first.label or first.evaluate).key,
     )
 
 

@@ -14,27 +14,26 @@ VERSION = 1
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write nothing but facts: ``top1`` of the last epoch, ``top1_best``, and the accuracies along the way."""
     from ddoq.data.distilled import load_distilled
-    from ddoq.engine.student import train_student
 
-    index, seed = inputs["index"], node.identity["seed"]
-    known = facts(index)
+    index = inputs["index"]
     data = load_distilled(inputs["label"]).training_set() if "label" in inputs else full_data(index, runtime)
-    network, normalize = new_student(node.identity["student"], known, runtime.dataset.image_size, seed)
-    accuracies = train_student(
-        network,
-        data,
-        runtime.tensors(index, node.identity["split"]),
-        build(node.identity["protocol"]),
-        normalize,
-        seed,
-        runtime.accelerator,
-    )
+    _, accuracies = train_and_measure(node.identity, index, data, node.identity["split"], runtime)
     return {
         "top1": accuracies[-1],
         "top1_best": max(accuracies),
         "accuracies": accuracies,
         "num_images": len(data.images),
     }
+
+
+def train_and_measure(identity: Mapping, index: Path, data, split: str, runtime: Runtime):
+    """Train the student that an identity names (``student``, ``protocol``, ``seed``); return it and its accuracies."""
+    from ddoq.engine.student import train_student
+
+    seed = identity["seed"]
+    network, normalize = new_student(identity["student"], facts(index), runtime.dataset.image_size, seed)
+    test, protocol = runtime.tensors(index, split), build(identity["protocol"])
+    return network, train_student(network, data, test, protocol, normalize, seed, runtime.accelerator)
 
 
 def new_student(conf: Mapping, index: Mapping, image_size: int, seed: int):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.evaluate import full_data, new_student
-from ddoq.stages.runtime import Runtime, build, facts
+from ddoq.stages.evaluate import full_data, new_student, train_and_measure
+from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.io import atomic_path
 
 VERSION = 1
@@ -23,21 +23,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """
     from safetensors.torch import save_model
 
-    from ddoq.engine.student import train_student
-
-    known = facts(inputs["index"])
-    seed = node.identity["seed"]
-    network, normalize = new_student(node.identity["student"], known, runtime.dataset.image_size, seed)
-    accuracies = train_student(
-        network,
-        full_data(inputs["index"], runtime),
-        runtime.tensors(inputs["index"], "validation"),
-        build(node.identity["protocol"]),
-        normalize,
-        seed,
-        runtime.accelerator,
-    )
-    chance = 1 / len(known["class_names"])
+    index = inputs["index"]
+    network, accuracies = train_and_measure(node.identity, index, full_data(index, runtime), "validation", runtime)
+    chance = 1 / len(facts(index)["class_names"])
     if accuracies[-1] < 2 * chance:
         raise StageError(
             f"fit_teacher: {accuracies[-1]:.1%} on validation images, where chance is {chance:.1%}",

@@ -18,7 +18,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """Write one PNG per point, in class folders; facts: number of images."""
     import torch
 
-    from ddoq.data.distilled import file_name, write_png
+    from ddoq.data.distilled import file_names, write_png
     from ddoq.data.images import from_unit
     from ddoq.engine.trainer import predict_batches
     from ddoq.generators.base import Points
@@ -27,10 +27,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     class_names = facts(inputs["index"])["class_names"]
-    names = [
-        file_name(label, index, class_names)
-        for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
-    ]
+    names = file_names(points.labels, points.index, class_names)
     generator, network = _generator(node, inputs, runtime)
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index)

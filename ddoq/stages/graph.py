@@ -30,6 +30,7 @@ class Entry:
     table: str
     value: str
     parts: Mapping[str, str]
+    strength: float | None
     evaluate: Node
     quantize: Node | None = None
     generate: Node | None = None
@@ -110,7 +111,7 @@ class Experiment:
         identity = {"student": self.config["student"], "protocol": self._protocol(), "seed": seed, "split": split}
         if not arm:
             evaluate = _node("evaluate", identity, title=title, index=self.index)
-            return Entry(name, seed, split, table, value, {}, evaluate)
+            return Entry(name, seed, split, table, value, {}, None, evaluate)
         redraw = self.config["protocol"]["redraw"] or arm.get("redraw")
         draw = seed if redraw else self.first_seed
         quantize = _node(
@@ -131,7 +132,8 @@ class Experiment:
         )
         evaluate = _node("evaluate", identity, title=title, index=self.index, label=label)
         parts = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
-        return Entry(name, seed, split, table, value, parts, evaluate, quantize, generate, label)
+        strength = arm["generator"].get("strength")
+        return Entry(name, seed, split, table, value, parts, strength, evaluate, quantize, generate, label)
 
     def _generate(self, conf: Conf, quantize: Node, draw: int, title: str) -> Node:
         if conf["name"] == "real":

@@ -17,14 +17,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """Write the distilled data set (see ``ddoq.data.distilled``); facts: weights' range and effective size."""
     import torch
 
-    from ddoq.data.distilled import file_name, read_png, write_metadata
+    from ddoq.data.distilled import file_names, read_png, write_metadata
     from ddoq.quantizers.codebook import ClassCodebooks, effective_size
 
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     index = facts(inputs["index"])
     class_names, num_classes = index["class_names"], len(index["class_names"])
     labels = points.labels.tolist()
-    names = [file_name(c, k, class_names) for c, k in zip(labels, points.index.tolist(), strict=True)]
+    names = file_names(points.labels, points.index, class_names)
     for name in names:
         link_or_copy(inputs["generate"] / name, folder / name)
 
