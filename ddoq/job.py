@@ -57,6 +57,7 @@ def _runtime(config: Mapping[str, Any]) -> Runtime:
     search = tuple(Path(folder) for folder in ([folders] if isinstance(folders, str) else folders))
     dataset = build(config["dataset"], name=config["dataset"]["name"], search=search)
     weights = {part: config[part].get("path") for part in ("encoder", "generator")}
+    weights["features"] = config["space"].get("path")
     return Runtime(dataset, weights, **config["trainer"])
 
 

@@ -60,6 +60,9 @@ RUNTIME = {
     "encoder",
     "images",
     "num_centroids",
+    "on_small_class",
+    "is_last_class",
+    "representative",
     "channels",
     "num_classes",
     "image_size",
@@ -79,7 +82,7 @@ def test_schema_mirrors_its_constructor(schema):
     inner = {f.name for f in fields(schema) if f.default_factory is not MISSING and is_dataclass(f.default_factory)}
     stated = {f.name: f.default for f in fields(schema) if f.name not in {"_target_", "fit", *inner}}
     signature = inspect.signature(target.__init__).parameters
-    parameters = {name: p.default for name, p in signature.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
+    parameters = {name: p.default for name, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     assert set(stated) - RUNTIME == set(parameters) - RUNTIME
     for key in set(stated) - RUNTIME:
         if parameters[key] is not inspect.Parameter.empty:
@@ -95,9 +98,15 @@ def test_identity_of_a_run_ignores_how_it_is_computed():
 
 
 def test_arms_are_named_by_what_they_are_made_of():
-    assert arm_name("kmeans", "mass", "dit") == "ddoq" and arm_name("kmeans", "uniform", "dit") == "ddoq_uniform"
-    assert arm_name("d4m", "uniform", "dit") == "d4m" and arm_name("d4m", "power", "dit") == "d4m_weighted"
-    assert arm_name("random", "uniform", "real") == "random" and arm_name("random", "uniform", "dit") == "random_dit"
+    def name(quantizer: str, weighting: str, generator: str, **others) -> str:
+        parts = {"quantizer": quantizer, "weighting": weighting, "generator": generator}
+        return arm_name({part: {"name": value} for part, value in parts.items()} | others)
+
+    assert name("kmeans", "mass", "dit") == "ddoq" and name("kmeans", "uniform", "dit") == "ddoq_uniform"
+    assert name("d4m", "uniform", "dit") == "d4m" and name("d4m", "power", "dit") == "d4m_weighted"
+    assert name("random", "uniform", "real") == "random" and name("herding", "uniform", "dit") == "herding_dit"
+    assert name("kmeans", "uniform", "dit", space={"name": "pca"}) == "ddoq_pca_uniform"
+    assert name("kmeans", "mass", "dit", allocation="error", space={"name": "latents"}) == "ddoq_by_error"
 
 
 def test_main_arm_never_takes_the_place_of_a_baseline():

@@ -14,7 +14,13 @@ from ddoq.pipeline.graph import STAGES
 RUN_KEYS = ("until", "from", "plan_only")
 _CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
-    "quantizer.backend": ("sklearn", "faiss"),
+    "quantizer.start": ("auto", "ward", "greedy_kmeans++", "kmeans++", "random"),
+    "quantizer.search": ("auto", "exchange", "lloyd"),
+    "quantizer.leftover": ("released", "flush"),
+    "quantizer.covariance_type": ("diag", "spherical", "tied", "full"),
+    "space.representative": ("mean", "nearest"),
+    "allocation": ("equal", "error"),
+    "on_small_class": ("error", "duplicate"),
     "protocol.optimizer": ("adamw", "sgd"),
     "logger.mode": ("none", "csv", "online", "offline"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
@@ -38,6 +44,13 @@ _POSITIVE = (
     "encoder.fit.batch_size",
     "quantizer.num_restarts",
     "quantizer.km_expand",
+    "quantizer.max_iterations",
+    "quantizer.num_iterations",
+    "quantizer.num_components",
+    "quantizer.num_passes",
+    "quantizer.batch_size",
+    "space.num_components",
+    "space.image_size",
     "student.width",
     "student.depth",
     "labeler.temperature",
@@ -92,6 +105,14 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for strength in _get(config, "ablation.strengths") or []:
         if not 0 <= strength <= 1:
             yield f"ablation.strengths: {strength} is outside [0, 1]", "0 decodes without diffusion, 1 is pure noise"
+    exponent, folds = _get(config, "quantizer.step_exponent"), _get(config, "measure.num_folds")
+    if exponent is not None and not 0.5 < exponent <= 1:
+        yield f"quantizer.step_exponent: {exponent} is outside (0.5, 1]", "1 is the paper's; lower ones forget faster"
+    if folds is not None and (folds < 0 or folds == 1):
+        yield f"measure.num_folds: {folds} is neither 0 nor 2 or more", "use 5, or 0 for no held-out distortion"
+    for num in _get(config, "measure.curve") or []:
+        if num <= 0:
+            yield f"measure.curve: {num} is not positive", "list numbers of centroids, e.g. [1, 10, 50]"
     if _get(config, "dataset.channels") not in (1, 3):
         yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
     evaluations, steps = _get(config, "protocol.num_evaluations"), _get(config, "protocol.num_steps")
@@ -186,11 +207,11 @@ def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """
     counts = facts["counts"]["train"]
     smallest = min(range(len(counts)), key=counts.__getitem__)
-    if counts[smallest] < config["ipc"]:
+    if counts[smallest] < config["ipc"] and config["on_small_class"] == "error":
         raise DataError(
             f"ipc: {config['ipc']} is more than the {counts[smallest]} training images of class "
             f"'{facts['class_names'][smallest]}'",
-            f"set ipc to at most {counts[smallest]}, or remove the class",
+            f"set ipc to at most {counts[smallest]}, or on_small_class=duplicate, or remove the class",
         )
     needed = (
         ("test", "validation") if config["ablation"]["strengths"] or config["ablation"]["weightings"] else ("test",)

@@ -12,24 +12,37 @@ from ddoq.pipeline.keys import digest
 #: Parts of the configuration that cannot change a result.
 NOT_IDENTITY = ("paths", "run", "trainer", "logger", "hydra")
 
+#: Quantizers whose points are real latents.
+SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")
 
-def arm_name(quantizer: str, weighting: str, generator: str) -> str:
+
+def arm_name(arm: Mapping[str, Any]) -> str:
     """Return the name of an arm: k-means with weights is ``ddoq``, without weights ``ddoq_uniform``.
 
     Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used. Selections of
-    real images (``random``, ``nearest``) name the generator if it does not show the images as they are.
+    real images (``random``, ``nearest``, ...) name the generator if it does not show the images as they are. Another space
+    than that of the latents, and a budget shared by error, are named, too.
+
+    Args:
+        arm: ``quantizer``, ``weighting`` and ``generator``, ``space`` and ``allocation`` where they are not the default.
     """
+    quantizer, weighting, generator = (arm[part]["name"] for part in ("quantizer", "weighting", "generator"))
+    name = "ddoq" if quantizer == "kmeans" else quantizer
+    if quantizer in SELECTIONS and generator != "real":
+        name += f"_{generator}"
+    if arm.get("space", {}).get("name", "latents") != "latents":
+        name += f"_{arm['space']['name']}"
+    if arm.get("allocation", "equal") != "equal":
+        name += f"_by_{arm['allocation']}"
     if quantizer == "kmeans":
-        return "ddoq_uniform" if weighting == "uniform" else "ddoq"
-    name = f"{quantizer}_{generator}" if quantizer in ("random", "nearest") and generator != "real" else quantizer
+        return f"{name}_uniform" if weighting == "uniform" else name
     return name if weighting == "uniform" else f"{name}_weighted"
 
 
 def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
     identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
-    arm = arm_name(*(config[part]["name"] for part in ("quantizer", "weighting", "generator")))
-    return f"{config['dataset']['name']}-{arm}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
+    return f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
 
 
 def register_resolvers() -> None:

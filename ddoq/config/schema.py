@@ -1,7 +1,6 @@
-"""Dataclass schemas behind every YAML file in ``conf/``: keys, types and defaults, nothing else.
+"""The root of the configuration and what is not instantiated: keys, types and defaults, nothing else.
 
-A component's fields mirror its constructor (``tests/test_config.py`` holds them together), so a typo is rejected when
-the configuration is composed, before anything runs or is submitted. ``name`` is what tables say.
+The components have their schemas in ``ddoq.config.components``.
 """
 
 from __future__ import annotations
@@ -12,237 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-
-@dataclass
-class Component:
-    """Something that is instantiated."""
-
-    name: str = MISSING
-    _target_: str = MISSING
-
-
-# --- dataset ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class DatasetConf(Component):
-    """See ``ddoq.data.base.ImageDataset``."""
-
-    image_size: int = MISSING
-    channels: int = MISSING
-    train_per_class: int | None = None
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
-    split_seed: int = 0
-    on_bad_image: str = "error"
-    root: str | None = None
-
-
-@dataclass
-class DigitsConf(DatasetConf):
-    _target_: str = "ddoq.data.builtin.Digits"
-
-
-@dataclass
-class FashionMNISTConf(DatasetConf):
-    _target_: str = "ddoq.data.builtin.FashionMNIST"
-    download: bool = True
-
-
-@dataclass
-class CIFAR10Conf(DatasetConf):
-    _target_: str = "ddoq.data.builtin.CIFAR10"
-    download: bool = True
-
-
-@dataclass
-class ImageFolderConf(DatasetConf):
-    _target_: str = "ddoq.data.folder.ImageFolder"
-
-
-@dataclass
-class ParquetConf(DatasetConf):
-    _target_: str = "ddoq.data.parquet.ParquetImages"
-    image_column: str = "image"
-    label_column: str = "label"
-
-
-# --- encoder ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class VAEFit:
-    """A small diffusers ``AutoencoderKL`` fitted on the train split. See ``ddoq.stages.fit_encoder``."""
-
-    block_out_channels: list[int] = field(default_factory=lambda: [32, 64])
-    latent_channels: int = 4
-    num_steps: int = 500
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-    kl_weight: float = 1e-4
-    seed: int = 0
-
-
-@dataclass
-class PixelsConf(Component):
-    _target_: str = "ddoq.encoders.Pixels"
-
-
-@dataclass
-class VAEConf(Component):
-    """``path: null`` fits a VAE by ``fit``."""
-
-    _target_: str = "ddoq.encoders.VAE"
-    path: str | None = None
-    fit: VAEFit = field(default_factory=VAEFit)
-
-
-# --- quantizer and weighting -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class KMeansConf(Component):
-    _target_: str = "ddoq.quantizers.KMeans"
-    num_restarts: int = 10
-    max_iterations: int = 300
-    backend: str = "sklearn"
-
-
-@dataclass
-class D4MConf(Component):
-    _target_: str = "ddoq.quantizers.D4M"
-    km_expand: int = 1
-
-
-@dataclass
-class RandomSubsetConf(Component):
-    _target_: str = "ddoq.quantizers.RandomSubset"
-
-
-@dataclass
-class NearestConf(Component):
-    _target_: str = "ddoq.quantizers.Nearest"
-    num_restarts: int = 10
-
-
-@dataclass
-class UniformConf(Component):
-    _target_: str = "ddoq.quantizers.Uniform"
-
-
-@dataclass
-class MassConf(Component):
-    _target_: str = "ddoq.quantizers.Mass"
-
-
-@dataclass
-class PowerConf(Component):
-    _target_: str = "ddoq.quantizers.Power"
-    exponent: float = 0.5
-
-
-@dataclass
-class ClipConf(Component):
-    _target_: str = "ddoq.quantizers.Clip"
-    low: float = 0.5
-    high: float = 2.0
-
-
-@dataclass
-class ShrinkConf(Component):
-    _target_: str = "ddoq.quantizers.Shrink"
-    amount: float = 0.5
-
-
-# --- generator -------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class DiTFit:
-    """A small diffusers ``DiTTransformer2DModel`` fitted on the train latents. See ``ddoq.stages.fit_generator``."""
-
-    num_layers: int = 4
-    num_heads: int = 4
-    head_dim: int = 32
-    patch_size: int = 2
-    num_steps: int = 2000
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    ema_decay: float = 0.998
-    label_dropout: float = 0.1
-    beta_schedule: str = "squaredcos_cap_v2"
-    prediction_type: str = "v_prediction"
-    seed: int = 0
-
-
-@dataclass
-class DecodeConf(Component):
-    _target_: str = "ddoq.generators.Decode"
-
-
-@dataclass
-class RealConf(Component):
-    _target_: str = "ddoq.generators.Real"
-
-
-@dataclass
-class DiTConf(Component):
-    """``path: null`` fits a DiT by ``fit``."""
-
-    _target_: str = "ddoq.generators.DiT"
-    path: str | None = None
-    strength: float = 0.5
-    guidance_scale: float = 1.5
-    num_steps: int = 50
-    fit: DiTFit = field(default_factory=DiTFit)
-
-
-# --- labeler, student, protocol --------------------------------------------------------------------------------------
-
-
-@dataclass
-class HardConf(Component):
-    _target_: str = "ddoq.labelers.Hard"
-
-
-@dataclass
-class TeacherConf(Component):
-    _target_: str = "ddoq.labelers.Teacher"
-    temperature: float = 4.0
-
-
-@dataclass
-class ConvNetConf(Component):
-    _target_: str = "ddoq.students.ConvNet"
-    depth: int = 3
-    width: int = 128
-
-
-@dataclass
-class TimmStudentConf(Component):
-    _target_: str = "ddoq.students.TimmStudent"
-    model: str = "resnet18"
-    small_stem: bool = True
-
-
-@dataclass
-class ProtocolConf(Component):
-    """See ``ddoq.evaluation.protocol.Protocol``."""
-
-    _target_: str = "ddoq.evaluation.protocol.Protocol"
-    num_steps: int = MISSING
-    batch_size: int = MISSING
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 5e-4
-    shift: int = 0
-    flip: bool = False
-    num_evaluations: int = 10
-    num_seeds: int = 5
-    redraw: bool = False
-
-
-# --- what is not instantiated ----------------------------------------------------------------------------------------
+from ddoq.config import components
 
 
 @dataclass
@@ -252,6 +21,18 @@ class AblationConf:
     strengths: list[float] = field(default_factory=list)
     weightings: dict[str, Any] = field(default_factory=dict)
     num_seeds: int = 3
+
+
+@dataclass
+class MeasureConf:
+    """What is measured of codebooks beside the accuracy they lead to.
+
+    ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the curve; ``curve``: the numbers of
+    centroids at which W2 is measured, ``ipc`` being added (empty: no curve).
+    """
+
+    num_folds: int = 5
+    curve: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -287,6 +68,7 @@ class Config:
     dataset: Any = MISSING
     encoder: Any = MISSING
     quantizer: Any = MISSING
+    space: Any = MISSING
     weighting: Any = MISSING
     generator: Any = MISSING
     labeler: Any = MISSING
@@ -295,7 +77,10 @@ class Config:
     baselines: dict[str, Any] = field(default_factory=dict)
     ablation: AblationConf = field(default_factory=AblationConf)
     logger: LoggerConf = field(default_factory=LoggerConf)
+    measure: MeasureConf = field(default_factory=MeasureConf)
     ipc: int = MISSING
+    allocation: str = "equal"
+    on_small_class: str = "error"
     seed: int = MISSING
     run: dict[str, Any] = MISSING
     paths: PathsConf = field(default_factory=PathsConf)
@@ -305,19 +90,40 @@ class Config:
 #: Schema of every choice of every group; a YAML file names its schema in its defaults list.
 COMPONENTS: dict[str, dict[str, type]] = {
     "dataset": {
-        "digits": DigitsConf,
-        "fashion_mnist": FashionMNISTConf,
-        "cifar10": CIFAR10Conf,
-        "image_folder": ImageFolderConf,
-        "parquet": ParquetConf,
+        "digits": components.DigitsConf,
+        "fashion_mnist": components.FashionMNISTConf,
+        "cifar10": components.CIFAR10Conf,
+        "image_folder": components.ImageFolderConf,
+        "parquet": components.ParquetConf,
     },
-    "encoder": {"pixels": PixelsConf, "vae": VAEConf},
-    "quantizer": {"kmeans": KMeansConf, "d4m": D4MConf, "random": RandomSubsetConf, "nearest": NearestConf},
-    "weighting": {"uniform": UniformConf, "mass": MassConf, "power": PowerConf, "clip": ClipConf, "shrink": ShrinkConf},
-    "generator": {"dit": DiTConf, "decode": DecodeConf, "real": RealConf},
-    "labeler": {"hard": HardConf, "teacher": TeacherConf},
-    "student": {"convnet": ConvNetConf, "timm": TimmStudentConf},
-    "protocol": {"protocol": ProtocolConf},
+    "encoder": {"pixels": components.PixelsConf, "vae": components.VAEConf},
+    "quantizer": {
+        "kmeans": components.KMeansConf,
+        "kmeans_sklearn": components.SklearnKMeansConf,
+        "kmeans_faiss": components.FaissKMeansConf,
+        "bisecting": components.BisectingKMeansConf,
+        "gmm": components.GaussianMixtureConf,
+        "clvq": components.CLVQConf,
+        "barycenter": components.BarycenterConf,
+        "d4m": components.D4MConf,
+        "random": components.RandomSubsetConf,
+        "nearest": components.NearestConf,
+        "herding": components.HerdingConf,
+        "kcenter": components.KCenterConf,
+        "kmedoids": components.KMedoidsConf,
+    },
+    "space": {"latents": components.LatentsConf, "pca": components.PCAConf, "features": components.FeaturesConf},
+    "weighting": {
+        "uniform": components.UniformConf,
+        "mass": components.MassConf,
+        "power": components.PowerConf,
+        "clip": components.ClipConf,
+        "shrink": components.ShrinkConf,
+    },
+    "generator": {"dit": components.DiTConf, "decode": components.DecodeConf, "real": components.RealConf},
+    "labeler": {"hard": components.HardConf, "teacher": components.TeacherConf},
+    "student": {"convnet": components.ConvNetConf, "timm": components.TimmStudentConf},
+    "protocol": {"protocol": components.ProtocolConf},
 }
 
 

@@ -7,6 +7,7 @@ index.parquet             position, label (one row per latent, in shard order)
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -80,8 +81,18 @@ class Latents:
 
     def of_class(self, label: int) -> tuple[np.ndarray, torch.Tensor]:
         """Return the positions ``[n]`` and latents ``[n, *shape]`` of a class."""
-        positions = np.flatnonzero(self.labels == label)
+        positions = self.positions(label)
         return positions, self.at(positions)
+
+    def positions(self, label: int) -> np.ndarray:
+        """Return the positions ``[n]`` of a class."""
+        return np.flatnonzero(self.labels == label)
+
+    def pieces(self, label: int) -> Iterator[torch.Tensor]:
+        """Return the latents of a class shard by shard, ``[m, *shape]``: no more than a shard's in memory."""
+        positions = self.positions(label)
+        for shard in np.unique(positions // self._shard_size):
+            yield self.at(positions[positions // self._shard_size == shard])
 
     def at(self, positions: np.ndarray) -> torch.Tensor:
         """Return the latents at ascending positions, ``[n, *shape]``."""

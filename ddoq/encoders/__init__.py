@@ -1,7 +1,8 @@
 """Encoders: images in [-1, 1] to latents and back."""
 
 from ddoq.encoders.base import Encoder
+from ddoq.encoders.features import Features
 from ddoq.encoders.pixels import Pixels
 from ddoq.encoders.vae import VAE
 
-__all__ = ["VAE", "Encoder", "Pixels"]
+__all__ = ["VAE", "Encoder", "Features", "Pixels"]

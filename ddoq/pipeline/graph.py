@@ -15,6 +15,7 @@ STAGES = (
     "fit_encoder",
     "encode",
     "quantize",
+    "curve",
     "fit_generator",
     "generate",
     "fit_teacher",

@@ -4,22 +4,44 @@ codebook = KMeans(num_centroids=10).fit(latents, generator=torch.Generator().man
 codebook.centroids, codebook.weights, codebook.distortion
 """
 
+from ddoq.quantizers.allocation import allocate
+from ddoq.quantizers.barycenter import Barycenter
+from ddoq.quantizers.base import Quantizer
+from ddoq.quantizers.cloud import PointCloud
+from ddoq.quantizers.clvq import CLVQ
 from ddoq.quantizers.codebook import ClassCodebooks, Codebook, codebook_from_centroids
-from ddoq.quantizers.kmeans import D4M, KMeans
-from ddoq.quantizers.selection import Nearest, RandomSubset
+from ddoq.quantizers.d4m import D4M
+from ddoq.quantizers.kmeans import KMeans
+from ddoq.quantizers.library import BisectingKMeans, FaissKMeans, GaussianMixture, SklearnKMeans
+from ddoq.quantizers.selection import Herding, KCenter, KMedoids, Nearest, RandomSubset
+from ddoq.quantizers.space import PCA, fit_in_space
 from ddoq.quantizers.weighting import Clip, Mass, Power, Shrink, Uniform
 
 __all__ = [
+    "CLVQ",
     "D4M",
+    "PCA",
+    "Barycenter",
+    "BisectingKMeans",
     "ClassCodebooks",
     "Clip",
     "Codebook",
+    "FaissKMeans",
+    "GaussianMixture",
+    "Herding",
+    "KCenter",
     "KMeans",
+    "KMedoids",
     "Mass",
     "Nearest",
+    "PointCloud",
     "Power",
+    "Quantizer",
     "RandomSubset",
     "Shrink",
+    "SklearnKMeans",
     "Uniform",
+    "allocate",
     "codebook_from_centroids",
+    "fit_in_space",
 ]

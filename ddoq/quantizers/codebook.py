@@ -1,9 +1,4 @@
-"""K weighted points that stand for a class, and the measures that say how well.
-
-With mu the empirical measure of the class's latents ``x_1..x_n`` and nu = sum_k w_k delta_{z_k}:
-``W2^2(mu, nu)`` is smallest over w at the Voronoi masses, where it equals the distortion
-``(1/n) sum_i min_k |x_i - z_k|^2`` (Graf & Luschgy 2000).
-"""
+"""K weighted points that stand for a class, and the form in which the points of all classes are stored."""
 
 from __future__ import annotations
 
@@ -17,85 +12,78 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ddoq.quantizers.cloud import PointCloud
 from ddoq.utils.io import atomic_path
-
-_CHUNK = 8192  # rows per distance block: 8192 × K doubles
 
 
 @dataclass(frozen=True)
 class Codebook:
-    """The quantization of one class.
+    """The quantization of one class, ``nu = sum_k w_k delta_{z_k}``.
 
     Attributes:
-        centroids: points ``[K, *shape]``, float32.
+        centroids: points z_k ``[K, *shape]``, float32.
+        weights: masses w_k ``[K]``, float64, sum 1: those of the Voronoi cells, or 1/K where the method fixes them.
         counts: latents per Voronoi cell ``[K]``, int64.
         assignments: nearest centroid of every latent ``[n]``, int64.
         nearest: position within the class of the latent nearest to each centroid ``[K]``, int64.
         distortion: mean squared distance of a latent to its nearest centroid.
         variance: mean squared distance of a latent to the class mean (the distortion of K = 1).
+        held_out_distortion: the same for latents that the centroids were not fitted to, where that was asked for.
     """
 
     centroids: Tensor
+    weights: Tensor
     counts: Tensor
     assignments: Tensor
     nearest: Tensor
     distortion: float
     variance: float
-
-    @property
-    def weights(self) -> Tensor:
-        """Masses of the Voronoi cells ``[K]``, float64, sum 1."""
-        return self.counts.double() / self.counts.sum()
+    held_out_distortion: float | None = None
 
 
-def squared_distances(latents: Tensor, centroids: Tensor) -> Tensor:
-    """Return ``|x_i - z_k|^2`` as float64 ``[n, K]``."""
-    z = centroids.flatten(1).double()
-    centre = z.mean(0)  # distances are small differences of large norms: centre first
-    z = z - centre
-    parts = []
-    for block in latents.flatten(1).split(_CHUNK):
-        x = block.double() - centre
-        parts.append((x.square().sum(1, keepdim=True) - 2 * x @ z.T + z.square().sum(1)).clamp_min(0))
-    return torch.cat(parts)
-
-
-def codebook_from_centroids(latents: Tensor, centroids: Tensor) -> Codebook:
-    """Assign every latent ``[n, *shape]`` to its nearest centroid ``[K, *shape]`` and count the cells.
+def codebook_from_centroids(
+    latents: Tensor | PointCloud, centroids: Tensor | np.ndarray, weights: Tensor | None = None
+) -> Codebook:
+    """Assign every latent to its nearest centroid and weigh the cells.
 
     This final pass is where masses come from, whatever procedure found the centroids.
+
+    Args:
+        latents: ``[n, *shape]``, or a cloud of them.
+        centroids: ``[K, *shape]``, or ``[K, d]`` in the coordinates of the cloud.
+        weights: masses ``[K]`` in place of those of the cells.
     """
-    distances = squared_distances(latents, centroids)
-    closest, assignments = distances.min(1)
-    flat = latents.flatten(1).double()
+    cloud = latents if isinstance(latents, PointCloud) else PointCloud(latents)
+    if isinstance(centroids, Tensor):
+        points, centroids = cloud.from_tensor(centroids), centroids.float().cpu()
+    else:
+        points, centroids = centroids.astype(np.float32), cloud.to_tensor(centroids)
+    distances = cloud.squared_distances(points)
+    assignments = _certain_argmin(distances, cloud, points)
+    closest = cloud.distances_to_own(points, assignments)
+    masses = torch.from_numpy(np.bincount(assignments, cloud.mass, len(points)))
     return Codebook(
-        centroids=centroids.float(),
-        counts=torch.bincount(assignments, minlength=len(centroids)),
-        assignments=assignments,
-        nearest=distances.argmin(0),
-        distortion=closest.mean().item(),
-        variance=(flat - flat.mean(0)).square().sum(1).mean().item(),
+        centroids=centroids,
+        weights=masses if weights is None else weights,
+        counts=torch.from_numpy(np.bincount(assignments, minlength=len(points))),
+        assignments=torch.from_numpy(assignments),
+        nearest=torch.from_numpy(distances.argmin(0)),
+        distortion=float(cloud.mass @ closest),
+        variance=cloud.variance,
     )
 
 
-def w2_squared(latents: Tensor, centroids: Tensor, weights: Tensor) -> float:
-    """Return the exact squared Wasserstein-2 distance of the latents to the weighted points (network simplex).
-
-    Args:
-        latents: ``[n, *shape]``, each of mass 1/n.
-        centroids: ``[K, *shape]``.
-        weights: masses ``[K]``, sum 1.
-    """
-    import ot
-
-    masses = weights.double().numpy()
-    costs = squared_distances(latents, centroids).numpy()
-    return float(ot.emd2(np.full(len(costs), 1 / len(costs)), masses / masses.sum(), costs, numItermax=10_000_000))
-
-
-def effective_size(weights: Tensor) -> float:
-    """Return Kish's effective number of points, ``(sum w)^2 / sum w^2``."""
-    return (weights.sum().square() / weights.square().sum()).item()
+def _certain_argmin(distances: np.ndarray, cloud: PointCloud, points: np.ndarray) -> np.ndarray:
+    """Return the nearest point of every row; where single precision cannot tell, in double precision."""
+    found = distances.argmin(1)
+    if distances.shape[1] > 1:
+        first, second = np.partition(distances, 1, 1)[:, :2].T
+        scale = cloud.squared_norms + np.square(points).sum(1).max()
+        for i in np.flatnonzero(second - first < 1e-5 * scale):
+            candidates = np.flatnonzero(distances[i] < first[i] + 1e-5 * scale[i])
+            exact = np.square(points[candidates] - cloud.points[i], dtype=np.float64).sum(1)
+            found[i] = candidates[exact.argmin()]
+    return found
 
 
 @dataclass(frozen=True)

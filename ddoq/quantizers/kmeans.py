@@ -1,106 +1,90 @@
-"""k-means, and what D4M's released code does in its place."""
+"""k-means: the optimal quantizer of DDOQ."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
-from threadpoolctl import threadpool_limits
-from torch import Generator, Tensor
+from torch import Generator
 
-from ddoq.errors import ConfigError
-from ddoq.quantizers.codebook import Codebook, codebook_from_centroids
+from ddoq.quantizers import ambient, gram
+from ddoq.quantizers.base import Quantizer, numpy_generator
+from ddoq.quantizers.cloud import PointCloud
+
+#: Points for which the Gram matrix pays, whatever K; and the most for which it is ever formed (1 GB).
+_GRAM_PAYS, _GRAM_FITS = 2048, 16384
+#: A large class starts from a sample of this many points, or points per centroid.
+_SAMPLE, _SAMPLE_PER_CENTROID = 1024, 10
+#: A search whose passes cost more than this many operations ends where one gains less than this share of the distortion.
+_COSTLY, _TOLERANCE = 1e7, 1e-4
+#: Exchanges lower the held-out distortion from this many latents per centroid on; see tests/benchmarks/held_out.py.
+EXCHANGE_PAYS = 20
+STARTS = ("auto", "ward", "greedy_kmeans++", "kmeans++", "random")
+SEARCHES = ("auto", "exchange", "lloyd")
 
 
-def _seed(generator: Generator) -> int:
-    return int(torch.randint(2**31 - 1, (), generator=generator))
+@dataclass
+class KMeans(Quantizer):
+    """Converged k-means: the K points with the lowest distortion that can be found.
 
-
-class KMeans:
-    """Lloyd's algorithm with greedy k-means++ starts: the quantizer of DDOQ.
+    Classes of few latents are clustered in their Gram matrix, whatever the dimension (``ddoq.quantizers.gram``); large
+    ones start from the solution of a sample and are refined with all points (``ddoq.quantizers.ambient``).
 
     Args:
-        num_centroids: K.
         num_restarts: independent starts; the lowest distortion wins.
-        max_iterations: of one start.
-        backend: ``sklearn`` or ``faiss`` (faster, plain k-means++ starts).
+        max_iterations: of one search.
+        start: ``ward`` (a cut through Ward's dendrogram), ``greedy_kmeans++``, ``kmeans++``, ``random`` (K points), or
+            ``auto``: one start by Ward, the others greedy k-means++.
+        search: ``lloyd``; ``exchange`` (Lloyd, then Hartigan's exchanges: a lower distortion in the sample); ``auto``:
+            what has the lower distortion on held-out latents, which depends on the number of latents per centroid.
     """
 
-    def __init__(self, num_centroids: int, num_restarts: int = 10, max_iterations: int = 300, backend: str = "sklearn"):
-        self.num_centroids, self.num_restarts = num_centroids, num_restarts
-        self.max_iterations, self.backend = max_iterations, backend
+    num_restarts: int = 10
+    max_iterations: int = 300
+    start: str = "auto"
+    search: str = "auto"
 
-    def fit(self, latents: Tensor, generator: Generator) -> Codebook:
-        """Quantize the latents of one class ``[n, *shape]``, n >= K."""
-        flat = np.ascontiguousarray(latents.flatten(1).numpy(), dtype=np.float32)
-        # One thread: with a second busy process, scikit-learn on two threads is 3.4 times slower than on one.
-        with threadpool_limits(1):
-            centres = {"sklearn": self._sklearn, "faiss": self._faiss}[self.backend](flat, _seed(generator))
-        return codebook_from_centroids(latents, torch.from_numpy(centres).view(-1, *latents.shape[1:]))
-
-    def _sklearn(self, flat: np.ndarray, seed: int) -> np.ndarray:
-        from sklearn.cluster import KMeans as SklearnKMeans
-
-        fitted = SklearnKMeans(
-            self.num_centroids, n_init=self.num_restarts, max_iter=self.max_iterations, tol=0, random_state=seed
-        ).fit(flat)
-        return fitted.cluster_centers_
-
-    def _faiss(self, flat: np.ndarray, seed: int) -> np.ndarray:
-        try:
-            import faiss
-        except ImportError as error:
-            raise ConfigError(
-                "quantizer.backend=faiss, but faiss is not installed",
-                "pip install 'ddoq[cpu]' (or 'ddoq[gpu]'), or set quantizer.backend=sklearn",
-            ) from error
-        engine = faiss.Kmeans(
-            flat.shape[1],
-            self.num_centroids,
-            niter=self.max_iterations,
-            nredo=self.num_restarts,
-            seed=seed,
-            min_points_per_centroid=1,
-            max_points_per_centroid=len(flat),
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        rng, num = numpy_generator(generator), self.num_centroids
+        exchanges = self.search == "exchange" or (
+            self.search == "auto" and len(cloud) >= EXCHANGE_PAYS * self.num_centroids
         )
-        engine.train(flat)
-        return engine.centroids
+        if len(cloud) <= min(max(_GRAM_PAYS, 20 * num), _GRAM_FITS):
+            return cloud.means(self._in_gram(cloud, rng, exchanges, ward=self.start == "auto"), num)
+        sample = cloud.subset(np.sort(rng.choice(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * num), replace=False)))
+        centroids = sample.means(self._in_gram(sample, rng, exchanges), num)
+        tolerance = _TOLERANCE if cloud.points.size * num > _COSTLY else 0
+        labels = ambient.lloyd(cloud, centroids, 1 if exchanges else self.max_iterations, tolerance)
+        if exchanges:
+            labels = ambient.exchange(cloud, labels, num, self.max_iterations, tolerance)
+        return cloud.means(labels, num)
+
+    def _in_gram(self, cloud: PointCloud, rng: np.random.Generator, exchanges: bool, ward: bool = False) -> np.ndarray:
+        best, lowest = np.zeros(len(cloud), np.int64), np.inf
+        for number in range(self.num_restarts):
+            labels = self._start(cloud, rng, ward and number == 0)
+            gram.lloyd(cloud.gram, cloud.mass, labels, self.num_centroids, self.max_iterations)
+            if exchanges:
+                gram.exchange(cloud.gram, cloud.mass, labels, self.num_centroids, self.max_iterations)
+            within = gram.within(cloud.gram, cloud.mass, labels, self.num_centroids)
+            if within < lowest:
+                best, lowest = labels, within
+        return best
+
+    def _start(self, cloud: PointCloud, rng: np.random.Generator, ward: bool) -> np.ndarray:
+        if (ward or self.start == "ward") and cloud.is_uniform:
+            return ward_labels(cloud, self.num_centroids)
+        if self.start == "random":
+            centroids = cloud.points[rng.choice(len(cloud), self.num_centroids, replace=False, p=cloud.mass)]
+            return cloud.squared_distances(centroids).argmin(1)
+        trials = 1 if self.start == "kmeans++" else 2 + int(np.log(self.num_centroids))
+        return gram.plusplus(cloud.gram, cloud.mass, rng.random((self.num_centroids, trials)))
 
 
-class D4M:
-    """The clustering of D4M's released code (Su et al., CVPR 2024), one class at a time.
+def ward_labels(cloud: PointCloud, num: int) -> np.ndarray:
+    """Return ``[n]`` labels of the partition into ``num`` cells (fewer where merges tie) that Ward's hierarchy has."""
+    from scipy.cluster.hierarchy import fcluster
 
-    A single pass of scikit-learn's ``MiniBatchKMeans.partial_fit`` over the shuffled class in batches of
-    ``km_expand * K`` latents; seed 0, whatever the run's seed. Its properties are kept, since they are what the
-    published numbers contain: with ``km_expand=1`` (the shipped ImageNet script) the first K latents are the start,
-    and the last ``n mod (km_expand * K)`` latents are never seen. (The release flushes them for one class only, that
-    of the last image of the epoch.) Its running counts are not masses, so masses come from a final assignment pass.
-
-    Args:
-        num_centroids: K.
-        km_expand: latents per batch and centroid.
-    """
-
-    def __init__(self, num_centroids: int, km_expand: int = 1):
-        self.num_centroids, self.km_expand = num_centroids, km_expand
-
-    def fit(self, latents: Tensor, generator: Generator) -> Codebook:
-        """Quantize the latents of one class ``[n, *shape]``.
-
-        Raises:
-            ConfigError: the class is smaller than one batch; the released code fails there too.
-        """
-        from sklearn.cluster import MiniBatchKMeans
-
-        batch = self.km_expand * self.num_centroids
-        if len(latents) < batch:
-            raise ConfigError(
-                f"quantizer.km_expand: one batch of {batch} latents is more than a class of {len(latents)}",
-                f"lower quantizer.km_expand (now {self.km_expand}) or ipc (now {self.num_centroids})",
-            )
-        shuffled = latents[torch.randperm(len(latents), generator=generator)].flatten(1).numpy()
-        engine = MiniBatchKMeans(self.num_centroids, random_state=0, batch_size=batch, n_init="auto")
-        with threadpool_limits(1):
-            for start in range(0, len(shuffled) - batch + 1, batch):
-                engine.partial_fit(shuffled[start : start + batch])
-        centres = torch.from_numpy(engine.cluster_centers_.astype(np.float32))
-        return codebook_from_centroids(latents, centres.view(-1, *latents.shape[1:]))
+    if num == 1 or len(cloud) == 1:
+        return np.zeros(len(cloud), np.int64)
+    return fcluster(cloud.dendrogram, num, "maxclust").astype(np.int64) - 1

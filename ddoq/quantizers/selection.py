@@ -1,42 +1,101 @@
-"""Codebooks made of real latents."""
+"""Codebooks made of real latents: coresets."""
 
 from __future__ import annotations
 
-import torch
-from torch import Generator, Tensor
+from dataclasses import dataclass
 
-from ddoq.quantizers.codebook import Codebook, codebook_from_centroids, squared_distances
+import numpy as np
+from torch import Generator
+
+from ddoq.errors import ConfigError
+from ddoq.quantizers.base import Quantizer, numpy_generator, seed
+from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.kmeans import KMeans
 
 
-class RandomSubset:
+@dataclass
+class RandomSubset(Quantizer):
     """K latents drawn without replacement: the baseline that every method has to beat."""
 
-    def __init__(self, num_centroids: int):
-        self.num_centroids = num_centroids
-
-    def fit(self, latents: Tensor, generator: Generator) -> Codebook:
-        """Choose among the latents of one class ``[n, *shape]``, n >= K."""
-        chosen = torch.randperm(len(latents), generator=generator)[: self.num_centroids]
-        return codebook_from_centroids(latents, latents[chosen])
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        rng = numpy_generator(generator)
+        return cloud.points[rng.choice(len(cloud), self.num_centroids, replace=False, p=cloud.mass)]
 
 
-class Nearest:
+@dataclass
+class Nearest(Quantizer):
     """The real latent nearest to each k-means centroid, no latent twice.
 
     Args:
-        num_centroids: K.
         num_restarts: of the k-means.
     """
 
-    def __init__(self, num_centroids: int, num_restarts: int = 10):
-        self.kmeans = KMeans(num_centroids, num_restarts)
+    num_restarts: int = 10
 
-    def fit(self, latents: Tensor, generator: Generator) -> Codebook:
-        """Choose among the latents of one class ``[n, *shape]``, n >= K."""
-        distances = squared_distances(latents, self.kmeans.fit(latents, generator).centroids)
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        distances = cloud.squared_distances(KMeans(self.num_centroids, self.num_restarts).centroids(cloud, generator))
         chosen = []
         for k in range(distances.shape[1]):
             chosen.append(int(distances[:, k].argmin()))
-            distances[chosen[-1]] = torch.inf
-        return codebook_from_centroids(latents, latents[torch.tensor(chosen)])
+            distances[chosen[-1]] = np.inf
+        return cloud.points[chosen]
+
+
+@dataclass
+class Herding(Quantizer):
+    """Greedy mean matching (Welling 2009, as in iCaRL): each latent brings the mean of the chosen nearest to the class mean.
+
+    Deterministic; the first K of a larger selection are the selection for K.
+    """
+
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        chosen, along = [], np.zeros(len(cloud))  # along: <x_i, sum of the chosen>; the class mean is the origin
+        free = np.ones(len(cloud), bool)
+        for _ in range(self.num_centroids):
+            cost = np.where(free, cloud.squared_norms + 2 * along, np.inf)  # |s + x_i|² - |s|²
+            chosen.append(int(cost.argmin()))
+            free[chosen[-1]] = False
+            along += cloud.inner(cloud.points[chosen[-1:]])[:, 0]
+        return cloud.points[chosen]
+
+
+@dataclass
+class KCenter(Quantizer):
+    """Greedy k-center (Gonzalez 1985): each latent is the farthest from those chosen, the first the nearest to the mean.
+
+    Deterministic, at most twice the smallest possible covering radius.
+    """
+
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        chosen = [int(cloud.squared_norms.argmin())]
+        closest = cloud.squared_distances(cloud.points[chosen])[:, 0]
+        while len(chosen) < self.num_centroids:
+            closest[chosen[-1]] = -1  # never twice, even among duplicates
+            chosen.append(int(closest.argmax()))
+            closest = np.where(
+                closest < 0, -1, np.minimum(closest, cloud.squared_distances(cloud.points[chosen[-1:]])[:, 0])
+            )
+        return cloud.points[chosen]
+
+
+@dataclass
+class KMedoids(Quantizer):
+    """The K latents with the lowest distortion that FasterPAM finds (Schubert & Rousseeuw 2021).
+
+    Args:
+        num_restarts: random starts; the lowest distortion wins.
+    """
+
+    num_restarts: int = 1
+
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        import kmedoids
+
+        if not cloud.is_uniform:
+            raise ConfigError("KMedoids takes no sample_weight", "leave it out, or take another quantizer")
+        distances = cloud.squared_distances(cloud.points)
+        found = [
+            kmedoids.fasterpam(distances, self.num_centroids, init="random", random_state=seed(generator), n_cpu=1)
+            for _ in range(self.num_restarts)
+        ]
+        return cloud.points[np.asarray(min(found, key=lambda result: result.loss).medoids, np.int64)]

@@ -15,7 +15,8 @@ SHARD_SIZE = 4096  # latents per file: the unit of resuming
 
 def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime):
     """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
-    path = str(inputs["encoder"]) if "encoder" in inputs else runtime.weights["encoder"]
+    role = "features" if identity["encoder"]["name"] == "features" else "encoder"
+    path = str(inputs["encoder"]) if "encoder" in inputs else runtime.weights[role]
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ddoq.config.names import arm_name
 from ddoq.pipeline.graph import STAGES, Node, unique
-from ddoq.utils.pretrained import model_folder
+from ddoq.utils.pretrained import hash_file, model_folder
 
 Conf = Mapping[str, Any]
 
@@ -114,12 +114,7 @@ class Experiment:
             return Entry(name, seed, split, table, value, {}, None, evaluate)
         redraw = self.config["protocol"]["redraw"] or arm.get("redraw")
         draw = seed if redraw else self.first_seed
-        quantize = _node(
-            "quantize",
-            {"quantizer": arm["quantizer"], "ipc": self.config["ipc"], "seed": draw},
-            title=title,
-            encode=self.encode,
-        )
+        quantize = self._quantize(arm, draw, title)
         generate = self._generate(arm["generator"], quantize, draw, title)
         label = _node(
             "label",
@@ -134,6 +129,52 @@ class Experiment:
         parts = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
         strength = arm["generator"].get("strength")
         return Entry(name, seed, split, table, value, parts, strength, evaluate, quantize, generate, label)
+
+    def _quantize(self, arm: Conf, draw: int, title: str) -> Node:
+        folds = self.config["measure"]["num_folds"] if draw == self.first_seed else 0
+        identity = {
+            "ipc": self.config["ipc"],
+            "allocation": arm.get("allocation", "equal"),
+            "num_folds": folds,
+            **self._quantizer_identity(arm, draw),
+        }
+        return _node("quantize", identity, title=title, encode=self.encode, features=self.features(arm))
+
+    def _quantizer_identity(self, arm: Conf, draw: int) -> dict:
+        return {
+            "quantizer": arm["quantizer"],
+            "space": _without(arm.get("space", _LATENTS), "path"),
+            "on_small_class": self.config["on_small_class"],
+            "seed": draw,
+        }
+
+    def features(self, arm: Conf) -> Node | None:
+        """The features in which the arm is quantized, where they are not made of its latents."""
+        space = arm.get("space", _LATENTS)
+        if space["name"] != "features":
+            return None
+        weights = f"hub:{space['model']}" if space["path"] is None else hash_file(space["path"], "space.path")
+        return _node(
+            "encode", {"encoder": _without(space, "path", "representative"), "weights": weights}, index=self.index
+        )
+
+    @cached_property
+    def curves(self) -> dict[str, Node]:
+        """W2 against the number of centroids, for the main arm's quantizer and for random latents, by name."""
+        conf, quantizers = self.config["measure"], {self.main_name.removesuffix("_uniform"): self.main_arm}
+        if "random" in self.config["baselines"]:
+            quantizers = {"random": self.config["baselines"]["random"]} | quantizers
+        identity = {"num_centroids": sorted({*conf["curve"], self.config["ipc"]}), "num_folds": conf["num_folds"]}
+        return {
+            name: _node(
+                "curve",
+                identity | self._quantizer_identity(arm, self.first_seed),
+                title=name,
+                encode=self.encode,
+                features=self.features(arm),
+            )
+            for name, arm in (quantizers.items() if conf["curve"] else ())
+        }
 
     def _generate(self, conf: Conf, quantize: Node, draw: int, title: str) -> Node:
         if conf["name"] == "real":
@@ -158,8 +199,8 @@ class Experiment:
 
     @property
     def main_arm(self) -> dict:
-        """What the user composed: quantizer, weighting and generator."""
-        return {part: self.config[part] for part in ("quantizer", "weighting", "generator")}
+        """What the user composed."""
+        return {part: self.config[part] for part in ("quantizer", "space", "allocation", "weighting", "generator")}
 
     @property
     def main_name(self) -> str:
@@ -168,7 +209,7 @@ class Experiment:
 
     @staticmethod
     def _name(arm: Conf) -> str:
-        return arm_name(*(arm[part]["name"] for part in ("quantizer", "weighting", "generator")))
+        return arm_name(arm)
 
     def arms(self) -> dict[str, dict]:
         """Return the arms of the main table by name: the baselines, the twin without weights, the main arm."""
@@ -208,10 +249,15 @@ class Experiment:
 
     def targets(self, until: str) -> list[Node]:
         """Return the nodes that a run up to the stage ``until`` has to have."""
+        last = [*self.curves.values(), *(entry.evaluate for entry in self.entries)]
         if until in ("evaluate", "report"):
-            return [entry.evaluate for entry in self.entries]
-        nodes = unique(entry.evaluate for entry in self.entries)
+            return last
+        nodes = unique(last)
         return [node for node in nodes if STAGES.index(node.stage) <= STAGES.index(until)]
+
+
+#: The space of arms that name none: the baselines.
+_LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}
 
 
 def weights_identity(conf: Conf, subfolder: str, key: str) -> str | None:

@@ -33,7 +33,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     for label in range(num_classes):
         mine = points.labels == label
         masses[mine] = (points.counts[mine] / points.counts[mine].sum()).float()
-        weights[mine] = weighting(masses[mine].double()).float()
+        # mean 1 within the class; where classes have different numbers of points, their sums are made equal
+        share = len(points) / (num_classes * int(mine.sum()))
+        weights[mine] = (weighting(masses[mine].double()) * share).float()
 
     labeler = _labeler(node, inputs)
     targets = None

@@ -5,68 +5,85 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddoq.errors import DataError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, build
-from ddoq.utils.console import progress_bar
+from ddoq.stages.classes import ClassQuantizer, each_class, measures
+from ddoq.stages.runtime import Runtime
 from ddoq.utils.io import read_json, write_json
 
-VERSION = 1
+VERSION = 2  # 2: k-means by exchanges, measures with held-out distortion
 CODEBOOK = "codebook.safetensors"
-MEASURES = ("distortion", "variance", "w2_squared_uniform", "effective_size")
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``codebook.safetensors``; facts: distortion (= W2² with masses), W2² without, per class and overall."""
-    from ddoq.data.latents import Latents
+    """Write ``codebook.safetensors``; facts: the measures of ``ddoq.quantizers.measures``, per class and overall."""
     from ddoq.quantizers.codebook import ClassCodebooks
 
-    latents = Latents(inputs["encode"])
-    num_classes = int(latents.labels.max()) + 1
-    with progress_bar(f"quantize {node.title}", num_classes) as bar:
-        for label in range(num_classes):
-            if not (folder / f"class-{label:05d}.json").exists():
-                _quantize_class(node, latents, label, folder)
-            bar.advance()
-    parts = [folder / f"class-{label:05d}" for label in range(num_classes)]
+    classes = ClassQuantizer(node.identity, inputs, runtime)
+    budget = _budget(node, classes, folder)
+    labels = list(range(classes.num_classes))
+    parts = [folder / f"class-{label:05d}" for label in labels]
+    missing = [label for label in labels if not parts[label].with_suffix(".json").exists()]
+    each_class(
+        missing,
+        lambda label: _quantize_class(classes, label, budget[label], node.identity["num_folds"], parts[label]),
+        f"quantize {node.title}",
+    )
     merged = ClassCodebooks.concatenate([ClassCodebooks.load(part.with_suffix(".safetensors")) for part in parts])
     merged.save(folder / CODEBOOK, dict(node.identity))
     per_class = [read_json(part.with_suffix(".json")) for part in parts]
     for part in parts:
         part.with_suffix(".json").unlink()
         part.with_suffix(".safetensors").unlink()
-    sizes = [row.pop("num") for row in per_class]
-    overall = {
-        name: sum(size * row[name] for size, row in zip(sizes, per_class, strict=True)) / sum(sizes)
-        for name in MEASURES
+    (folder / _BUDGET).unlink(missing_ok=True)
+    return {**overall(per_class), "num_points": len(merged), "per_class": per_class}
+
+
+def overall(rows: list[dict]) -> dict[str, float | None]:
+    """Return the measures of all classes together: means over latents; ``None`` where a class has none."""
+    total = sum(row["num"] for row in rows)
+    names = [name for name in rows[0] if name not in ("label", "num", "num_centroids")]
+    return {
+        name: None if any(row[name] is None for row in rows) else sum(row["num"] * row[name] for row in rows) / total
+        for name in names
     }
-    return {**overall, "num_points": len(merged), "per_class": per_class}
 
 
-def _quantize_class(node: Node, latents, label: int, folder: Path) -> None:
-    import torch
+def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num_folds: int, part: Path) -> None:
+    from ddoq.quantizers.codebook import ClassCodebooks
 
-    from ddoq.quantizers.codebook import ClassCodebooks, effective_size, w2_squared
-    from ddoq.utils.seeding import item_generator
-
-    num_centroids = node.identity["ipc"]
-    positions, of_class = latents.of_class(label)
-    if len(of_class) < num_centroids:
-        raise DataError(
-            f"ipc: {num_centroids} is more than the {len(of_class)} training images of class {label}",
-            f"set ipc to at most {len(of_class)}",
-        )
-    quantizer = build(node.identity["quantizer"], num_centroids=num_centroids)
-    codebook = quantizer.fit(of_class, generator=item_generator(node.identity["seed"], "quantize", label))
-    uniform = torch.full((num_centroids,), 1 / num_centroids)
-    ClassCodebooks.rows(codebook, label, positions).save(folder / f"class-{label:05d}.safetensors", {})
+    if classes.streams():
+        positions = classes.latents.positions(label)
+        quantizer, generator = classes.quantizer(label, num_centroids)
+        codebook = quantizer.fit_stream(lambda: classes.latents.pieces(label), generator)
+        pieces = classes.latents.pieces(label)
+    else:
+        positions, latents = classes.of_class(label)
+        codebook, pieces = classes.fit(label, num_centroids, positions, latents, num_folds), [latents]
+    ClassCodebooks.rows(codebook, label, positions).save(part.with_suffix(".safetensors"), {})
     write_json(
-        folder / f"class-{label:05d}.json",
-        {
-            "num": len(of_class),
-            "distortion": codebook.distortion,
-            "variance": codebook.variance,
-            "w2_squared_uniform": w2_squared(of_class, codebook.centroids, uniform),
-            "effective_size": effective_size(codebook.weights),
-        },
+        part.with_suffix(".json"),
+        {"num": len(positions), "num_centroids": num_centroids, **measures(codebook, pieces)},
     )
+
+
+_BUDGET = "budget.json"
+
+
+def _budget(node: Node, classes: ClassQuantizer, folder: Path) -> list[int]:
+    """Return the number of points of every class."""
+    ipc = node.identity["ipc"]
+    if node.identity["allocation"] == "equal":
+        return [ipc] * classes.num_classes
+    if not (folder / _BUDGET).exists():
+        from ddoq.quantizers.allocation import allocate, class_gains
+        from ddoq.utils.seeding import item_generator
+
+        gains = [None] * classes.num_classes
+
+        def find(label: int) -> None:
+            generator = item_generator(node.identity["seed"], "allocate", label)
+            gains[label] = class_gains(classes.of_class(label)[1], generator)
+
+        each_class(list(range(classes.num_classes)), find, f"allocate {node.title}")
+        write_json(folder / _BUDGET, allocate(gains, ipc * classes.num_classes).tolist())
+    return read_json(folder / _BUDGET)

@@ -36,7 +36,7 @@ class Runtime:
 
     Attributes:
         dataset: the data set, with the location of its files.
-        weights: local folder or hub id of pretrained models, by ``encoder`` and ``generator``.
+        weights: local folder or hub id of pretrained models, by ``encoder``, ``generator`` and ``features``.
         accelerator, batch_size, num_workers: see ``TrainerConf``.
     """
 
@@ -58,6 +58,13 @@ class Runtime:
         if (index, split) not in self._tensors:
             self._tensors[index, split] = self.images(index, split).tensors()
         return self._tensors[index, split]
+
+    @property
+    def device(self) -> str:
+        """Where plain torch code computes: ``cuda`` where there is one and the accelerator allows it."""
+        import torch
+
+        return "cuda" if self.accelerator in ("auto", "gpu") and torch.cuda.is_available() else "cpu"
 
     def batches(self, items: list[int]) -> list[list[int]]:
         """Cut item numbers into batches."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ddoq.errors import ConfigError, DataError
-from ddoq.utils.io import read_json
+from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.utils.io import file_digest, read_json
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -26,6 +26,64 @@ def model_folder(path: str, subfolder: str, key: str) -> Path | None:
             f"put config.json and *.safetensors into {Path(path).resolve() / subfolder}, or give a hub id",
         )
     return None
+
+
+def hash_file(path: str, key: str) -> str:
+    """Return what stands for a local file of weights in a content key.
+
+    Raises:
+        DataError: there is no such file.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{key}: there is no file {path}", f"put the weights (*.safetensors) there, or correct {key}")
+    return file_digest(Path(path))
+
+
+def load_timm(model: str, path: str | None, key: str, **options):
+    """Return a timm model without its classifier.
+
+    Args:
+        model: timm's name.
+        path: a local file of weights; ``None``: those that timm names, from the hub.
+        key: config key that errors name.
+        options: of ``timm.create_model``.
+
+    Raises:
+        ConfigError: timm has no such model.
+        DataError: the weights cannot be had or do not fit.
+    """
+    import timm
+
+    if not timm.is_model(model):
+        near = did_you_mean(model, timm.list_models() + timm.list_pretrained())
+        raise ConfigError(f"{key.rsplit('.', 1)[0]}.model: timm has no '{model}'", near)
+    where = {"pretrained_cfg_overlay": {"file": str(path)}} if path else {}
+    if not path:
+        _require_hub(timm.get_pretrained_cfg(model).hf_hub_id, key)
+    try:
+        return timm.create_model(model, pretrained=True, num_classes=0, **where, **options)
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{key}: the weights of {model} do not load ({reason})", "check the file and the model"
+        ) from error
+
+
+def _require_hub(hub_id: str | None, key: str) -> None:
+    """Raise DataError at once where a timm model is neither in the local cache nor to be had from the hub."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    if hub_id is None:
+        raise DataError(f"{key}: timm names no weights for this model", f"set {key} to a file of weights")
+    if try_to_load_from_cache(hub_id, "model.safetensors"):
+        return
+    try:
+        HfApi().model_info(hub_id, timeout=5)
+    except Exception as error:  # the hub and httpx each raise their own
+        raise DataError(
+            f"{key}: {hub_id} is not in the local cache, and the hub does not give it ({type(error).__name__})",
+            f"download model.safetensors elsewhere and set {key}=/that/model.safetensors",
+        ) from error
 
 
 def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str):

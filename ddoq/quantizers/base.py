@@ -1,0 +1,127 @@
+"""What all quantizers share: checks, small classes, masses, cross-fitting."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ddoq.errors import DataError
+from ddoq.quantizers.cloud import PointCloud
+from ddoq.quantizers.codebook import Codebook, codebook_from_centroids
+
+
+@dataclass
+class Quantizer(ABC):
+    """From the latents of one class to K weighted points.
+
+    Args:
+        num_centroids: K.
+        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every latent is a centroid and
+            some are repeated with mass zero).
+    """
+
+    num_centroids: int
+    on_small_class: str = field(default="error", kw_only=True)
+
+    def fit(
+        self,
+        latents: Tensor | PointCloud,
+        generator: Generator,
+        sample_weight: Tensor | None = None,
+        num_folds: int = 0,
+    ) -> Codebook:
+        """Quantize the latents of one class.
+
+        Args:
+            latents: ``[n, *shape]``; or a ``PointCloud`` of them, so that several fits share what does not depend on K.
+            generator: all randomness comes from it.
+            sample_weight: masses of the latents ``[n]``, equal by default.
+            num_folds: cross-fit the held-out distortion with this many folds; 0 leaves it out.
+
+        Raises:
+            DataError: fewer latents than centroids, NaN or infinite values.
+        """
+        cloud = latents if isinstance(latents, PointCloud) else PointCloud(latents, sample_weight)
+        codebook = codebook_from_centroids(cloud, self.centroids(cloud, generator), self.weights())
+        if num_folds:
+            held_out = cross_fit(
+                cloud,
+                lambda rows: self._centroids(cloud.subset(rows), generator),
+                self.num_centroids,
+                num_folds,
+                generator,
+            )
+            codebook = replace(codebook, held_out_distortion=held_out)
+        return codebook
+
+    def centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        """Return ``[K, d]`` points in the coordinates of the cloud."""
+        missing = self.num_centroids - len(cloud)
+        if missing <= 0:
+            return self._centroids(cloud, generator)
+        if self.on_small_class == "duplicate":
+            return np.resize(cloud.points, (self.num_centroids, cloud.points.shape[1]))
+        raise DataError(
+            f"quantizer: {self.num_centroids} centroids for a class of {len(cloud)} latents",
+            f"set ipc to at most {len(cloud)}, or on_small_class=duplicate",
+        )
+
+    @abstractmethod
+    def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        """Return ``[K, d]`` points for a cloud of at least K points."""
+
+    def weights(self) -> Tensor | None:
+        """Return masses ``[K]`` that the method fixes in advance; ``None``: those of the Voronoi cells."""
+        return None
+
+    def for_class(self, label: int, labels: np.ndarray, generator: Generator) -> Quantizer:
+        """Return the quantizer for one class of many. Only a method that treats classes differently overrides this.
+
+        Args:
+            label: of the class.
+            labels: of all training images ``[N]``.
+            generator: the same for every class.
+        """
+        return self
+
+
+def cross_fit(
+    cloud: PointCloud, fit: Callable[[np.ndarray], np.ndarray], num_centroids: int, num_folds: int, generator: Generator
+) -> float | None:
+    """Return the mean squared distance of every latent to centroids that were fitted without its fold.
+
+    The distortion in the sample falls with K even on noise; this one does not.
+
+    Args:
+        cloud: all latents.
+        fit: from the rows to fit to, to centroids ``[K, d]`` in the coordinates of the cloud.
+        num_centroids: K.
+        num_folds: folds.
+        generator: draws the folds.
+
+    Returns:
+        The distortion, or ``None`` where a fold leaves fewer than K latents.
+    """
+    folds = np.array_split(torch.randperm(len(cloud), generator=generator).numpy(), num_folds)
+    rests = [np.sort(np.concatenate(folds[:i] + folds[i + 1 :])) for i in range(num_folds)]
+    if num_folds < 2 or len(folds[-1]) == 0 or min(map(len, rests)) < num_centroids:
+        return None
+    total = 0.0
+    for fold, rest in zip(folds, rests, strict=True):
+        total += float(cloud.mass[fold] @ cloud.subset(fold).squared_distances(fit(rest)).min(1))
+    return total
+
+
+def numpy_generator(generator: Generator) -> np.random.Generator:
+    """Return NumPy's generator, seeded by torch's."""
+    return np.random.default_rng(seed(generator))
+
+
+def seed(generator: Generator) -> int:
+    """Draw a seed for a library that wants an integer."""
+    return int(torch.randint(2**31 - 1, (), generator=generator))

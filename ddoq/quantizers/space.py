@@ -1,0 +1,90 @@
+"""Quantizing in another space than the decoder's: cells are found there, points are latents here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ddoq.quantizers.base import Quantizer, cross_fit
+from ddoq.quantizers.cloud import PointCloud
+from ddoq.quantizers.codebook import Codebook
+from ddoq.quantizers.library import principal_components
+
+REPRESENTATIVES = ("mean", "nearest")
+
+
+@dataclass
+class Latents:
+    """The space of the latents themselves."""
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Return ``latents``."""
+        return latents
+
+
+@dataclass
+class PCA:
+    """The leading principal components of a class's latents: fewer directions to overfit to.
+
+    Args:
+        num_components: components; all there are if fewer.
+    """
+
+    num_components: int = 64
+
+    def __call__(self, latents: Tensor) -> Tensor:
+        """Map latents ``[n, *shape]`` to coordinates ``[n, num_components]``."""
+        return torch.from_numpy(principal_components(PointCloud(latents), self.num_components))
+
+
+def fit_in_space(
+    quantizer: Quantizer,
+    latents: Tensor,
+    coordinates: Callable[[Tensor], Tensor],
+    generator: Generator,
+    representative: str = "mean",
+    num_folds: int = 0,
+) -> Codebook:
+    """Quantize the latents of a class by their coordinates in another space.
+
+    Args:
+        quantizer: finds the cells there.
+        latents: ``[n, *shape]``.
+        coordinates: from row numbers ``[m]`` to the coordinates of these latents, ``[m, *]``.
+        generator: all randomness comes from it.
+        representative: what stands for a cell among the latents: ``mean``, that of its members, or ``nearest``, the latent
+            whose coordinates are nearest to the centroid's.
+        num_folds: cross-fit the held-out distortion, among the latents.
+
+    Returns:
+        A codebook of latents. Counts, weights and assignments are those of the cells in the other space; distortion,
+        variance and ``nearest`` are measured among the latents, each against the point of its own cell.
+    """
+    cloud, everything = PointCloud(latents), torch.arange(len(latents))
+
+    def fit(rows: Tensor) -> tuple[Codebook, np.ndarray]:
+        found, part = quantizer.fit(coordinates(rows), generator), cloud.subset(rows.numpy())
+        chosen = part.points[found.nearest.numpy()]
+        if representative == "mean":
+            means = part.means(found.assignments.numpy(), len(found.counts))
+            chosen = np.where((found.counts > 0).numpy()[:, None], means, chosen)
+        return found, chosen
+
+    found, points = fit(everything)
+    held_out = None
+    if num_folds:
+        held_out = cross_fit(
+            cloud, lambda rows: fit(torch.from_numpy(rows))[1], quantizer.num_centroids, num_folds, generator
+        )
+    return replace(
+        found,
+        centroids=cloud.to_tensor(points),
+        nearest=torch.from_numpy(cloud.squared_distances(points).argmin(0)),
+        distortion=float(cloud.mass @ cloud.distances_to_own(points, found.assignments.numpy())),
+        variance=cloud.variance,
+        held_out_distortion=held_out,
+    )

@@ -1,0 +1,98 @@
+"""Latents to measure on: real ones where ../shared/data has them, and a synthetic field anywhere.
+
+The tiny VAE is TAEF2 (Ollin Boer Bohan, MIT): 8 times smaller than the image, 32 channels.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from scipy.fft import idctn
+from torch import Tensor, nn
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+CACHE = Path(__file__).resolve().parents[2] / "outputs" / "benchmarks" / "latents"
+
+
+class _Block(nn.Module):
+    """Three convolutions with a residual; ``pooled`` first mixes the whole image in."""
+
+    def __init__(self, pooled: bool):
+        super().__init__()
+        layers = [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
+        self.conv = nn.Sequential(*layers, nn.Conv2d(64, 64, 3, padding=1))
+        if pooled:
+            self.pool = nn.Sequential(
+                nn.Conv2d(64, 256, 1, bias=False), nn.GroupNorm(4, 256), nn.ReLU(), nn.Conv2d(256, 64, 1, bias=False)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, 64, H, W]`` to the same shape."""
+        x = x + self.pool(x) if hasattr(self, "pool") else x
+        return torch.relu(self.conv(x) + x)
+
+
+def tiny_encoder() -> nn.Module:
+    """Return TAEF2's encoder: images in [0, 1] ``[B, 3, H, W]`` to latents ``[B, 32, H/8, W/8]``."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), _Block(False)]
+    for stage in range(3):
+        layers.append(nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False))
+        layers += [_Block(stage == 2) for _ in range(3)]
+    model = nn.Sequential(*layers, nn.Conv2d(64, 32, 3, padding=1))
+    model.load_state_dict(torch.load(SHARED / "vae_taef2" / "taef2_encoder.pth", weights_only=True))
+    return model.eval()
+
+
+@torch.inference_mode()
+def imagenette(label: int) -> np.ndarray:
+    """Return the tiny VAE's latents of a class of ImageNette at 128 px, ``[n, 8192]`` float32; encoded once."""
+    path = CACHE / f"imagenette-{label}.npy"
+    if not path.exists():
+        encoder = tiny_encoder()
+        tables = [pq.read_table(file) for file in sorted((SHARED / "imagenette128").glob("train*.parquet"))]
+        rows = [row["image"]["bytes"] for table in tables for row in table.to_pylist() if row["label"] == label]
+        images = [np.asarray(Image.open(io.BytesIO(row)).convert("RGB")) for row in rows]
+        parts = []
+        for start in range(0, len(images), 64):
+            batch = torch.from_numpy(np.stack(images[start : start + 64])).permute(0, 3, 1, 2).float() / 255
+            parts.append(encoder(batch).flatten(1).numpy())
+        CACHE.mkdir(parents=True, exist_ok=True)
+        np.save(path, np.concatenate(parts))
+    return np.load(path)
+
+
+def fashion_mnist(label: int | None = None) -> np.ndarray:
+    """Return the pixels of a class of Fashion-MNIST in [0, 1], ``[6000, 784]``, or of all classes, ``[60000, 784]``."""
+    folder = SHARED / "fashion_mnist"
+    pixels = np.frombuffer(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
+    labels = np.frombuffer(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    images = pixels.reshape(-1, 784).astype(np.float32) / 255
+    return images if label is None else images[labels == label]
+
+
+def cifar10(label: int) -> np.ndarray:
+    """Return the pixels of a class of CIFAR-10 (JPEG form) in [0, 1], ``[5000, 3072]``."""
+    tables = [pq.read_table(file) for file in sorted((SHARED / "cifar10_jpeg").rglob("*train*.parquet"))]
+    rows = [row["image"]["bytes"] for table in tables for row in table.to_pylist() if row["label"] == label]
+    return np.stack([np.asarray(Image.open(io.BytesIO(row)).convert("RGB")).reshape(-1) for row in rows]) / np.float32(
+        255
+    )
+
+
+def synthetic(num: int, side: int, seed: int) -> np.ndarray:
+    """Return ``[num, 4 side^2]`` latents: 4 × side × side fields of power-law spectrum around 25 modes, and a white floor."""
+    rng = np.random.default_rng(seed)
+    frequency = np.add.outer(np.arange(side) ** 2, np.arange(side) ** 2)
+    amplitude = (1 + frequency) ** -0.75
+    modes, scales = 0.68 * rng.normal(size=(25, 4, side, side)) * amplitude, np.exp(0.5 * rng.normal(size=25))
+    shares = 1 / np.arange(1, 26)
+    mode = rng.choice(25, num, p=shares / shares.sum())
+    fields = modes[mode] + scales[mode][:, None, None, None] * rng.normal(size=(num, 4, side, side)) * amplitude
+    floor = 0.04 * rng.normal(size=(num, 4, side, side))
+    return (idctn(fields, axes=(2, 3), norm="ortho") + floor).reshape(num, -1).astype(np.float32)
