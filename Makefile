@@ -4,10 +4,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRA  ?= dev
 
-.PHONY: help install run test test-slow lint report constraints clean
+.PHONY: help install run test test-slow bench-quantizers lint report constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-17s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## create .venv with the pinned dependencies (EXTRA=gpu for a GPU build of faiss)
 
@@ -27,6 +27,9 @@ test: install ## run the test suite
 
 test-slow: install ## run the long tests
 	$(BIN)/python -m pytest -m slow
+
+bench-quantizers: install ## time the quantizers against scikit-learn, faiss and POT, 25 minutes (ARGS="sweep" for a section)
+	$(BIN)/python tests/benchmarks/quantizers.py $(ARGS)
 
 lint: install ## check style
 	$(BIN)/ruff check ddoq tests

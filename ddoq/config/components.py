@@ -1,7 +1,7 @@
 """Schemas of the components: what is instantiated, one dataclass per choice of a group.
 
-Fields mirror the constructor (``tests/test_config.py`` holds them together), so a typo is rejected when the configuration
-is composed, before anything runs or is submitted. ``name`` is what tables say.
+Fields mirror the constructor (``tests/test_config.py`` holds them together), so a typo is rejected when the
+configuration is composed, before anything runs or is submitted. ``name`` is what tables say.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class VAEConf(Component):
     fit: VAEFit = field(default_factory=VAEFit)
 
 
-# --- quantizer, space and weighting -----------------------------------------------------------------------------------------
+# --- quantizer, space and weighting ----------------------------------------------------------------------------------
 
 
 @dataclass

@@ -20,11 +20,12 @@ def arm_name(arm: Mapping[str, Any]) -> str:
     """Return the name of an arm: k-means with weights is ``ddoq``, without weights ``ddoq_uniform``.
 
     Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used. Selections of
-    real images (``random``, ``nearest``, ...) name the generator if it does not show the images as they are. Another space
-    than that of the latents, and a budget shared by error, are named, too.
+    real images (``random``, ``nearest``, ...) name the generator if it does not show the images as they are. Another
+    space than that of the latents, and a budget shared by error, are named, too.
 
     Args:
-        arm: ``quantizer``, ``weighting`` and ``generator``, ``space`` and ``allocation`` where they are not the default.
+        arm: ``quantizer``, ``weighting`` and ``generator``, ``space`` and ``allocation`` where they are not the
+            default.
     """
     quantizer, weighting, generator = (arm[part]["name"] for part in ("quantizer", "weighting", "generator"))
     name = "ddoq" if quantizer == "kmeans" else quantizer

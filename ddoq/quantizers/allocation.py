@@ -15,9 +15,9 @@ from ddoq.quantizers.cloud import PointCloud
 def allocate(gains: Sequence[np.ndarray], budget: int) -> np.ndarray:
     """Share ``budget`` points among classes so that the summed quantization error is lowest; at least one each.
 
-    ``gains[c][j]`` is the squared error, summed over the latents of class c, that its (j + 2)-th point removes, in falling
-    order: the merging costs of Ward's hierarchy, read from the top. Taking the largest gains over all classes is one cut
-    through all hierarchies at the same height, and the optimal share for these gains.
+    ``gains[c][j]`` is the squared error, summed over the latents of class c, that its (j + 2)-th point removes, in
+    falling order: the merging costs of Ward's hierarchy, read from the top. Taking the largest gains over all classes
+    is one cut through all hierarchies at the same height, and the optimal share for these gains.
 
     Returns:
         Points per class ``[C]``, at least 1 and at most ``len(gains[c]) + 1``; their sum is ``budget``.

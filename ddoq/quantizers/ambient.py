@@ -7,7 +7,7 @@ from numba import njit
 
 from ddoq.quantizers.cloud import PointCloud
 
-_jit = njit(cache=True, nogil=True, fastmath=True)
+_jit = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 
 
 def lloyd(cloud: PointCloud, centroids: np.ndarray, max_iterations: int, tolerance: float) -> np.ndarray:
@@ -22,7 +22,7 @@ def lloyd(cloud: PointCloud, centroids: np.ndarray, max_iterations: int, toleran
         closest = np.take_along_axis(distances, nearest[:, None], 1)[:, 0]
         _refill(nearest, closest * cloud.mass, len(centroids))
         distortion = float(cloud.mass @ closest)
-        if np.array_equal(nearest, labels) or last - distortion < tolerance * distortion:
+        if np.array_equal(nearest, labels) or (tolerance and last - distortion < tolerance * distortion):
             return nearest
         labels, last = nearest, distortion
         centroids = cloud.means(labels, len(centroids))

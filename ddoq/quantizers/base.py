@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ddoq.errors import DataError
+from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.codebook import Codebook, codebook_from_centroids
 
@@ -21,12 +21,17 @@ class Quantizer(ABC):
 
     Args:
         num_centroids: K.
-        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every latent is a centroid and
-            some are repeated with mass zero).
+        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every latent is a
+            centroid and some are repeated with mass zero).
     """
 
     num_centroids: int
     on_small_class: str = field(default="error", kw_only=True)
+
+    def __post_init__(self):
+        if self.num_centroids < 1:
+            raise ConfigError(f"num_centroids: {self.num_centroids} is less than 1", "set it to 1 or more")
+        check_choice("on_small_class", self.on_small_class, ("error", "duplicate"))
 
     def fit(
         self,
@@ -115,6 +120,12 @@ def cross_fit(
     for fold, rest in zip(folds, rests, strict=True):
         total += float(cloud.mass[fold] @ cloud.subset(fold).squared_distances(fit(rest)).min(1))
     return total
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise ConfigError where an option of a quantizer has a value that it does not know."""
+    if value not in choices:
+        raise ConfigError(f"{name}: '{value}' is not known", did_you_mean(value, choices))
 
 
 def numpy_generator(generator: Generator) -> np.random.Generator:

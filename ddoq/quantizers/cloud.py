@@ -16,7 +16,8 @@ class PointCloud:
     """Points in the plane of the algorithms: flat, float32, centred on their mean (distances are differences of norms).
 
     What depends on the dimension is computed once and shared by every quantizer and every K that is fitted to the same
-    cloud: the Gram matrix and the Ward dendrogram. Inner products run on the device of the latents, all else on the CPU.
+    cloud: the Gram matrix and the Ward dendrogram. Inner products run on the device of the latents, all else on the
+    CPU.
 
     Args:
         latents: ``[n, *shape]``, any floating dtype, n >= 1.
@@ -54,7 +55,7 @@ class PointCloud:
         if not np.isfinite(self.squared_norms).all():
             bad = ~latents.flatten(1).isfinite().all(1)
             raise DataError(
-                f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite, the first at position {int(bad.nonzero()[0])}",
+                f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite, the first at {int(bad.nonzero()[0])}",
                 "check the encoder and its precision",
             )
         self._on_device = torch.from_numpy(self.points).to(latents.device) if latents.device.type != "cpu" else None
@@ -83,7 +84,7 @@ class PointCloud:
         return part
 
     def inner(self, others: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return ``<x_i, z_k>`` as ``[n, K]`` float32, for ``others`` ``[K, d]`` and all points or those in ``rows``."""
+        """Return ``<x_i, z_k>`` ``[n, K]`` float32, for ``others`` ``[K, d]`` and all points or those in ``rows``."""
         if self._on_device is None:
             return (self.points if rows is None else self.points[rows]) @ others.T
         points = self._on_device if rows is None else self._on_device[torch.from_numpy(rows)]

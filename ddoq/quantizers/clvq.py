@@ -21,12 +21,13 @@ _START = 16  # latents per centroid among which the start is sought
 
 @dataclass
 class CLVQ(Quantizer):
-    """Mini-batch k-means as in the paper, which is CLVQ (Pagès 2015): every latent pulls the centroid that is nearest to it.
+    """Mini-batch k-means as in the paper, which is CLVQ (Pagès 2015): every latent pulls its nearest centroid.
 
-    The v-th latent that centroid k wins moves it by ``z_k += v^-step_exponent (x - z_k)``. With exponent 1 a centroid is the
-    mean of what it won; exponents in (1/2, 1) forget the start faster and still satisfy the Robbins-Monro conditions
-    ``sum γ = ∞``, ``sum γ² < ∞``. Every latent is used in every pass; masses come from a final pass. Memory does not depend on
-    the number of latents: a batch, the centroids, and the sample in which greedy k-means++ finds the start.
+    The v-th latent that centroid k wins moves it by ``z_k += v^-step_exponent (x - z_k)``. With exponent 1 a centroid
+    is the mean of what it won; exponents in (1/2, 1) forget the start faster and still satisfy the Robbins-Monro
+    conditions ``sum γ = ∞``, ``sum γ² < ∞``. Every latent is used in every pass; masses come from a final pass. Memory
+    does not depend on the number of latents: a batch, the centroids, and the sample in which greedy k-means++ finds
+    the start.
 
     Args:
         batch_size: latents that are assigned at once; 1 is CLVQ to the letter.
@@ -39,6 +40,7 @@ class CLVQ(Quantizer):
     step_exponent: float = 1.0
 
     def __post_init__(self):
+        super().__post_init__()
         if not 0.5 < self.step_exponent <= 1:
             raise ConfigError(
                 f"quantizer.step_exponent: {self.step_exponent} is outside (0.5, 1]",

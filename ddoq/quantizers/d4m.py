@@ -9,7 +9,7 @@ import torch
 from torch import Generator
 
 from ddoq.errors import ConfigError
-from ddoq.quantizers.base import Quantizer
+from ddoq.quantizers.base import Quantizer, check_choice
 from ddoq.quantizers.cloud import PointCloud
 
 
@@ -17,10 +17,11 @@ from ddoq.quantizers.cloud import PointCloud
 class D4M(Quantizer):
     """D4M's clustering, one class at a time: one pass of scikit-learn's ``MiniBatchKMeans.partial_fit``.
 
-    The shuffled class comes in batches of ``km_expand * K`` latents, with seed 0 whatever the run's seed. Its properties
-    are kept, since they are what the published numbers contain: with ``km_expand=1`` (the shipped ImageNet script) the
-    first K latents are the start, and the last ``n mod (km_expand * K)`` latents are never seen, except those of one
-    class, the class of the last image of the epoch. Its running counts are not masses: they miss latents and count others twice.
+    The shuffled class comes in batches of ``km_expand * K`` latents, with seed 0 whatever the run's seed. Its
+    properties are kept, since they are what the published numbers contain: with ``km_expand=1`` (the shipped ImageNet
+    script) the first K latents are the start, and the last ``n mod (km_expand * K)`` latents are never seen, except
+    those of one class, the class of the last image of the epoch. Its running counts are not masses: they miss latents
+    and count others twice.
 
     Args:
         km_expand: latents per batch and centroid.
@@ -32,10 +33,15 @@ class D4M(Quantizer):
     leftover: str = "released"
     is_last_class: bool = False
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("leftover", self.leftover, ("released", "flush"))
+
     def for_class(self, label: int, labels: np.ndarray, generator: Generator) -> D4M:
         """Return the quantizer of one class of many; ``labels`` are those of all images.
 
-        The last image of a shuffled epoch is any image: its class is drawn with ``generator``, the same for every class.
+        The last image of a shuffled epoch is any image: its class is drawn with ``generator``, the same for every
+        class.
         """
         last = labels[int(torch.randint(len(labels), (), generator=generator))]
         return D4M(

@@ -14,7 +14,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-_jit = njit(cache=True, nogil=True, fastmath=True)
+# NaN and infinity keep their meaning: infinity marks what is not a candidate.
+_jit = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 #: A move has to gain more than this share of the point's own norm, or rounding would move points to and fro.
 _TOLERANCE = 1e-6
 

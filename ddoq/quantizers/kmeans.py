@@ -8,15 +8,18 @@ import numpy as np
 from torch import Generator
 
 from ddoq.quantizers import ambient, gram
-from ddoq.quantizers.base import Quantizer, numpy_generator
+from ddoq.quantizers.base import Quantizer, check_choice, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
 
 #: Points for which the Gram matrix pays, whatever K; and the most for which it is ever formed (1 GB).
 _GRAM_PAYS, _GRAM_FITS = 2048, 16384
 #: A large class starts from a sample of this many points, or points per centroid.
 _SAMPLE, _SAMPLE_PER_CENTROID = 1024, 10
-#: A search whose passes cost more than this many operations ends where one gains less than this share of the distortion.
+#: A search whose passes cost more than this many operations ends where one gains less than this share of the
+#: distortion.
 _COSTLY, _TOLERANCE = 1e7, 1e-4
+#: Starts that are exchanged, those that Lloyd leaves with the lowest distortion.
+_EXCHANGED = 2
 #: Exchanges lower the held-out distortion from this many latents per centroid on; see tests/benchmarks/held_out.py.
 EXCHANGE_PAYS = 20
 STARTS = ("auto", "ward", "greedy_kmeans++", "kmeans++", "random")
@@ -44,6 +47,11 @@ class KMeans(Quantizer):
     start: str = "auto"
     search: str = "auto"
 
+    def __post_init__(self):
+        super().__post_init__()
+        check_choice("start", self.start, STARTS)
+        check_choice("search", self.search, SEARCHES)
+
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         rng, num = numpy_generator(generator), self.num_centroids
         exchanges = self.search == "exchange" or (
@@ -60,16 +68,19 @@ class KMeans(Quantizer):
         return cloud.means(labels, num)
 
     def _in_gram(self, cloud: PointCloud, rng: np.random.Generator, exchanges: bool, ward: bool = False) -> np.ndarray:
-        best, lowest = np.zeros(len(cloud), np.int64), np.inf
-        for number in range(self.num_restarts):
-            labels = self._start(cloud, rng, ward and number == 0)
-            gram.lloyd(cloud.gram, cloud.mass, labels, self.num_centroids, self.max_iterations)
-            if exchanges:
-                gram.exchange(cloud.gram, cloud.mass, labels, self.num_centroids, self.max_iterations)
-            within = gram.within(cloud.gram, cloud.mass, labels, self.num_centroids)
-            if within < lowest:
-                best, lowest = labels, within
-        return best
+        num, limit = self.num_centroids, self.max_iterations
+        starts = [self._start(cloud, rng, ward and number == 0) for number in range(self.num_restarts)]
+        for labels in starts:
+            gram.lloyd(cloud.gram, cloud.mass, labels, num, limit)
+
+        def within(labels: np.ndarray) -> float:
+            return gram.within(cloud.gram, cloud.mass, labels, num)
+
+        if exchanges:  # they take longer than Lloyd and hardly change who leads
+            starts = sorted(starts, key=within)[:_EXCHANGED]
+            for labels in starts:
+                gram.exchange(cloud.gram, cloud.mass, labels, num, limit)
+        return min(starts, key=within)
 
     def _start(self, cloud: PointCloud, rng: np.random.Generator, ward: bool) -> np.ndarray:
         if (ward or self.start == "ward") and cloud.is_uniform:

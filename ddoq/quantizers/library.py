@@ -96,8 +96,8 @@ class BisectingKMeans(Quantizer):
 class GaussianMixture(Quantizer):
     """The means of a Gaussian mixture (scikit-learn), the modes of MGD3 (Chan-Santiago et al. 2025).
 
-    It is fitted to the leading principal components, where densities mean something; a point is the mean of the latents,
-    weighted by their responsibilities.
+    It is fitted to the leading principal components, where densities mean something; a point is the mean of the
+    latents, weighted by their responsibilities.
 
     Args:
         num_components: principal components; all there are if fewer.
@@ -114,6 +114,8 @@ class GaussianMixture(Quantizer):
 
         if not cloud.is_uniform:
             raise ConfigError("GaussianMixture takes no sample_weight", "leave it out, or take another quantizer")
+        if self.num_centroids == 1:  # the mean; scikit-learn refuses a single latent
+            return np.zeros((1, cloud.points.shape[1]), np.float32)
         coordinates = principal_components(cloud, self.num_components)
         scale = max(coordinates.std(), 1e-12)
         engine = Engine(
@@ -129,7 +131,7 @@ class GaussianMixture(Quantizer):
 
 
 def principal_components(cloud: PointCloud, num: int) -> np.ndarray:
-    """Return the coordinates of the points along their leading principal components, ``[n, num]`` float32 or narrower."""
+    """Return the points along their leading principal components, ``[n, num]`` float32, or fewer columns."""
     from sklearn.decomposition import PCA
 
     num = min(num, *cloud.points.shape)

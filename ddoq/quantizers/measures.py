@@ -64,8 +64,8 @@ def dispersion(weights: Tensor) -> float:
 class Rate:
     """The power law ``W2 ∝ K^slope``, fitted by least squares on log-log axes.
 
-    ``dimension`` is what Zador's theorem, ``W2 ∝ K^(-1/d)``, makes of the slope: -1/slope. Both are ``None`` where there are
-    fewer than two points; the dimension also where W2 does not fall.
+    ``dimension`` is what Zador's theorem, ``W2 ∝ K^(-1/d)``, makes of the slope: -1/slope. Both are ``None`` where
+    there are fewer than two points; the dimension also where W2 does not fall.
     """
 
     slope: float | None

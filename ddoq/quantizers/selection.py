@@ -43,7 +43,7 @@ class Nearest(Quantizer):
 
 @dataclass
 class Herding(Quantizer):
-    """Greedy mean matching (Welling 2009, as in iCaRL): each latent brings the mean of the chosen nearest to the class mean.
+    """Greedy mean matching (Welling 2009, as in iCaRL): each latent moves the chosen mean to the class mean.
 
     Deterministic; the first K of a larger selection are the selection for K.
     """
@@ -61,9 +61,9 @@ class Herding(Quantizer):
 
 @dataclass
 class KCenter(Quantizer):
-    """Greedy k-center (Gonzalez 1985): each latent is the farthest from those chosen, the first the nearest to the mean.
+    """Greedy k-center (Gonzalez 1985): each latent is the farthest from those chosen.
 
-    Deterministic, at most twice the smallest possible covering radius.
+    The first is the nearest to the mean. Deterministic; at most twice the smallest possible covering radius.
     """
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:

@@ -56,7 +56,8 @@ def fit_in_space(
         latents: ``[n, *shape]``.
         coordinates: from row numbers ``[m]`` to the coordinates of these latents, ``[m, *]``.
         generator: all randomness comes from it.
-        representative: what stands for a cell among the latents: ``mean``, that of its members, or ``nearest``, the latent
+        representative: what stands for a cell among the latents: ``mean``, that of its members, or ``nearest``, the
+        latent
             whose coordinates are nearest to the centroid's.
         num_folds: cross-fit the held-out distortion, among the latents.
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def each_class(labels: list[int], work: Callable[[int], None], title: str) -> None:
     """Call ``work`` for every class, on as many threads as there are cores, each with one thread of BLAS.
 
-    (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What is done when one class
-    fails stays done; its error is raised.
+    (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What is done when one
+    class fails stays done; its error is raised.
     """
     from threadpoolctl import threadpool_limits
 
@@ -96,7 +96,7 @@ class ClassQuantizer:
 
 
 def measures(codebook: Codebook, pieces: Iterable[torch.Tensor]) -> dict[str, float | None]:
-    """Return what is known about the codebook of a class, given its latents in pieces; see ``ddoq.quantizers.measures``."""
+    """Return what is known about a class's codebook, given its latents in pieces; see ``ddoq.quantizers.measures``."""
     import numpy as np
 
     from ddoq.quantizers.measures import dispersion, effective_size, squared_distances, transport_cost

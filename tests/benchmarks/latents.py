@@ -86,7 +86,7 @@ def cifar10(label: int) -> np.ndarray:
 
 
 def synthetic(num: int, side: int, seed: int) -> np.ndarray:
-    """Return ``[num, 4 side^2]`` latents: 4 × side × side fields of power-law spectrum around 25 modes, and a white floor."""
+    """Return ``[num, 4 side^2]`` latents: fields of power-law spectrum around 25 modes, and a white floor."""
     rng = np.random.default_rng(seed)
     frequency = np.add.outer(np.arange(side) ** 2, np.arange(side) ** 2)
     amplitude = (1 + frequency) ** -0.75
