@@ -102,7 +102,7 @@ def test_same_generator_same_codebook(quantizer, latents):
 
 @pytest.mark.parametrize("quantizer", ALL, ids=named)
 def test_hostile_classes_have_a_defined_outcome(quantizer):
-    """Constant latents, duplicates, one latent, float16: a finite codebook. NaN or infinity: an error that says where."""
+    """Constant latents, duplicates, one latent, float16: a codebook. NaN, infinity: an error that says where."""
     kind = type(quantizer)
     small = kind(2) if kind is not GaussianMixture else kind(2, num_components=2)
     constant = small.fit(torch.ones(40, 3), generator())

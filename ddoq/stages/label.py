@@ -18,7 +18,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     import torch
 
     from ddoq.data.distilled import file_names, read_png, write_metadata
-    from ddoq.quantizers.codebook import ClassCodebooks, effective_size
+    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.quantizers.measures import effective_size
 
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     index = facts(inputs["index"])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddoq.data.base import ImageDataset
+from ddoq.errors import DdoqError
 from ddoq.pipeline.store import MANIFEST
 from ddoq.utils.io import read_json
 
@@ -18,11 +19,21 @@ if TYPE_CHECKING:
 
 
 def build(config: Mapping[str, Any], **runtime: Any) -> Any:
-    """Instantiate a component from its configuration and from objects that only exist at run time."""
+    """Instantiate a component from its configuration and from objects that only exist at run time.
+
+    Raises:
+        DdoqError: what the constructor raised, without Hydra's wrapping.
+    """
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
     plain = {key: value for key, value in config.items() if key != "name"}
-    return instantiate(plain, **runtime, _convert_="all")
+    try:
+        return instantiate(plain, **runtime, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, DdoqError):
+            raise error.__cause__ from None
+        raise
 
 
 def facts(artefact: Path) -> dict:
