@@ -60,9 +60,11 @@ def load_timm(model: str, path: str | None, key: str, **options):
     where = {"pretrained_cfg_overlay": {"file": str(path)}} if path else {}
     if not path:
         _require_hub(timm.get_pretrained_cfg(model).hf_hub_id, key)
+    from safetensors import SafetensorError
+
     try:
         return timm.create_model(model, pretrained=True, num_classes=0, **where, **options)
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             f"{key}: the weights of {model} do not load ({reason})", "check the file and the model"
