@@ -63,7 +63,7 @@ def test_report_is_one_file_that_shows_every_arm_and_image(finished):
     (page,) = finished.glob("runs/*/report.html")
     text = page.read_text()
     assert not re.search(r'(src|href)="(?!data:|#)', text)  # nothing is fetched
-    assert text.count("data:image/png;base64") == 100 + 10 * 8 and text.count("<svg") == 2
+    assert text.count("data:image/png;base64") == 100 + 10 * 8 and text.count("<svg") == 3
     for word in (
         "random",
         "nearest",
@@ -74,6 +74,40 @@ def test_report_is_one_file_that_shows_every_arm_and_image(finished):
         "What each part contributes",
     ):
         assert word in text
+
+
+def cells(page: str, table: str) -> list[list[str]]:
+    """Return the texts of a table of the report, row by row, without its head."""
+    (body,) = re.findall(rf'<table id="{table}">(.*?)</table>', page, re.DOTALL)
+    return [re.findall(r"<td.*?>(.*?)</td>", row, re.DOTALL) for row in body.split("<tr")[2:]]
+
+
+def measured(facts: dict, of: str = "") -> list[str]:
+    """Return what the report should say about a codebook."""
+    own, equal = facts["w2_squared"], facts["w2_squared_uniform"]
+    shares = [f"{value / facts['variance']:.3f}" for value in (own, equal, facts["held_out_distortion"])]
+    saved = f"{100 * (1 - own / equal):z.1f}"
+    return [*shares[:2], saved, shares[2], f"{facts['effective_size']:.1f}{of}", f"{facts['dispersion']:.2f}"]
+
+
+def test_report_shows_the_measures_that_the_manifests_hold(finished):
+    page = next(finished.glob("runs/*/report.html")).read_text()
+    found = [json.loads(path.read_text()) for path in finished.glob("store/*/*/manifest.json")]
+    (curve,) = (one["facts"] for one in found if one["body"]["stage"] == "curve" and one["title"] == "ddoq")
+    firsts = [one for one in found if one["body"]["stage"] == "quantize" and one["body"]["identity"]["seed"] == 0]
+    by_name = {one["body"]["identity"]["quantizer"]["name"]: one["facts"] for one in firsts}
+
+    assert cells(page, "curve") == [[str(point["num_centroids"]), *measured(point)] for point in curve["points"]]
+    assert f"K<sup>−{-curve['slope']:.3f}</sup>" in page and f"of dimension {curve['dimension']:.1f}:" in page
+    arms = {"random": "random", "nearest": "nearest", "d4m": "d4m", "ddoq_uniform": "kmeans", "ddoq": "kmeans"}
+    assert cells(page, "codebooks") == [[arm, of, *measured(by_name[of], " of 10")] for arm, of in arms.items()]
+    for row, rate, facts in zip(
+        cells(page, "classes"), curve["per_class"], by_name["kmeans"]["per_class"], strict=True
+    ):
+        own, equal, _, _, effective, _ = measured(facts)
+        rates = [f"{rate['slope']:.3f}", f"{rate['dimension']:.1f}"]
+        assert row == [str(rate["label"]), *rates, "10", own, equal, effective]
+    assert re.search(r"<td>curve</td><td>2</td>", page)  # what the section cost
 
 
 def test_distilled_folder_is_usable_from_python_and_torchvision(finished):

@@ -25,7 +25,7 @@ class Line:
     parts: dict[str, str]
     num_images: int
     num_bytes: int
-    codebook: dict[str, float] | None  # facts of its quantize artefact
+    codebook: dict[str, float | None] | None  # measures over all classes, with the mean number of points
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,17 @@ class Effect:
     change: str
     split: str
     difference: Summary
+
+
+@dataclass(frozen=True)
+class Curve:
+    """W2 against the number of points, of one quantizer. Squared distances in units of the latents."""
+
+    name: str
+    points: list[dict[str, float | None]]  # the measures over all classes at every K that all of them can have
+    slope: float | None  # of log W2 against log K
+    dimension: float | None  # -1/slope, where W2 falls
+    per_class: dict[int, dict[str, float | None]]  # slope and dimension by label
 
 
 @dataclass(frozen=True)
@@ -95,7 +106,7 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
     first, facts = entries[0], manifests[0]["facts"]
     if first.label:
         num_bytes = store.manifest(first.label)["cost"]["bytes"]
-        codebook = {key: value for key, value in store.manifest(first.quantize)["facts"].items() if key != "per_class"}
+        codebook = _codebook(store.manifest(first.quantize)["facts"])
     else:  # the pixels of the training images, uncompressed
         dataset = experiment.config["dataset"]
         num_bytes, codebook = facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2, None
@@ -111,6 +122,41 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
         num_bytes,
         codebook,
     )
+
+
+def _codebook(facts: dict[str, Any]) -> dict[str, float | None]:
+    """Return the measures over all classes; their points are averaged as the measures are, over the latents."""
+    rows = facts["per_class"]
+    size = sum(row["num"] * row["num_centroids"] for row in rows) / sum(row["num"] for row in rows)
+    return {key: value for key, value in facts.items() if key != "per_class"} | {"num_centroids": size}
+
+
+def curves(experiment: Experiment, store: Store) -> list[Curve]:
+    """Return W2 against K for every quantizer that was followed, the main arm's last; empty if none was."""
+    found = []
+    for name, node in experiment.curves.items():
+        facts = store.manifest(node)["facts"]
+        by_label = {row["label"]: row for row in facts["per_class"]}
+        found.append(Curve(name, facts["points"], facts["slope"], facts["dimension"], by_label))
+    return found
+
+
+def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> list[dict[str, Any]]:
+    """Return one row per class: its name, the measures of the main arm's first codebook, slope and dimension.
+
+    Args:
+        experiment: the run.
+        store: where its artefacts are.
+        curve: of the main arm's quantizer; without it slope and dimension are ``None``.
+    """
+    names = store.manifest(experiment.index)["facts"]["class_names"]
+    first = next(entry for entry in experiment.entries if entry.arm == experiment.main_name and entry.quantize)
+    unknown = {"slope": None, "dimension": None}
+    rates = curve.per_class if curve else {}
+    return [
+        {"name": names[label], **row, **rates.get(label, unknown)}
+        for label, row in enumerate(store.manifest(first.quantize)["facts"]["per_class"])
+    ]
 
 
 def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> list[Effect]:
@@ -139,7 +185,7 @@ def costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[Sta
     """Return the cost of every stage; ``hits`` are the keys that were in the store before the run."""
     hits = set(hits)
     by_stage: dict[str, list[tuple[str, dict]]] = {}
-    for node in unique(entry.evaluate for entry in experiment.entries):
+    for node in unique([*experiment.curves.values(), *(entry.evaluate for entry in experiment.entries)]):
         if store.has(node):
             by_stage.setdefault(node.stage, []).append((node.key, store.manifest(node)["cost"]))
     return [

@@ -10,10 +10,13 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from ddoq.report.collect import Line
+from ddoq.report.collect import Curve, Line
+from ddoq.report.tables import share
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 _INK, _MAIN, _SOFT = "#1f2937", "#0f766e", "#94a3b8"
 plt.rcParams.update(
@@ -76,6 +79,60 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
     axes.set_xlabel("strength (0: decode, 1: from noise)")
     axes.set_ylabel("top-1 on validation, %")
     return _svg(figure)
+
+
+def curve_figure(curves: list[Curve]) -> str:
+    """Return W2, over the standard deviation of the classes, against K: both axes logarithmic.
+
+    The last curve is the main quantizer's: with its own masses, with equal masses and held out. Empty where it has
+    no point with W2 above zero.
+    """
+    *others, main = curves
+    figure, axes = plt.subplots(figsize=(4.8, 3.2))
+    drawn = _curve(axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=_MAIN, ls="-")
+    _curve(axes, main, "w2_squared_uniform", f"{main.name}, equal masses", color=_MAIN, ls="--", alpha=0.75)
+    _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=_MAIN, ls=":")
+    for other in others:
+        _curve(axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=_SOFT, ls="-")
+    if not drawn:
+        plt.close(figure)
+        return ""
+    axes.set(xscale="log", yscale="log", xlabel="K, points per class", ylabel="W2 / standard deviation of a class")
+    _plain_ticks(axes, sorted({point["num_centroids"] for curve in curves for point in curve.points}))
+    axes.grid(color="#e2e8f0", lw=0.6)
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6)
+    return _svg(figure)
+
+
+def _rate(curve: Curve) -> str:
+    """Return the second line of a legend entry: the fitted power of K and the dimension it implies."""
+    if curve.slope is None:
+        return ""
+    dimension = "" if curve.dimension is None else f", d ≈ {curve.dimension:.1f}"
+    return f"\nW2 ∝ K^{curve.slope:.2f}{dimension}".replace("-", "−")
+
+
+def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
+    """Draw one measure of a curve where it is known and above zero; return whether it is anywhere."""
+    shares = [(point["num_centroids"], share(point, measure)) for point in curve.points]
+    shown = [(num, value**0.5) for num, value in shares if value is not None and value > 1e-9]
+    if shown:
+        axes.plot(*zip(*shown, strict=True), marker="o", ms=4, lw=1.4, label=label, **style)
+    return bool(shown)
+
+
+def _plain_ticks(axes: Axes, nums: list[int]) -> None:
+    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+    room, ticks = np.log(nums[-1] / nums[0]) / 16, []
+    for num in nums:
+        if not ticks or np.log(num / ticks[-1]) > room:
+            ticks.append(num)
+    axes.set_xticks(ticks, [str(num) for num in ticks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(MaxNLocator(6) if high < 8 * low else LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
 
 
 def data_url(image: Image.Image) -> str:

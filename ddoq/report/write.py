@@ -15,7 +15,7 @@ from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
-from ddoq.report.collect import costs, effects, lines, result_rows, summary_metrics
+from ddoq.report.collect import class_rows, costs, curves, effects, lines, result_rows, summary_metrics
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
@@ -46,7 +46,8 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     figures.grid([[distilled / image["file_name"] for image in one["images"]] for one in classes], run_dir / "grid.png")
 
     main, strengths = lines(experiment, store, "main"), lines(experiment, store, "strength")
-    strength = experiment.config["generator"].get("strength")
+    strength, followed = experiment.config["generator"].get("strength"), curves(experiment, store)
+    curve = followed[-1] if followed else None
     spent = costs(experiment, store, (step.node.key for step in steps if step.state == "hit"))
     context = {
         "name": run_name(experiment.config),
@@ -55,6 +56,9 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "strengths": strengths,
         "weightings": lines(experiment, store, "weighting"),
         "effects": effects(experiment, main, strengths),
+        "curve": curve,
+        "curve_figure": figures.curve_figure(followed) if followed else "",
+        "class_rows": class_rows(experiment, store, curve),
         "costs": spent,
         "models": _models(experiment, store),
         "index": store.manifest(experiment.index)["facts"],
@@ -82,7 +86,7 @@ def _page(context: dict) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"percent": tables.percent, "interval": tables.interval, "num_bytes": tables.num_bytes}
-    environment.globals |= {"relative": tables.relative}
+    environment.globals |= {"relative": tables.relative, "saved": tables.saved, "number": tables.number}
     return environment.get_template("page.html").render(context)
 
 
