@@ -163,6 +163,14 @@ def test_sample_weights_are_masses(quantizer, latents):
     assert weighted.distortion == pytest.approx(repeated.distortion, rel=1e-5)
     if not isinstance(quantizer, Barycenter):
         assert torch.allclose(weighted.weights, repeated.weights)
+    kept_rows = torch.cat([torch.arange(20), torch.arange(40, len(latents))])
+    assert torch.equal(
+        weighted.assignments[kept_rows], squared_distances(latents, weighted.centroids).argmin(1)[kept_rows]
+    )
+    assert (weighted.assignments[20:40] == -1).all() and weighted.counts.sum() == len(kept_rows)
+    assert not set(weighted.nearest.tolist()) & set(range(20, 40))
+    with pytest.raises(ConfigError, match="sample_weight"):
+        quantizer.fit(PointCloud(latents), generator(), sample_weight=weights)
     with pytest.raises(DataError, match="sample_weight"):
         quantizer.fit(latents, generator(), sample_weight=-weights)
 
@@ -404,6 +412,8 @@ def test_clvq_reads_a_stream_in_pieces_and_sees_every_latent(latents):
     assert streamed.variance == pytest.approx(again.variance, rel=1e-4)
     assert torch.equal(streamed.nearest, again.nearest) and torch.allclose(streamed.weights, again.weights)
     assert streamed.distortion < 1.1 * KMeans(10).fit(latents, generator()).distortion
+    few = CLVQ(10, on_small_class="duplicate").fit_stream(lambda: latents[:4].split(3), generator())
+    assert few.distortion == pytest.approx(0, abs=1e-6) and (few.counts > 0).sum() == 4
 
 
 def test_barycenter_has_the_lowest_w2_with_equal_masses(latents, wide):

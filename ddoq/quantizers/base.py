@@ -50,9 +50,12 @@ class Quantizer(ABC):
 
         Raises:
             DataError: fewer latents than centroids, NaN or infinite values.
+            ConfigError: weights that the method cannot take.
         """
+        if isinstance(latents, PointCloud) and sample_weight is not None:
+            raise ConfigError("sample_weight: a PointCloud has its masses", "give sample_weight to the PointCloud")
         cloud = latents if isinstance(latents, PointCloud) else PointCloud(latents, sample_weight)
-        codebook = codebook_from_centroids(cloud, self.centroids(cloud, generator), self.weights())
+        codebook = codebook_from_centroids(cloud, *self._solve(cloud, generator), weights=self.weights())
         if num_folds:
             held_out = cross_fit(
                 cloud,
@@ -64,13 +67,12 @@ class Quantizer(ABC):
             codebook = replace(codebook, held_out_distortion=held_out)
         return codebook
 
-    def centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        """Return ``[K, d]`` points in the coordinates of the cloud."""
-        missing = self.num_centroids - len(cloud)
-        if missing <= 0:
-            return self._centroids(cloud, generator)
+    def _solve(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return ``[K, d]`` points in the coordinates of the cloud, and the squared distances to them where known."""
+        if len(cloud) >= self.num_centroids:
+            return self._centroids_and_distances(cloud, generator)
         if self.on_small_class == "duplicate":
-            return np.resize(cloud.points, (self.num_centroids, cloud.points.shape[1]))
+            return np.resize(cloud.points, (self.num_centroids, cloud.points.shape[1])), None
         raise DataError(
             f"quantizer: {self.num_centroids} centroids for a class of {len(cloud)} latents",
             f"set ipc to at most {len(cloud)}, or on_small_class=duplicate",
@@ -79,6 +81,10 @@ class Quantizer(ABC):
     @abstractmethod
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         """Return ``[K, d]`` points for a cloud of at least K points."""
+
+    def _centroids_and_distances(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the points, and ``|x_i - z_k|²`` ``[n, K]`` where the search leaves them behind."""
+        return self._centroids(cloud, generator), None
 
     def weights(self) -> Tensor | None:
         """Return masses ``[K]`` that the method fixes in advance; ``None``: those of the Voronoi cells."""

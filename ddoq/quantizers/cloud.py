@@ -10,6 +10,7 @@ from numba import njit
 from torch import Tensor
 
 from ddoq.errors import DataError
+from ddoq.quantizers import gram
 
 
 class PointCloud:
@@ -29,6 +30,8 @@ class PointCloud:
         mean: ``[d]`` float64, the barycentre.
         squared_norms: ``|x_i|²`` of the centred points, ``[n]`` float64.
         shape: of one latent.
+        num_latents: n.
+        rows: positions of the points among the latents, where some were left out; else ``None``.
 
     Raises:
         DataError: no latents, NaN or infinite values, or weights that are no weights.
@@ -40,7 +43,7 @@ class PointCloud:
                 f"latents of shape {tuple(latents.shape)} are no class of latents",
                 "pass [n, *shape] with n of 1 or more",
             )
-        self.shape = tuple(latents.shape[1:])
+        self.shape, self.num_latents = tuple(latents.shape[1:]), len(latents)
         mass = np.ones(len(latents)) if sample_weight is None else sample_weight.double().cpu().numpy()
         if mass.shape != (len(latents),) or not np.isfinite(mass).all() or (mass < 0).any() or not mass.any():
             raise DataError(
@@ -49,7 +52,7 @@ class PointCloud:
             )
         kept = mass > 0
         flat = latents.flatten(1) if kept.all() else latents.flatten(1)[torch.from_numpy(kept).to(latents.device)]
-        self.mass = mass[kept] / mass.sum()
+        self.mass, self.rows = mass[kept] / mass.sum(), None if kept.all() else np.flatnonzero(kept)
         self.points = np.array(flat.float().cpu(), order="C")  # a copy, centred in place
         self.mean, self.squared_norms = _centre(self.points, self.mass)
         if not np.isfinite(self.squared_norms).all():
@@ -76,6 +79,7 @@ class PointCloud:
     def subset(self, rows: np.ndarray) -> PointCloud:
         """Return the cloud of some points, which reuses the Gram matrix where there is one. Masses are rescaled."""
         part = object.__new__(PointCloud)
+        part.rows, part.num_latents = None, len(rows)
         part.shape, part.mean, part.points = self.shape, self.mean, self.points[rows]
         part.mass, part.squared_norms = self.mass[rows] / self.mass[rows].sum(), self.squared_norms[rows]
         part._on_device = None if self._on_device is None else self._on_device[torch.from_numpy(rows)]
@@ -120,6 +124,11 @@ class PointCloud:
         found += self.squared_norms[:, None].astype(np.float32)
         found += np.einsum("kd,kd->k", centroids, centroids)
         return np.maximum(found, 0, out=found)
+
+    def squared_distances_to_means(self, labels: np.ndarray, num: int) -> np.ndarray:
+        """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels`` from the Gram matrix alone, ``[n, num]``."""
+        sums, squares, masses, _ = gram.cells(self.gram, self.mass, labels, num)
+        return np.ascontiguousarray(gram.distances(self.gram, sums, squares, masses).T)
 
     def from_tensor(self, centroids: Tensor) -> np.ndarray:
         """Return points ``[K, *shape]`` in the cloud's coordinates."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -59,18 +59,25 @@ class CLVQ(Quantizer):
             batches: called once per pass; returns the latents of the class in pieces ``[m, *shape]``, always the same.
             generator: all randomness comes from it.
         """
-        shape = next(iter(batches())).shape[1:]
-        stream = lambda: (piece.flatten(1).float().numpy() for piece in batches())  # noqa: E731
-        centroids = self._train(stream, generator)
-        return _streamed_codebook(stream, centroids, tuple(shape))
+        first = next(iter(batches())).float()
+        centre = first.mean(0).flatten().numpy()  # distances are small differences of large norms
+
+        def stream() -> Iterable[np.ndarray]:
+            return (piece.flatten(1).float().numpy() - centre for piece in batches())
+
+        codebook = _streamed_codebook(stream, self._train(stream, generator))
+        centroids = torch.from_numpy(codebook.centroids.numpy() + centre).view(-1, *first.shape[1:])
+        return replace(codebook, centroids=centroids)
 
     def _train(self, stream: Callable[[], Iterable[np.ndarray]], generator: Generator) -> np.ndarray:
         rng = numpy_generator(generator)
         start = _reservoir(stream(), max(256, _START * self.num_centroids), rng)
         if len(start) < self.num_centroids:
+            if self.on_small_class == "duplicate":
+                return np.resize(start, (self.num_centroids, start.shape[1]))
             raise DataError(
                 f"quantizer: {self.num_centroids} centroids for a class of {len(start)} latents",
-                f"set ipc to at most {len(start)}",
+                f"set ipc to at most {len(start)}, or on_small_class=duplicate",
             )
         cloud = PointCloud(torch.from_numpy(start))
         trials = 2 + int(np.log(self.num_centroids))
@@ -117,7 +124,7 @@ def _compete(batch, winners, centroids, wins, exponent):
             centroids[k, j] += step * (batch[i, j] - centroids[k, j])
 
 
-def _streamed_codebook(stream: Callable, centroids: np.ndarray, shape: tuple[int, ...]) -> Codebook:
+def _streamed_codebook(stream: Callable[[], Iterable[np.ndarray]], centroids: np.ndarray) -> Codebook:
     """Assign every latent in one more pass and weigh the cells, as ``codebook_from_centroids`` does in memory."""
     num = len(centroids)
     assignments, total, squares, seen, distortion = [], 0.0, 0.0, 0, 0.0
@@ -137,7 +144,7 @@ def _streamed_codebook(stream: Callable, centroids: np.ndarray, shape: tuple[int
     labels = np.concatenate(assignments)
     counts = torch.from_numpy(np.bincount(labels, minlength=num))
     return Codebook(
-        centroids=torch.from_numpy(centroids).view(-1, *shape),
+        centroids=torch.from_numpy(centroids),
         weights=counts.double() / seen,
         counts=counts,
         assignments=torch.from_numpy(labels),

@@ -24,7 +24,7 @@ class Codebook:
         centroids: points z_k ``[K, *shape]``, float32.
         weights: masses w_k ``[K]``, float64, sum 1: those of the Voronoi cells, or 1/K where the method fixes them.
         counts: latents per Voronoi cell ``[K]``, int64.
-        assignments: nearest centroid of every latent ``[n]``, int64.
+        assignments: nearest centroid of every latent ``[n]``, int64; -1 for latents of mass zero.
         nearest: position within the class of the latent nearest to each centroid ``[K]``, int64.
         distortion: mean squared distance of a latent to its nearest centroid.
         variance: mean squared distance of a latent to the class mean (the distortion of K = 1).
@@ -42,7 +42,10 @@ class Codebook:
 
 
 def codebook_from_centroids(
-    latents: Tensor | PointCloud, centroids: Tensor | np.ndarray, weights: Tensor | None = None
+    latents: Tensor | PointCloud,
+    centroids: Tensor | np.ndarray,
+    distances: np.ndarray | None = None,
+    weights: Tensor | None = None,
 ) -> Codebook:
     """Assign every latent to its nearest centroid and weigh the cells.
 
@@ -51,6 +54,7 @@ def codebook_from_centroids(
     Args:
         latents: ``[n, *shape]``, or a cloud of them.
         centroids: ``[K, *shape]``, or ``[K, d]`` in the coordinates of the cloud.
+        distances: ``|x_i - z_k|²`` ``[n, K]`` float32, where they are known.
         weights: masses ``[K]`` in place of those of the cells.
     """
     cloud = latents if isinstance(latents, PointCloud) else PointCloud(latents)
@@ -58,16 +62,21 @@ def codebook_from_centroids(
         points, centroids = cloud.from_tensor(centroids), centroids.float().cpu()
     else:
         points, centroids = centroids.astype(np.float32), cloud.to_tensor(centroids)
-    distances = cloud.squared_distances(points)
+    distances = cloud.squared_distances(points) if distances is None else distances
     assignments = _certain_argmin(distances, cloud, points)
     closest = cloud.distances_to_own(points, assignments)
     masses = torch.from_numpy(np.bincount(assignments, cloud.mass, len(points)))
+    counts, nearest = np.bincount(assignments, minlength=len(points)), distances.argmin(0)
+    if cloud.rows is not None:
+        everything = np.full(cloud.num_latents, -1)
+        everything[cloud.rows] = assignments
+        assignments, nearest = everything, cloud.rows[nearest]
     return Codebook(
         centroids=centroids,
         weights=masses if weights is None else weights,
-        counts=torch.from_numpy(np.bincount(assignments, minlength=len(points))),
+        counts=torch.from_numpy(counts),
         assignments=torch.from_numpy(assignments),
-        nearest=torch.from_numpy(distances.argmin(0)),
+        nearest=torch.from_numpy(nearest),
         distortion=float(cloud.mass @ closest),
         variance=cloud.variance,
     )

@@ -104,10 +104,21 @@ def distances(gram, sums, squares, masses):
 
 
 @_jit
-def fill_empty(gram, mass, labels, num):
+def _within(gram, mass, squares, masses, sizes):
+    """Return the distortion of a partition with its means as centroids, ``sum_i m_i G_ii - sum_k Q_k / M_k``."""
+    total = 0.0
+    for i in range(len(mass)):
+        total += mass[i] * gram[i, i]
+    for k in range(len(sizes)):
+        if sizes[k] > 0:
+            total -= squares[k] / masses[k]
+    return max(total, 0.0)
+
+
+@_jit
+def _fill(gram, mass, labels, sums, squares, masses, sizes):
     """Give every empty cell the point that lies farthest from its centroid, of a cell that can spare one."""
-    sums, squares, masses, sizes = cells(gram, mass, labels, num)
-    for k in range(num):
+    for k in range(len(sizes)):
         if sizes[k] > 0:
             continue
         farthest, worst = -1, -1.0
@@ -122,13 +133,21 @@ def fill_empty(gram, mass, labels, num):
 
 
 @_jit
+def fill_empty(gram, mass, labels, num):
+    """Give every empty cell of the labels ``[n]`` a point; n >= K."""
+    sums, squares, masses, sizes = cells(gram, mass, labels, num)
+    _fill(gram, mass, labels, sums, squares, masses, sizes)
+
+
+@_jit
 def lloyd(gram, mass, labels, num, max_iterations):
-    """Lloyd's algorithm; returns the number of iterations. Cells that run empty are filled again."""
+    """Lloyd's algorithm, in which cells that run empty are filled again; returns the distortion."""
     n = len(mass)
-    fill_empty(gram, mass, labels, num)
     sums, squares, masses, sizes = cells(gram, mass, labels, num)
     closest, nearest = np.empty(n, np.float32), np.empty(n, np.int64)
-    for iteration in range(max_iterations):
+    for _ in range(max_iterations):
+        if sizes.min() == 0:
+            _fill(gram, mass, labels, sums, squares, masses, sizes)
         closest[:] = np.inf
         for k in range(num):
             norm, scale = np.float32(squares[k] / masses[k] ** 2), np.float32(2 / masses[k])
@@ -146,7 +165,7 @@ def lloyd(gram, mass, labels, num, max_iterations):
             else:
                 nearest[i] = own
         if moved == 0:
-            return iteration
+            break
         if moved > n // 4:
             labels[:] = nearest
             sums, squares, masses, sizes = cells(gram, mass, labels, num)
@@ -154,15 +173,14 @@ def lloyd(gram, mass, labels, num, max_iterations):
             for i in range(n):
                 if nearest[i] != labels[i]:
                     _move(i, nearest[i], gram, mass, labels, sums, squares, masses, sizes)
-        if sizes.min() == 0:
-            fill_empty(gram, mass, labels, num)
-            sums, squares, masses, sizes = cells(gram, mass, labels, num)
-    return max_iterations
+    if sizes.min() == 0:
+        _fill(gram, mass, labels, sums, squares, masses, sizes)
+    return _within(gram, mass, squares, masses, sizes)
 
 
 @_jit
 def exchange(gram, mass, labels, num, max_passes):
-    """Hartigan's exchange: move single points as long as that lowers the distortion; returns the number of passes.
+    """Hartigan's exchange: move single points as long as that lowers the distortion, which is returned.
 
     Moving i (mass m) from a to b changes the distortion by ``M_b m/(M_b+m) |x_i-c_b|^2 - M_a m/(M_a-m) |x_i-c_a|^2``:
     unlike Lloyd's rule it accounts for the point's own pull on its centroid, which in high dimension with few points
@@ -205,20 +223,7 @@ def exchange(gram, mass, labels, num, max_passes):
                 _move(i, target, gram, mass, labels, sums, squares, masses, sizes)
                 moved += 1
         if moved == 0:
-            return number
+            break
         if number % 10 == 9:  # single precision drifts
             sums, squares, masses, sizes = cells(gram, mass, labels, num)
-    return max_passes
-
-
-@_jit
-def within(gram, mass, labels, num):
-    """Return the distortion of a partition with its means as centroids, ``sum_i m_i G_ii - sum_k Q_k / M_k``."""
-    _, squares, masses, sizes = cells(gram, mass, labels, num)
-    total = 0.0
-    for i in range(len(mass)):
-        total += mass[i] * gram[i, i]
-    for k in range(num):
-        if sizes[k] > 0:
-            total -= squares[k] / masses[k]
-    return max(total, 0.0)
+    return _within(gram, mass, squares, masses, sizes)

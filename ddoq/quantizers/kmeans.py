@@ -53,34 +53,33 @@ class KMeans(Quantizer):
         check_choice("search", self.search, SEARCHES)
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
+        return self._centroids_and_distances(cloud, generator)[0]
+
+    def _centroids_and_distances(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
         rng, num = numpy_generator(generator), self.num_centroids
         exchanges = self.search == "exchange" or (
             self.search == "auto" and len(cloud) >= EXCHANGE_PAYS * self.num_centroids
         )
         if len(cloud) <= min(max(_GRAM_PAYS, 20 * num), _GRAM_FITS):
-            return cloud.means(self._in_gram(cloud, rng, exchanges, ward=self.start == "auto"), num)
+            labels = self._in_gram(cloud, rng, exchanges, ward=self.start == "auto")
+            return cloud.means(labels, num), cloud.squared_distances_to_means(labels, num)
         sample = cloud.subset(np.sort(rng.choice(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * num), replace=False)))
         centroids = sample.means(self._in_gram(sample, rng, exchanges), num)
         tolerance = _TOLERANCE if cloud.points.size * num > _COSTLY else 0
         labels = ambient.lloyd(cloud, centroids, 1 if exchanges else self.max_iterations, tolerance)
         if exchanges:
             labels = ambient.exchange(cloud, labels, num, self.max_iterations, tolerance)
-        return cloud.means(labels, num)
+        return cloud.means(labels, num), None
 
     def _in_gram(self, cloud: PointCloud, rng: np.random.Generator, exchanges: bool, ward: bool = False) -> np.ndarray:
-        num, limit = self.num_centroids, self.max_iterations
+        arguments = self.num_centroids, self.max_iterations
         starts = [self._start(cloud, rng, ward and number == 0) for number in range(self.num_restarts)]
-        for labels in starts:
-            gram.lloyd(cloud.gram, cloud.mass, labels, num, limit)
-
-        def within(labels: np.ndarray) -> float:
-            return gram.within(cloud.gram, cloud.mass, labels, num)
-
+        found = [(gram.lloyd(cloud.gram, cloud.mass, labels, *arguments), labels) for labels in starts]
+        found.sort(key=lambda pair: pair[0])
         if exchanges:  # they take longer than Lloyd and hardly change who leads
-            starts = sorted(starts, key=within)[:_EXCHANGED]
-            for labels in starts:
-                gram.exchange(cloud.gram, cloud.mass, labels, num, limit)
-        return min(starts, key=within)
+            leading = [labels for _, labels in found[:_EXCHANGED]]
+            found = [(gram.exchange(cloud.gram, cloud.mass, labels, *arguments), labels) for labels in leading]
+        return min(found, key=lambda pair: pair[0])[1]
 
     def _start(self, cloud: PointCloud, rng: np.random.Generator, ward: bool) -> np.ndarray:
         if (ward or self.start == "ward") and cloud.is_uniform:

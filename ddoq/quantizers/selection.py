@@ -33,7 +33,7 @@ class Nearest(Quantizer):
     num_restarts: int = 10
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        distances = cloud.squared_distances(KMeans(self.num_centroids, self.num_restarts).centroids(cloud, generator))
+        distances = cloud.squared_distances(KMeans(self.num_centroids, self.num_restarts)._centroids(cloud, generator))
         chosen = []
         for k in range(distances.shape[1]):
             chosen.append(int(distances[:, k].argmin()))

@@ -29,7 +29,8 @@ def each_class(labels: list[int], work: Callable[[int], None], title: str) -> No
     from threadpoolctl import threadpool_limits
 
     with progress_bar(title, len(labels)) as bar, threadpool_limits(1):
-        pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)), initializer=lambda: threadpool_limits(1))
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        pool = ThreadPoolExecutor(cores, initializer=lambda: threadpool_limits(1))
         try:
             for future in as_completed([pool.submit(work, label) for label in labels]):
                 future.result()

@@ -207,7 +207,7 @@ def bench_held_out() -> Iterator[dict]:
                 found[search] = 1.0, statistics.mean(folds) / cloud.variance
             for search, (seconds, value) in found.items():
                 label = f"{search}, {len(points) // num} per centroid"
-                yield row("held out", name, num, label, seconds, value, found["lloyd"])
+                yield row("held_out", name, num, label, seconds, value, found["lloyd"])
 
 
 def bench_masses() -> Iterator[dict]:
@@ -286,19 +286,19 @@ def main(names: list[str]) -> None:
     warm = torch.randn(3000, 4)  # compiles what is compiled on first use
     for quantizer in (KMeans(3, search="exchange"), KMeans(3, search="lloyd"), Barycenter(3)):
         quantizer.fit(warm, generator(0)), quantizer.fit(warm[:100], generator(0))
-    console, previous = Console(), json.loads(OUTPUT.read_text())["rows"] if OUTPUT.exists() else []
+    console = Console()
     for name in names or SECTIONS:
         table = Table("data", "K", "method", "ms", "value", "times faster", "change %", title=name, box=None)
-        rows = []
-        for one in SECTIONS[name]():
-            rows.append(one | {"section": name})
+        rows = list(SECTIONS[name]())
+        for one in rows:
             cells = f"{one['milliseconds']:.0f}", f"{one['relative_distortion']:.4f}"
             ratios = f"{one['times_faster']:.1f}", f"{one['change_percent']:+.2f}"
             table.add_row(one["data"], str(one["num_centroids"]), one["method"], *cells, *ratios)
         console.print(table)
-        previous = [old for old in previous if old["section"] != name] + rows
+        others = json.loads(OUTPUT.read_text())["rows"] if OUTPUT.exists() else []
+        kept = [old for old in others if old["section"] != name]
         OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-        OUTPUT.write_text(json.dumps({"machine": provenance(), "rows": previous}, indent=1))
+        OUTPUT.write_text(json.dumps({"machine": provenance(), "rows": kept + rows}, indent=1))
 
 
 if __name__ == "__main__":
