@@ -56,9 +56,10 @@ class PointCloud:
         self.points = np.array(flat.float().cpu(), order="C")  # a copy, centred in place
         self.mean, self.squared_norms = _centre(self.points, self.mass)
         if not np.isfinite(self.squared_norms).all():
-            bad = ~latents.flatten(1).isfinite().all(1)
+            bad = ~flat.float().isfinite().all(1)  # after the cast: a large double is infinite there
             raise DataError(
-                f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite, the first at {int(bad.nonzero()[0])}",
+                f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite in float32, the first at "
+                f"{int(bad.nonzero()[0])}",
                 "check the encoder and its precision",
             )
         self._on_device = torch.from_numpy(self.points).to(latents.device) if latents.device.type != "cpu" else None

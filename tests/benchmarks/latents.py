@@ -86,7 +86,10 @@ def cifar10(label: int) -> np.ndarray:
 
 
 def synthetic(num: int, side: int, seed: int) -> np.ndarray:
-    """Return ``[num, 4 side^2]`` latents: fields of power-law spectrum around 25 modes, and a white floor."""
+    """Return ``[num, 4 side^2]`` latents: fields of power-law spectrum around 25 modes, and a white floor.
+
+    The floor has the same share of the variance at every size.
+    """
     rng = np.random.default_rng(seed)
     frequency = np.add.outer(np.arange(side) ** 2, np.arange(side) ** 2)
     amplitude = (1 + frequency) ** -0.75
@@ -94,5 +97,5 @@ def synthetic(num: int, side: int, seed: int) -> np.ndarray:
     shares = 1 / np.arange(1, 26)
     mode = rng.choice(25, num, p=shares / shares.sum())
     fields = modes[mode] + scales[mode][:, None, None, None] * rng.normal(size=(num, 4, side, side)) * amplitude
-    floor = 0.04 * rng.normal(size=(num, 4, side, side))
+    floor = 1.28 / side * rng.normal(size=(num, 4, side, side))
     return (idctn(fields, axes=(2, 3), norm="ortho") + floor).reshape(num, -1).astype(np.float32)
