@@ -105,7 +105,7 @@ def test_weights_of_classes_with_different_numbers_of_points_add_up_to_the_same(
 
 
 def test_curve_measures_every_k_that_all_classes_have(encoded, tmp_path):
-    facts = run(curve, encoded, tmp_path, "measure.curve=[1,2,10,50]")
+    facts = run(curve, encoded, tmp_path, "measure.curve=[1,2,5,10,50]")
     assert [point["num_centroids"] for point in facts["points"]] == [1, 2, 5, 10]  # class 3 has 20 latents
     assert facts["points"][0]["distortion"] == pytest.approx(facts["points"][0]["variance"], rel=1e-5)
     values = [point["w2_squared"] for point in facts["points"]]

@@ -28,7 +28,7 @@ class MeasureConf:
     """What is measured of codebooks beside the accuracy they lead to.
 
     ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the curve; ``curve``: the
-    numbers of centroids at which W2 is measured, ``ipc`` being added (empty: no curve).
+    numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty: no curve).
     """
 
     num_folds: int = 5

@@ -164,7 +164,7 @@ class Experiment:
         conf, quantizers = self.config["measure"], {self.main_name.removesuffix("_uniform"): self.main_arm}
         if "random" in self.config["baselines"]:
             quantizers = {"random": self.config["baselines"]["random"]} | quantizers
-        identity = {"num_centroids": sorted({*conf["curve"], self.config["ipc"]}), "num_folds": conf["num_folds"]}
+        identity = {"num_centroids": sorted(set(conf["curve"])), "num_folds": conf["num_folds"]}
         return {
             name: _node(
                 "curve",
