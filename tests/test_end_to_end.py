@@ -287,7 +287,7 @@ def test_teacher_labels_go_through_the_corridor(finished, tmp_path):
     assert soft.shape == (100, 10) and soft.sum(1).allclose(soft.new_ones(100)) and soft.max() < 1
 
 
-@pytest.mark.parametrize("experiment", ["fashion_mnist", "cifar10"])
+@pytest.mark.parametrize("experiment", ["fashion_mnist", pytest.param("cifar10", marks=pytest.mark.slow)])
 def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
     done = ddoq(
         *TINY,
