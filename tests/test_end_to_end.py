@@ -179,7 +179,13 @@ def test_output_does_not_depend_on_batch_size_beyond_rounding(finished, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("stage", "delay"), [("encode", 0.0), ("fit_generator", 0.2), ("generate", 0.3), ("evaluate", 0.5)]
+    ("stage", "delay"),
+    [  # two whole runs each: two by default, all with `make test-slow`
+        pytest.param("encode", 0.0, marks=pytest.mark.slow),
+        ("fit_generator", 0.2),
+        pytest.param("generate", 0.3, marks=pytest.mark.slow),
+        ("evaluate", 0.5),
+    ],
 )
 def test_kill_in_any_stage_and_the_same_command_finishes_the_same(finished, tmp_path, stage, delay):
     """SIGKILL in a stage, then the same command: codebooks, models and images byte for byte."""
