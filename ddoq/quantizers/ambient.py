@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from ddoq.quantizers.cloud import PointCloud
-
-_jit = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+from ddoq.quantizers.gram import jit
 
 
 def lloyd(cloud: PointCloud, centroids: np.ndarray, max_iterations: int, tolerance: float) -> np.ndarray:
@@ -77,7 +75,7 @@ def _refill(labels: np.ndarray, cost: np.ndarray, num: int) -> None:
         labels[i] = k
 
 
-@_jit
+@jit
 def _exchange_pass(points, squared_norms, mass, products, seen, centroids, labels, masses, sizes, lead):
     """Visit the points ``seen``; ``products`` are their ``<x_i, c_k>`` at the start and only propose moves.
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from ddoq.quantizers.base import Quantizer, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
-from ddoq.quantizers.gram import cells
+from ddoq.quantizers.gram import cells, jit
 
 
 @dataclass
@@ -88,7 +88,7 @@ def _project(points, rows, atoms, flow, num):
     return sums.astype(np.float32)
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+@jit
 def swap_pairs(gram, labels, num, max_passes):
     """Exchange points of different cells as long as that lowers the within-cell squares; the cells keep their sizes.
 

@@ -25,6 +25,8 @@ class Quantizer(ABC):
             centroid and some are repeated with mass zero).
     """
 
+    streams = False  # whether there is ``fit_stream``, which never holds a whole class
+
     num_centroids: int
     on_small_class: str = field(default="error", kw_only=True)
 
@@ -71,11 +73,15 @@ class Quantizer(ABC):
         """Return ``[K, d]`` points in the coordinates of the cloud, and the squared distances to them where known."""
         if len(cloud) >= self.num_centroids:
             return self._centroids_and_distances(cloud, generator)
+        return self._of_small_class(cloud.points), None
+
+    def _of_small_class(self, points: np.ndarray) -> np.ndarray:
+        """Return the centroids of a class of fewer than K points ``[n, d]``, or raise DataError."""
         if self.on_small_class == "duplicate":
-            return np.resize(cloud.points, (self.num_centroids, cloud.points.shape[1])), None
+            return np.resize(points, (self.num_centroids, points.shape[1]))
         raise DataError(
-            f"quantizer: {self.num_centroids} centroids for a class of {len(cloud)} latents",
-            f"set ipc to at most {len(cloud)}, or on_small_class=duplicate",
+            f"quantizer: {self.num_centroids} centroids for a class of {len(points)} latents",
+            f"set ipc to at most {len(points)}, or on_small_class=duplicate",
         )
 
     @abstractmethod

@@ -10,11 +10,12 @@ import torch
 from numba import njit
 from torch import Generator, Tensor
 
-from ddoq.errors import ConfigError, DataError
+from ddoq.errors import ConfigError
 from ddoq.quantizers import gram
 from ddoq.quantizers.base import Quantizer, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.codebook import Codebook
+from ddoq.quantizers.kmeans import plusplus_labels
 
 _START = 16  # latents per centroid among which the start is sought
 
@@ -34,6 +35,8 @@ class CLVQ(Quantizer):
         num_passes: over the data.
         step_exponent: in (1/2, 1].
     """
+
+    streams = True
 
     batch_size: int = 256
     num_passes: int = 10
@@ -73,15 +76,9 @@ class CLVQ(Quantizer):
         rng = numpy_generator(generator)
         start = _reservoir(stream(), max(256, _START * self.num_centroids), rng)
         if len(start) < self.num_centroids:
-            if self.on_small_class == "duplicate":
-                return np.resize(start, (self.num_centroids, start.shape[1]))
-            raise DataError(
-                f"quantizer: {self.num_centroids} centroids for a class of {len(start)} latents",
-                f"set ipc to at most {len(start)}, or on_small_class=duplicate",
-            )
+            return self._of_small_class(start)
         cloud = PointCloud(torch.from_numpy(start))
-        trials = 2 + int(np.log(self.num_centroids))
-        labels = gram.plusplus(cloud.gram, cloud.mass, rng.random((self.num_centroids, trials)))
+        labels = plusplus_labels(cloud, self.num_centroids, rng)
         gram.fill_empty(cloud.gram, cloud.mass, labels, self.num_centroids)
         centroids = (cloud.means(labels, self.num_centroids) + cloud.mean).astype(np.float32)
         wins = np.zeros(self.num_centroids)

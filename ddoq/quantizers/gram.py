@@ -15,12 +15,12 @@ import numpy as np
 from numba import njit
 
 # NaN and infinity keep their meaning: infinity marks what is not a candidate.
-_jit = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+jit = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
 #: A move has to gain more than this share of the point's own norm, or rounding would move points to and fro.
 _TOLERANCE = 1e-6
 
 
-@_jit
+@jit
 def plusplus(gram, mass, uniforms):
     """Return ``[n]`` labels from greedy k-means++ (Arthur & Vassilvitskii 2007, with the best of several candidates).
 
@@ -54,7 +54,7 @@ def plusplus(gram, mass, uniforms):
     return labels
 
 
-@_jit
+@jit
 def cells(gram, mass, labels, num):
     """Return S ``[K, n]``, Q ``[K]``, masses M ``[K]`` and numbers of points ``[K]`` of the cells."""
     n = len(mass)
@@ -71,7 +71,7 @@ def cells(gram, mass, labels, num):
     return sums, squares, masses, sizes
 
 
-@_jit
+@jit
 def _move(i, target, gram, mass, labels, sums, squares, masses, sizes):
     source, m = labels[i], mass[i]
     squares[source] += m * (m * gram[i, i] - 2 * sums[source, i])
@@ -87,7 +87,7 @@ def _move(i, target, gram, mass, labels, sums, squares, masses, sizes):
     labels[i] = target
 
 
-@_jit
+@jit
 def distances(gram, sums, squares, masses):
     """Return ``|x_i - c_k|^2`` as ``[K, n]`` float32; infinite for empty cells."""
     num, n = sums.shape
@@ -103,7 +103,7 @@ def distances(gram, sums, squares, masses):
     return found
 
 
-@_jit
+@jit
 def _within(gram, mass, squares, masses, sizes):
     """Return the distortion of a partition with its means as centroids, ``sum_i m_i G_ii - sum_k Q_k / M_k``."""
     total = 0.0
@@ -115,7 +115,7 @@ def _within(gram, mass, squares, masses, sizes):
     return max(total, 0.0)
 
 
-@_jit
+@jit
 def _fill(gram, mass, labels, sums, squares, masses, sizes):
     """Give every empty cell the point that lies farthest from its centroid, of a cell that can spare one."""
     for k in range(len(sizes)):
@@ -132,14 +132,14 @@ def _fill(gram, mass, labels, sums, squares, masses, sizes):
         _move(farthest, k, gram, mass, labels, sums, squares, masses, sizes)
 
 
-@_jit
+@jit
 def fill_empty(gram, mass, labels, num):
     """Give every empty cell of the labels ``[n]`` a point; n >= K."""
     sums, squares, masses, sizes = cells(gram, mass, labels, num)
     _fill(gram, mass, labels, sums, squares, masses, sizes)
 
 
-@_jit
+@jit
 def lloyd(gram, mass, labels, num, max_iterations):
     """Lloyd's algorithm, in which cells that run empty are filled again; returns the distortion."""
     n = len(mass)
@@ -178,7 +178,7 @@ def lloyd(gram, mass, labels, num, max_iterations):
     return _within(gram, mass, squares, masses, sizes)
 
 
-@_jit
+@jit
 def exchange(gram, mass, labels, num, max_passes):
     """Hartigan's exchange: move single points as long as that lowers the distortion, which is returned.
 

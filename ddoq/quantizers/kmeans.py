@@ -90,8 +90,12 @@ class KMeans(Quantizer):
         if self.start == "random":
             centroids = cloud.points[rng.choice(len(cloud), self.num_centroids, replace=False, p=cloud.mass)]
             return cloud.squared_distances(centroids).argmin(1)
-        trials = 1 if self.start == "kmeans++" else 2 + int(np.log(self.num_centroids))
-        return gram.plusplus(cloud.gram, cloud.mass, rng.random((self.num_centroids, trials)))
+        return plusplus_labels(cloud, self.num_centroids, rng, greedy=self.start != "kmeans++")
+
+
+def plusplus_labels(cloud: PointCloud, num: int, rng: np.random.Generator, greedy: bool = True) -> np.ndarray:
+    """Return ``[n]`` labels of the cells around k-means++ points; greedy: the best of 2 + log K candidates each."""
+    return gram.plusplus(cloud.gram, cloud.mass, rng.random((num, 2 + int(np.log(num)) if greedy else 1)))
 
 
 def ward_labels(cloud: PointCloud, num: int) -> np.ndarray:

@@ -61,10 +61,6 @@ class ClassQuantizer:
         positions, latents = self.latents.of_class(label)
         return positions, latents.to(self.device)
 
-    def streams(self) -> bool:
-        """Whether the quantizer reads a class shard by shard, several times, instead of holding it."""
-        return self.identity["quantizer"]["name"] == "clvq" and self.identity["space"]["name"] == "latents"
-
     def quantizer(self, label: int, num_centroids: int) -> tuple[Quantizer, torch.Generator]:
         """Return the quantizer of a class and its randomness."""
         from ddoq.utils.seeding import item_generator

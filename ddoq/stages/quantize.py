@@ -51,9 +51,9 @@ def overall(rows: list[dict]) -> dict[str, float | None]:
 def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num_folds: int, part: Path) -> None:
     from ddoq.quantizers.codebook import ClassCodebooks
 
-    if classes.streams():
+    quantizer, generator = classes.quantizer(label, num_centroids)
+    if quantizer.streams and classes.identity["space"]["name"] == "latents":
         positions = classes.latents.positions(label)
-        quantizer, generator = classes.quantizer(label, num_centroids)
         codebook = quantizer.fit_stream(lambda: classes.latents.pieces(label), generator)
         pieces = classes.latents.pieces(label)
     else:

@@ -73,19 +73,31 @@ def load_timm(model: str, path: str | None, key: str, **options):
 
 def _require_hub(hub_id: str | None, key: str) -> None:
     """Raise DataError at once where a timm model is neither in the local cache nor to be had from the hub."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     if hub_id is None:
         raise DataError(f"{key}: timm names no weights for this model", f"set {key} to a file of weights")
     if try_to_load_from_cache(hub_id, "model.safetensors"):
         return
+    _hub_files(
+        hub_id,
+        f"{key}: {hub_id} is not in the local cache",
+        f"download model.safetensors elsewhere and set {key}=/that/model.safetensors",
+    )
+
+
+def _hub_files(hub_id: str, cause: str, remedy: str) -> set[str]:
+    """Return the names of a model's files on the hub: one small request without retries tells if there is a network.
+
+    Raises:
+        DataError: the hub does not answer, or does not give this model; with ``cause`` and ``remedy``.
+    """
+    from huggingface_hub import HfApi
+
     try:
-        HfApi().model_info(hub_id, timeout=5)
+        return {file.rfilename for file in HfApi().model_info(hub_id, timeout=5).siblings}
     except Exception as error:  # the hub and httpx each raise their own
-        raise DataError(
-            f"{key}: {hub_id} is not in the local cache, and the hub does not give it ({type(error).__name__})",
-            f"download model.safetensors elsewhere and set {key}=/that/model.safetensors",
-        ) from error
+        raise DataError(f"{cause}, and the hub does not give it ({type(error).__name__})", remedy) from error
 
 
 def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str):
@@ -118,18 +130,16 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
 
 def _from_hub(model_class, path: str, subfolder: str, key: str):
     """Load from the local cache of the hub, else from the hub itself."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import try_to_load_from_cache
 
     cached = [folder for folder in (subfolder, None) if try_to_load_from_cache(path, _config_name(folder))]
     if cached:
         return model_class.from_pretrained(path, subfolder=cached[0], use_safetensors=True)
-    try:  # one small request without retries tells at once whether there is a network
-        files = {file.rfilename for file in HfApi().model_info(path, timeout=5).siblings}
-    except Exception as error:  # the hub and httpx each raise their own
-        raise DataError(
-            f"{key}: {path} is no local folder, and the hub does not give it ({type(error).__name__})",
-            f"download it elsewhere, put config.json and *.safetensors into a folder and set {key}=/that/folder",
-        ) from error
+    files = _hub_files(
+        path,
+        f"{key}: {path} is no local folder",
+        f"download it elsewhere, put config.json and *.safetensors into a folder and set {key}=/that/folder",
+    )
     return model_class.from_pretrained(
         path, subfolder=subfolder if _config_name(subfolder) in files else None, use_safetensors=True
     )
