@@ -1,6 +1,6 @@
 """The root of the configuration and what is not instantiated: keys, types and defaults, nothing else.
 
-The components have their schemas in ``ddoq.config.components``.
+The components have their schemas in ``ddoq.config.components``, the data sets in ``ddoq.config.datasets``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ddoq.config import components
+from ddoq.config import components, datasets
 
 
 @dataclass
@@ -90,11 +90,11 @@ class Config:
 #: Schema of every choice of every group; a YAML file names its schema in its defaults list.
 COMPONENTS: dict[str, dict[str, type]] = {
     "dataset": {
-        "digits": components.DigitsConf,
-        "fashion_mnist": components.FashionMNISTConf,
-        "cifar10": components.CIFAR10Conf,
-        "image_folder": components.ImageFolderConf,
-        "parquet": components.ParquetConf,
+        "digits": datasets.DigitsConf,
+        "fashion_mnist": datasets.FashionMNISTConf,
+        "cifar10": datasets.CIFAR10Conf,
+        "image_folder": datasets.ImageFolderConf,
+        "parquet": datasets.ParquetConf,
     },
     "encoder": {"pixels": components.PixelsConf, "vae": components.VAEConf},
     "quantizer": {
