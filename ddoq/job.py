@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,23 @@ from rich.table import Table
 
 from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
+from ddoq.data.base import ImageDataset
 from ddoq.pipeline.graph import STAGES, downstream, unique
 from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
 from ddoq.stages.graph import Experiment
+from ddoq.stages.models import Models, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.ranks import Alone, company
 
 
 def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     """Do what a resolved configuration asks for; everything lands below ``paths.outputs``.
+
+    Started by torchrun or srun, all processes come here and share the work; the first one speaks for them.
 
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
@@ -29,36 +35,75 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     check(config)
     check_paths(config)
     config = {name: part for name, part in config.items() if name != "hydra"}
-    runtime = _runtime(config)
-    experiment = Experiment(config, runtime.dataset.fingerprint())
+    if config["run"]["fetch"]:
+        fetch(config)
+        return
+    if config["run"]["plan_only"]:
+        _run(config, run_dir, Alone())
+        return
+    ranks = _join()
+    console.quiet = ranks.rank > 0
+    try:
+        _run(config, run_dir, ranks)
+    except Exception as error:
+        ranks.fail(error)
+        raise
+
+
+def _join() -> Alone:
+    """Return the processes that compute this run; torch is only imported where there are several."""
+    if company() == 1:
+        return Alone()
+    from ddoq.engine.ranks import Team
+
+    return Team()
+
+
+def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
+    models = Models(config["paths"]["models"])
+    runtime = Runtime(_dataset(config), models, ranks, **config["trainer"])
+    # One process looks for the data first: it may have to download them.
+    fingerprint = ranks.share(runtime.dataset.fingerprint() if ranks.rank == 0 else None)
+    experiment = Experiment(config, fingerprint, models)
     store = Store(Path(config["paths"]["outputs"]) / "store")
     run = config["run"]
     targets = experiment.targets(run["until"])
+    check_fit(config, models)
     console.print(f"[bold]{run_name(config)}[/]", soft_wrap=True)
     stale = downstream(unique(targets), run["from"]) if run["from"] else []
     steps = plan(targets, store, stale)
     _print_plan(steps, in_full=run["plan_only"])
     if run["plan_only"]:
         return
-    with session(config, run_dir) as tracker:
-        for node in stale:
-            store.discard(node)
-        execute([experiment.index], store, lambda *arguments: compute(*arguments, runtime))
+    models.require([step.node for step in steps if step.state == "miss"])
+    with session(config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
+        if ranks.rank == 0:
+            for node in stale:
+                store.discard(node)
+        execute([experiment.index], store, lambda *arguments: compute(*arguments, runtime), ranks)
         check_counts(config, store.manifest(experiment.index)["facts"])
-        execute(targets, store, lambda *arguments: compute(*arguments, runtime))
-        if run["until"] == "report":
+        execute(targets, store, lambda *arguments: compute(*arguments, runtime), ranks)
+        if run["until"] == "report" and ranks.rank == 0:
             from ddoq.report import write_report
 
             write_report(experiment, store, steps, run_dir, tracker)
 
 
-def _runtime(config: Mapping[str, Any]) -> Runtime:
+def _dataset(config: Mapping[str, Any]) -> ImageDataset:
     folders = config["paths"]["data"]
     search = tuple(Path(folder) for folder in ([folders] if isinstance(folders, str) else folders))
-    dataset = build(config["dataset"], name=config["dataset"]["name"], search=search)
-    weights = {part: config[part].get("path") for part in ("encoder", "generator")}
-    weights["features"] = config["space"].get("path")
-    return Runtime(dataset, weights, **config["trainer"])
+    return build(config["dataset"], name=config["dataset"]["name"], search=search)
+
+
+def fetch(config: Mapping[str, Any]) -> None:
+    """Download the models and the data that a configuration needs, where that is possible."""
+    models = Models(config["paths"]["models"])
+    for conf, key in networks_of(config):
+        models.identify(conf, key)
+    models.fetch(console.print)
+    dataset = _dataset(config)
+    console.print(f"dataset: {dataset.name}")
+    dataset.fetch(dataset.search[0])
 
 
 def _print_plan(steps: list[Step], in_full: bool) -> None:

@@ -69,6 +69,8 @@ def main() -> None:
     if {"--help", "-h"} & set(sys.argv[1:]):
         _print_help()
         return
+    if sys.argv[1:2] == ["fetch"]:
+        sys.argv[1] = "run.fetch=true"
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:

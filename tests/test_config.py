@@ -18,6 +18,7 @@ from ddoq.config.names import arm_name, run_name
 from ddoq.config.schema import COMPONENTS
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.stages.graph import Experiment
+from ddoq.stages.models import Models
 
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -35,9 +36,13 @@ def test_every_experiment_composes_and_passes_the_checks(experiment):
     check(composed(f"+experiment={experiment}"))
 
 
+#: What a choice needs that the default data set, of 8 pixels, does not give.
+_COMPANIONS = {"taef2": ["dataset.image_size=64"]}
+
+
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_is_named_after_its_file(group, choice):
-    config = composed(f"{group}={choice}")
+    config = composed(f"{group}={choice}", *_COMPANIONS.get(choice, []))
     assert config[group].get("name", choice) == choice
     check(config)
 
@@ -57,6 +62,7 @@ def test_no_arguments_is_the_digits_experiment():
 RUNTIME = {
     "self",
     "search",
+    "label_space",
     "encoder",
     "images",
     "num_centroids",
@@ -116,7 +122,7 @@ def test_main_arm_never_takes_the_place_of_a_baseline():
         ["quantizer=nearest", "weighting=uniform"],
         ["generator=real"],
     ):
-        arms = Experiment(composed(*main), "data").arms()
+        arms = Experiment(composed(*main), "data", Models([])).arms()
         assert list(arms)[0] == "full" and {"random", "nearest", "d4m"} <= set(arms)
         assert arms["random"]["generator"]["name"] == arms["nearest"]["generator"]["name"] == "real"
 

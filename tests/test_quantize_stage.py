@@ -19,11 +19,12 @@ from ddoq.quantizers import KMeans
 from ddoq.quantizers.codebook import ClassCodebooks
 from ddoq.stages import curve, quantize
 from ddoq.stages.graph import Experiment
+from ddoq.stages.models import Models
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.io import read_json
 from ddoq.utils.seeding import item_generator
 
-RUNTIME = Runtime(dataset=None, weights={}, accelerator="cpu")
+RUNTIME = Runtime(dataset=None, models=Models([]), accelerator="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def encoded(tmp_path_factory):
 
 def node(stage, *overrides: str) -> Node:
     """The main arm's node of a stage, as the experiment makes it."""
-    experiment = Experiment(composed("ipc=5", *overrides), "data")
+    experiment = Experiment(composed("ipc=5", *overrides), "data", Models([]))
     if stage is curve:
         return experiment.curves[experiment.main_name]
     return next(entry for entry in experiment.entries if entry.arm == experiment.main_name).quantize

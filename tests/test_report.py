@@ -18,6 +18,7 @@ from ddoq.report.collect import Curve, Line
 from ddoq.report.figures import curve_figure
 from ddoq.report.tables import main_table, number, relative, saved, share
 from ddoq.stages.graph import Experiment
+from ddoq.stages.models import Models
 from ddoq.tracking import Tracker
 from ddoq.utils.io import read_json
 
@@ -106,7 +107,7 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
     config = composed(*chosen, *few, f"paths.outputs={tmp_path}", "run.until=label")
     run_job(config, tmp_path)
     (index,) = tmp_path.glob("store/index/*/manifest.json")
-    experiment = Experiment(config, read_json(index)["body"]["identity"]["fingerprint"])
+    experiment = Experiment(config, read_json(index)["body"]["identity"]["fingerprint"], Models([]))
     store = Store(tmp_path / "store")
     for entry in experiment.entries:
         store.ensure(entry.evaluate, lambda folder: {"top1": 0.5, "top1_best": 0.6, "num_images": 100})

@@ -5,15 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Any, get_type_hints
 
 from ddoq.config.schema import COMPONENTS, Config
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 
-RUN_KEYS = ("until", "from", "plan_only")
+RUN_KEYS = ("until", "from", "plan_only", "fetch")
+_PRECISIONS = ("float32", "bfloat16", "float16")
+
+#: Schedulers of diffusers that start from an intermediate time and take every kind of prediction.
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "UniPCMultistepScheduler",
+)
 _CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
+    "dataset.resize": ("crop", "squash"),
     "quantizer.start": ("auto", "ward", "greedy_kmeans++", "kmeans++", "random"),
     "quantizer.search": ("auto", "exchange", "lloyd"),
     "quantizer.leftover": ("released", "flush"),
@@ -24,6 +43,13 @@ _CHOICES = {
     "protocol.optimizer": ("adamw", "sgd"),
     "logger.mode": ("none", "csv", "online", "offline"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
+    "encoder.posterior": ("mode", "sample"),
+    "encoder.precision": _PRECISIONS,
+    "encoder.storage": ("float32", "float16"),
+    "generator.precision": _PRECISIONS,
+    "generator.scheduler": SCHEDULERS,
+    "generator.start": ("noised", "noise", "inversion"),
+    "generator.classes": ("dataset", "imagenet"),
     "generator.fit.prediction_type": ("v_prediction", "epsilon", "sample"),
     "generator.fit.beta_schedule": ("linear", "scaled_linear", "squaredcos_cap_v2"),
 }
@@ -34,6 +60,7 @@ _POSITIVE = (
     "protocol.num_steps",
     "protocol.batch_size",
     "protocol.num_seeds",
+    "protocol.image_size",
     "protocol.num_evaluations",
     "trainer.batch_size",
     "ablation.num_seeds",
@@ -115,6 +142,7 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"measure.curve: {num} is not positive", "list numbers of centroids, e.g. [1, 10, 50]"
     if _get(config, "dataset.channels") not in (1, 3):
         yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
+    yield from _pretrained(config)
     evaluations, steps = _get(config, "protocol.num_evaluations"), _get(config, "protocol.num_steps")
     if evaluations and steps and evaluations > steps:
         yield f"protocol.num_evaluations: {evaluations} is more than protocol.num_steps, {steps}", "lower it"
@@ -136,10 +164,40 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
+def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What only models with weights of their own can get wrong."""
+    encoder, generator = config["encoder"], config["generator"]
+    for part, conf in (("encoder", encoder), ("generator", generator)):
+        if "path" in conf and conf["path"] is None and "fit" not in conf:
+            yield f"{part}.path: null, and {part}={conf['name']} cannot be fitted here", f"set {part}.path=..."
+    if encoder["name"] == "taef2" and config["dataset"]["image_size"] % 8:
+        yield f"dataset.image_size: {config['dataset']['image_size']} is no multiple of 8", "encoder=taef2 needs one"
+    if generator.get("classes") == "imagenet" and generator["path"] is None:
+        yield (
+            "generator.classes: a DiT that is fitted here knows the data set's classes",
+            "set generator.classes=dataset",
+        )
+    if generator.get("start") == "noise" and generator["strength"] != 1:
+        yield (
+            f"generator.strength: {generator['strength']} with generator.start=noise would start in the middle "
+            "without anything to start from",
+            "set generator.strength=1",
+        )
+    if not 0 <= generator.get("mode_stop", 0) <= 1:
+        yield f"generator.mode_stop: {generator['mode_stop']} is outside [0, 1]", "MGD3 stops at 0.5"
+    if generator.get("mode_guidance", 0) < 0:
+        yield f"generator.mode_guidance: {generator['mode_guidance']} pushes away from the centroid", "0 is off"
+    for _, field, _, _ in Formatter().parse(generator.get("prompt", "")):
+        if field not in (None, "name", "synonyms"):
+            yield f"generator.prompt: there is no {{{field}}}", "use {name} or {synonyms}"
+
+
 def _latent_size(config: Mapping[str, Any]) -> int | None:
     """Return the side of the latents where it follows from the configuration alone."""
     if config["encoder"]["name"] == "pixels":
         return config["dataset"]["image_size"]
+    if config["encoder"]["name"] == "taef2":
+        return config["dataset"]["image_size"] // 8
     blocks = _get(config, "encoder.fit.block_out_channels")
     return (
         config["dataset"]["image_size"] // 2 ** (len(blocks) - 1) if blocks and not config["encoder"]["path"] else None

@@ -46,7 +46,17 @@ class VAEConf(Component):
 
     _target_: str = "ddoq.encoders.VAE"
     path: str | None = None
+    posterior: str = "mode"
+    precision: str = "float32"
+    storage: str = "float32"
     fit: VAEFit = field(default_factory=VAEFit)
+
+
+@dataclass
+class TAEF2Conf(Component):
+    _target_: str = "ddoq.encoders.TAEF2"
+    path: str | None = "vae_taef2"
+    storage: str = "float32"
 
 
 # --- quantizer, space and weighting ----------------------------------------------------------------------------------
@@ -227,15 +237,35 @@ class RealConf(Component):
 
 
 @dataclass
-class DiTConf(Component):
-    """``path: null`` fits a DiT by ``fit``."""
+class DiffusionConf(Component):
+    """See ``ddoq.generators.LatentDiffusion``."""
 
-    _target_: str = "ddoq.generators.DiT"
     path: str | None = None
     strength: float = 0.5
     guidance_scale: float = 1.5
     num_steps: int = 50
+    scheduler: str | None = None
+    start: str = "noised"
+    mode_guidance: float = 0.0
+    mode_stop: float = 0.5
+    precision: str = "float32"
+
+
+@dataclass
+class DiTConf(DiffusionConf):
+    """``path: null`` fits a DiT by ``fit``."""
+
+    _target_: str = "ddoq.generators.DiT"
+    classes: str = "dataset"
+    guidance_channels: int | None = None
     fit: DiTFit = field(default_factory=DiTFit)
+
+
+@dataclass
+class StableDiffusionConf(DiffusionConf):
+    _target_: str = "ddoq.generators.StableDiffusion"
+    prompt: str = "{synonyms}"
+    negative_prompt: str = ""
 
 
 # --- labeler, student, protocol --------------------------------------------------------------------------------------
@@ -280,4 +310,5 @@ class ProtocolConf(Component):
     flip: bool = False
     num_evaluations: int = 10
     num_seeds: int = 5
+    image_size: int | None = None
     redraw: bool = False

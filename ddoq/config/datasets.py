@@ -19,6 +19,7 @@ class DatasetConf(Component):
     validation_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
+    resize: str = "crop"
     on_bad_image: str = "error"
     root: str | None = None
 
@@ -38,6 +39,38 @@ class FashionMNISTConf(DatasetConf):
 class CIFAR10Conf(DatasetConf):
     _target_: str = "ddoq.data.builtin.CIFAR10"
     download: bool = True
+
+
+@dataclass
+class MNISTConf(DatasetConf):
+    _target_: str = "ddoq.data.builtin.MNIST"
+    download: bool = True
+
+
+@dataclass
+class CIFAR100Conf(DatasetConf):
+    _target_: str = "ddoq.data.builtin.CIFAR100"
+    download: bool = True
+
+
+@dataclass
+class SVHNConf(DatasetConf):
+    _target_: str = "ddoq.data.builtin.SVHN"
+    download: bool = True
+
+
+@dataclass
+class ImageNetConf(DatasetConf):
+    """``classes``: an entry of ``ddoq.data.catalogue``. ``source``: original or fastai."""
+
+    _target_: str = "ddoq.data.imagenet.ImageNet"
+    classes: str = "imagenet1k"
+    source: str = "original"
+
+
+@dataclass
+class TinyImageNetConf(DatasetConf):
+    _target_: str = "ddoq.data.tiny_imagenet.TinyImageNet"
 
 
 @dataclass

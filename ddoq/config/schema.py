@@ -46,9 +46,13 @@ class LoggerConf:
 
 @dataclass
 class PathsConf:
-    """``data``: one folder or a list, searched in order; downloads go into the first. ``outputs``: everything else."""
+    """``data`` and ``models``: one folder or a list, searched in order; downloads go into the first.
+
+    ``outputs``: everything else.
+    """
 
     data: Any = MISSING
+    models: Any = MISSING
     outputs: str = MISSING
 
 
@@ -93,10 +97,15 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "digits": datasets.DigitsConf,
         "fashion_mnist": datasets.FashionMNISTConf,
         "cifar10": datasets.CIFAR10Conf,
+        "mnist": datasets.MNISTConf,
+        "cifar100": datasets.CIFAR100Conf,
+        "svhn": datasets.SVHNConf,
+        "imagenet1k": datasets.ImageNetConf,
+        "tiny_imagenet": datasets.TinyImageNetConf,
         "image_folder": datasets.ImageFolderConf,
         "parquet": datasets.ParquetConf,
     },
-    "encoder": {"pixels": components.PixelsConf, "vae": components.VAEConf},
+    "encoder": {"pixels": components.PixelsConf, "vae": components.VAEConf, "taef2": components.TAEF2Conf},
     "quantizer": {
         "kmeans": components.KMeansConf,
         "kmeans_sklearn": components.SklearnKMeansConf,
@@ -120,7 +129,12 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "clip": components.ClipConf,
         "shrink": components.ShrinkConf,
     },
-    "generator": {"dit": components.DiTConf, "decode": components.DecodeConf, "real": components.RealConf},
+    "generator": {
+        "dit": components.DiTConf,
+        "stable_diffusion": components.StableDiffusionConf,
+        "decode": components.DecodeConf,
+        "real": components.RealConf,
+    },
     "labeler": {"hard": components.HardConf, "teacher": components.TeacherConf},
     "student": {"convnet": components.ConvNetConf, "timm": components.TimmStudentConf},
     "protocol": {"protocol": components.ProtocolConf},

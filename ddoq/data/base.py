@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +17,16 @@ from ddoq.errors import DataError
 from ddoq.utils.io import file_digest
 
 SPLITS = ("train", "validation", "test")
+_MOST_SIZED = 50_000  # files whose sizes are all part of a fingerprint
+_SIZED = 100  # beyond that, one file in so many
 
 
 @dataclass(frozen=True)
 class Source:
     """An opened data set: labels in memory, images decoded on demand.
 
-    ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split.
+    ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split. ``unexpected_counts`` says in
+    words where a published data set has another number of images than its authors state.
     """
 
     class_names: list[str]
@@ -30,7 +35,7 @@ class Source:
     read: Callable[[int], Image.Image]
     describe: Callable[[int], str]
     provenance: str
-    wnids: list[str] | None = None
+    unexpected_counts: str | None = None
 
     def __post_init__(self) -> None:
         empty = sorted(set(range(len(self.class_names))) - set(np.unique(self.labels).tolist()))
@@ -48,12 +53,14 @@ class ImageDataset(ABC):
 
     Args:
         name: name in tables and folders.
-        image_size: side of the square images in pixels (aspect-ratio-correct resize, centre crop).
+        image_size: side of the square images in pixels.
         channels: 1 (grey) or 3 (RGB).
         train_per_class: use only this many training images per class (a stratified, seeded draw); ``None`` for all.
         validation_fraction: share of the training images held out for every choice that is made by accuracy.
         test_fraction: share of all images held out for testing, where the data come without a test split.
         split_seed: seed of these draws. It is not the run's seed: all runs share one split.
+        resize: ``crop`` scales the shorter side and crops the longer one about the centre, ``squash`` scales both sides
+            whatever the aspect ratio.
         on_bad_image: ``error`` stops at an unreadable image, ``skip`` leaves it out and lists it in the report.
         root: folder of the files; ``None`` searches the folders of ``paths.data``.
     """
@@ -65,6 +72,7 @@ class ImageDataset(ABC):
     validation_fraction: float = 0.1
     test_fraction: float = 0.2
     split_seed: int = 0
+    resize: str = "crop"
     on_bad_image: str = "error"
     root: str | None = None
     search: tuple[Path, ...] = field(default=(), repr=False)  # set by the caller from ``paths.data``
@@ -77,13 +85,50 @@ class ImageDataset(ABC):
     def open(self) -> Source:
         """Open the data set."""
 
+    @cached_property
+    def opened(self) -> Source:
+        """The data set, opened once per process: listing a million files takes seconds."""
+        return self.open()
+
+    def __getstate__(self) -> dict:
+        """Leave out the opened data set: a process that is not forked opens its own."""
+        return {name: value for name, value in self.__dict__.items() if name != "opened"}
+
+    def fetch(self, folder: Path) -> None:  # noqa: B027 (not abstract: this is the default)
+        """Download what is missing below a folder of ``paths.data``; nothing, for data of the user's own.
+
+        Raises:
+            DataError: the download failed, or the files are not free to download: the remedy says where they are.
+        """
+
 
 def hash_files(files: Iterable[Path], base: Path, content_limit: int = 2**30) -> str:
-    """Return a hash over the relative names, sizes and, up to ``content_limit`` bytes in all, contents of files."""
-    files = sorted(files)
-    with_content = sum(file.stat().st_size for file in files) <= content_limit
+    """Return ``hash_names`` of files below ``base``."""
+    return hash_names((file.relative_to(base).as_posix() for file in files), base, content_limit)
+
+
+def hash_names(names: Iterable[str], base: Path, content_limit: int = 2**30) -> str:
+    """Return a hash over the relative names, sizes and, up to ``content_limit`` bytes in all, contents of files.
+
+    Of more than 50,000 files the sizes of every hundredth only, and no contents: to ask a network file system for the
+    size of each of ImageNet's files takes many minutes, at every start. Names tell subsets apart, and a hundredth of
+    the sizes a copy that was resized or compressed again; one changed file among so many goes unnoticed.
+
+    Args:
+        names: of the files, relative to ``base``, with ``/`` between the parts.
+        base: their folder.
+        content_limit: in bytes.
+    """
+    names = sorted(names, key=lambda name: name.split("/"))  # the order of Path objects
     state = hashlib.sha256()
-    for file in files:
-        content = file_digest(file) if with_content else file.stat().st_size
-        state.update(f"{file.relative_to(base).as_posix()}\0{file.stat().st_size}\0{content}\n".encode())
+    if len(names) > _MOST_SIZED:
+        for number, name in enumerate(names):
+            size = "" if number % _SIZED else os.stat(base / name).st_size
+            state.update(f"{name}\0{size}\n".encode())
+        return state.hexdigest()
+    sizes = [os.stat(base / name).st_size for name in names]
+    with_content = sum(sizes) <= content_limit
+    for name, size in zip(names, sizes, strict=True):
+        content = file_digest(base / name) if with_content else size
+        state.update(f"{name}\0{size}\0{content}\n".encode())
     return state.hexdigest()

@@ -1,31 +1,34 @@
-"""Data sets by name: scikit-learn's digits, Fashion-MNIST and CIFAR-10."""
+"""Data sets of small images by name: scikit-learn's digits, (Fashion-)MNIST, CIFAR-10 and -100, SVHN."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ddoq.data.base import ImageDataset, Source, hash_files
+from ddoq.data.base import ImageDataset, Source, hash_files, hash_names
+from ddoq.data.download import PublishedDataset
 from ddoq.data.parquet import open_parquet
 from ddoq.errors import DataError
 
 
 def _array_source(
-    images: np.ndarray, labels: np.ndarray, split: np.ndarray, names: list[str], provenance: str
+    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], names: list[str], title: str, split=("train", "test")
 ) -> Source:
+    """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``, one of each per split, as a source."""
+    pixels = np.concatenate(images)
     return Source(
         class_names=names,
-        labels=labels.astype(np.int64),
-        split=split,
-        read=lambda i: Image.fromarray(images[i]),
-        describe=lambda i: f"{provenance} #{i}",
-        provenance=provenance,
+        labels=np.concatenate(labels).astype(np.int64),
+        split=np.repeat(split, [len(part) for part in labels]),
+        read=lambda i: Image.fromarray(pixels[i]),
+        describe=lambda i: f"{title} #{i}",
+        provenance=title,
     )
 
 
@@ -41,9 +44,7 @@ class Digits(ImageDataset):
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
         images, labels = self._arrays()
-        return _array_source(
-            images, labels, np.full(len(labels), ""), [str(c) for c in range(10)], "scikit-learn digits"
-        )
+        return _array_source([images], [labels], [str(c) for c in range(10)], "scikit-learn digits", split=("",))
 
     @staticmethod
     def _arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -54,51 +55,58 @@ class Digits(ImageDataset):
 
 
 @dataclass
-class _Downloadable(ImageDataset):
-    """A data set that torchvision can download into the first folder of ``paths.data``."""
+class _Torchvision(PublishedDataset):
+    """A data set that torchvision can download into the first folder of ``paths.data``.
+
+    A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it, ``_FOLDERS``, the
+    folders that it may be in, and ``_FORMS``, the sets of files that make a folder complete, the published form first.
+    """
 
     download: bool = True
 
-    def _find(self, folders: tuple[str, ...], files: tuple[str, ...]) -> Path | None:
-        roots = (Path(self.root),) if self.root else tuple(base / folder for base in self.search for folder in folders)
-        return next((root for root in roots if all((root / file).is_file() for file in files)), None)
+    def _names(self) -> tuple[str, ...]:
+        return self._FOLDERS
 
-    def _fetch(self, factory, place: Path, files: tuple[str, ...]) -> None:
-        """Let torchvision download; without a network say which files belong where."""
-        remedy = f"put {', '.join(files)} into {place.resolve()}, or set paths.data to the folder above it"
-        looked = ", ".join(str(base) for base in self.search)
-        if not self.download or self.root:
-            raise DataError(f"dataset: {self.name} was not found in {self.root or looked}", remedy)
-        timeout = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(10)
-        try:
-            factory()
-        except Exception as error:  # urllib, ssl, zlib and torchvision each raise their own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(
-                f"dataset: {self.name} was not found in {looked}, and the download failed ({reason})", remedy
-            ) from error
-        finally:
-            socket.setdefaulttimeout(timeout)
+    def _complete(self, folder: Path) -> bool:
+        return any(all((folder / file).is_file() for file in files) for files in self._FORMS)
+
+    def _folder(self) -> Path:
+        if self.download and not self.root and self._find() is None:
+            self._download(self.search[0])
+        return super()._folder()
+
+    def _download(self, folder: Path) -> None:
+        import torchvision.datasets
+
+        with self._downloading():
+            self._download_as(getattr(torchvision.datasets, self._TORCHVISION), folder)
+
+    def _download_as(self, published: Callable, folder: Path) -> None:
+        published(folder, download=True)
+
+    def _remedy(self) -> str:
+        place = Path(self.root) if self.root else self.search[0] / self._FOLDERS[0]
+        return (
+            f"put {', '.join(self._FORMS[0])} into {place.resolve()} (from {self._ORIGIN}), "
+            "or set paths.data to the folder above it"
+        )
 
 
 @dataclass
-class FashionMNIST(_Downloadable):
-    """Fashion-MNIST (Xiao et al. 2017), 60,000 + 10,000 grey 28×28, read from the original IDX ``.gz`` files."""
+class _IDX(_Torchvision):
+    """60,000 + 10,000 grey 28×28, read from the original IDX ``.gz`` files."""
 
-    _FOLDERS = ("fashion_mnist", "FashionMNIST/raw")
     _FILES = (
         "train-images-idx3-ubyte.gz",
         "train-labels-idx1-ubyte.gz",
         "t10k-images-idx3-ubyte.gz",
         "t10k-labels-idx1-ubyte.gz",
     )
-    _NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    _FORMS = (_FILES,)
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
-        folder = self._folder()
-        return hash_files([folder / file for file in self._FILES], folder)
+        return hash_names(self._FILES, self._folder())
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
@@ -107,41 +115,44 @@ class FashionMNIST(_Downloadable):
         for part in ("train", "t10k"):
             images.append(_read_idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28))
             labels.append(_read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8))
-        split = np.repeat(["train", "test"], [len(part) for part in labels])
-        return _array_source(np.concatenate(images), np.concatenate(labels), split, self._NAMES, "Fashion-MNIST")
-
-    def _folder(self) -> Path:
-        found = self._find(self._FOLDERS, self._FILES)
-        if found is None:
-
-            def factory() -> None:
-                from torchvision.datasets import FashionMNIST as TorchvisionFashionMNIST
-
-                TorchvisionFashionMNIST(self.search[0], download=True)
-
-            self._fetch(factory, Path(self.root) if self.root else self.search[0] / self._FOLDERS[0], self._FILES)
-            found = self._find(self._FOLDERS, self._FILES)
-        return found
+        return _array_source(images, labels, self._NAMES, self._TITLE)
 
 
 def _read_idx(path: Path, header: int) -> np.ndarray:
     try:
         return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
     except (OSError, EOFError, ValueError) as error:
-        raise DataError(f"dataset: {path} cannot be read ({error})", "replace it by the original file") from error
+        raise _unreadable(path, error) from error
 
 
 @dataclass
-class CIFAR10(_Downloadable):
-    """CIFAR-10 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32.
+class MNIST(_IDX):
+    """MNIST (LeCun et al. 1998), handwritten digits."""
 
-    Read from torchvision's ``cifar-10-batches-py`` (exact pixels), or from a folder with ``train.parquet`` and
-    ``test.parquet`` (whatever pixels those hold; the report names the folder).
+    _TITLE, _TORCHVISION, _ORIGIN = "MNIST", "MNIST", "http://yann.lecun.com/exdb/mnist"
+    _FOLDERS = ("mnist", "MNIST/raw")
+    _NAMES = [str(digit) for digit in range(10)]
+
+
+@dataclass
+class FashionMNIST(_IDX):
+    """Fashion-MNIST (Xiao et al. 2017), Zalando's articles."""
+
+    _TITLE, _TORCHVISION = "Fashion-MNIST", "FashionMNIST"
+    _ORIGIN = "https://github.com/zalandoresearch/fashion-mnist"
+    _FOLDERS = ("fashion_mnist", "FashionMNIST/raw")
+    _NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+
+
+@dataclass
+class _CIFAR(_Torchvision):
+    """RGB 32×32 from torchvision's folder (exact pixels), or from one with ``train.parquet`` and ``test.parquet``.
+
+    Parquet holds whatever pixels it holds; the report names the folder.
     """
 
-    _FOLDERS = ("cifar10", "cifar10_jpeg")
-    _FILES = ("train.parquet", "test.parquet")
-    _BATCHES = "cifar-10-batches-py"
+    _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
+    _PARQUET = ("train.parquet", "test.parquet")
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
@@ -150,35 +161,71 @@ class CIFAR10(_Downloadable):
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        folder = self._folder()
-        if folder.name != self._BATCHES:
-            return open_parquet(folder, "image", "label")
-        from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+        import torchvision.datasets
 
-        parts = [TorchvisionCIFAR10(folder.parent, train=train) for train in (True, False)]
-        split = np.repeat(["train", "test"], [len(part.targets) for part in parts])
+        folder = self._folder()
+        if (folder / self._PARQUET[0]).is_file():
+            return open_parquet(folder, "image", "label")
+        published = getattr(torchvision.datasets, self._TORCHVISION)
+        try:  # torchvision checks the md5 of every file before it reads it
+            parts = [published(folder.parent, train=train) for train in (True, False)]
+        except RuntimeError as error:
+            raise _unreadable(folder, error) from error
         return _array_source(
-            np.concatenate([part.data for part in parts]),
-            np.concatenate([part.targets for part in parts]),
-            split,
-            parts[0].classes,
-            "CIFAR-10",
+            [part.data for part in parts], [part.targets for part in parts], parts[0].classes, self._TITLE
         )
 
-    def _folder(self) -> Path:
-        def find() -> Path | None:
-            return self._find((self._BATCHES,), ("batches.meta", "test_batch")) or self._find(
-                self._FOLDERS, self._FILES
-            )
 
-        found = find()
-        if found is None:
+@dataclass
+class CIFAR10(_CIFAR):
+    """CIFAR-10 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32."""
 
-            def factory() -> None:
-                from torchvision.datasets import CIFAR10 as TorchvisionCIFAR10
+    _TITLE, _TORCHVISION = "CIFAR-10", "CIFAR10"
+    _FOLDERS = ("cifar-10-batches-py", "cifar10", "cifar10_jpeg")
+    _FORMS = (("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), _CIFAR._PARQUET)
 
-                TorchvisionCIFAR10(self.search[0], download=True)
 
-            self._fetch(factory, Path(self.root) if self.root else self.search[0] / self._FOLDERS[0], self._FILES)
-            found = find()
-        return found
+@dataclass
+class CIFAR100(_CIFAR):
+    """CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32, labelled with its 100 fine classes."""
+
+    _TITLE, _TORCHVISION = "CIFAR-100", "CIFAR100"
+    _FOLDERS = ("cifar-100-python", "cifar100")
+    _FORMS = (("meta", "train", "test"), _CIFAR._PARQUET)
+
+
+@dataclass
+class SVHN(_Torchvision):
+    """Street View House Numbers (Netzer et al. 2011), 73,257 + 26,032 RGB 32×32, cropped digits."""
+
+    _TITLE, _TORCHVISION, _ORIGIN = "SVHN", "SVHN", "http://ufldl.stanford.edu/housenumbers"
+    _FILES = ("train_32x32.mat", "test_32x32.mat")
+    _FOLDERS, _FORMS = ("svhn",), (_FILES,)
+
+    def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
+        return hash_names(self._FILES, self._folder())
+
+    def open(self) -> Source:
+        """See ``ImageDataset.open``."""
+        parts = [_read_mat(self._folder() / file) for file in self._FILES]
+        images = [np.ascontiguousarray(part["X"].transpose(3, 0, 1, 2)) for part in parts]
+        labels = [part["y"].ravel() % 10 for part in parts]  # the files say 10 where the digit is 0
+        return _array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE)
+
+    def _download_as(self, published: Callable, folder: Path) -> None:
+        for split in ("train", "test"):
+            published(folder / self._FOLDERS[0], split, download=True)
+
+
+def _read_mat(path: Path) -> dict[str, np.ndarray]:
+    from scipy.io import loadmat
+
+    try:
+        return loadmat(path, variable_names=["X", "y"])
+    except Exception as error:  # scipy's reader raises whatever damaged bytes lead it to
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(f"dataset: {path} cannot be read ({error})", "replace it by the original file")

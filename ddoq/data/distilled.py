@@ -50,10 +50,23 @@ def write_png(path: Path, image: torch.Tensor) -> None:
         Image.fromarray(array.numpy()).save(temporary, format="PNG")
 
 
-def read_png(path: Path) -> torch.Tensor:
-    """Read an image as uint8 ``[C, H, W]``."""
+def read_png(path: Path, size: int | None = None) -> torch.Tensor:
+    """Read an image as uint8 ``[C, H, W]``; ``size``: its side in pixels, if it is not to stay as it is."""
     with Image.open(path) as image:
-        return to_uint8(image, image.width, 1 if image.mode == "L" else 3)
+        return to_uint8(image, size or image.width, 1 if image.mode == "L" else 3)
+
+
+class PNGs(Dataset):
+    """Image files by number: item ``i`` is ``(i, uint8 image [C, size, size])``."""
+
+    def __init__(self, paths: list[Path], size: int):
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, i: int) -> tuple[int, torch.Tensor]:
+        return i, read_png(self.paths[i], self.size)
 
 
 def write_metadata(
@@ -119,9 +132,13 @@ class DistilledDataset(Dataset):
         image = read_png(self.path / self.metadata["file_name"][i]).float() / 255
         return (self.transform(image) if self.transform else image), int(self.labels[i]), float(self.weights[i])
 
-    def training_set(self) -> TrainingSet:
-        """Return everything in memory, with soft labels where the data set has them."""
-        images = torch.stack([read_png(self.path / name) for name in self.metadata["file_name"]])
+    def training_set(self, size: int | None = None) -> TrainingSet:
+        """Return everything in memory, with soft labels where the data set has them.
+
+        Args:
+            size: side of the images in pixels, if they are not to stay as they are.
+        """
+        images = torch.stack([read_png(self.path / name, size) for name in self.metadata["file_name"]])
         targets, temperature = one_hot(self.labels, len(self.class_names)).float(), 1.0
         if (self.path / TARGETS).is_file():
             with safe_open(self.path / TARGETS, "pt") as file:

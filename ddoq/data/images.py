@@ -12,13 +12,15 @@ from PIL import Image, ImageOps
 UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def to_uint8(image: Image.Image, size: int, channels: int) -> torch.Tensor:
-    """Decode, resize and crop an image.
+def to_uint8(image: Image.Image, size: int, channels: int, resize: str = "crop") -> torch.Tensor:
+    """Decode an image and make it a square.
 
     Args:
         image: of any mode (grey, palette, CMYK, 16 bit, with alpha, animated: the first frame).
-        size: side of the result; the shorter side is scaled to it and the longer one cropped about the centre.
+        size: side of the result in pixels.
         channels: 1 or 3.
+        resize: ``crop`` scales the shorter side to ``size`` and crops the longer one about the centre, ``squash``
+            scales both.
 
     Returns:
         uint8 ``[channels, size, size]``.
@@ -33,7 +35,8 @@ def to_uint8(image: Image.Image, size: int, channels: int) -> torch.Tensor:
             image = Image.fromarray(_to_8_bit(np.asarray(image)))
         image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        fit = Image.Image.resize if resize == "squash" else ImageOps.fit
+        image = fit(image, (size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 

@@ -29,28 +29,33 @@ def write_index(folder: Path, source: Source, split: np.ndarray) -> None:
 
 
 class IndexedImages(Dataset):
-    """Map-style data set of one split: item ``i`` is ``(position, uint8 image [C, H, W], label)``."""
+    """Map-style data set of one split: item ``i`` is ``(position, uint8 image [C, size, size], label)``.
 
-    def __init__(self, spec: ImageDataset, index: Path, split: str):
+    Args:
+        spec: the data set.
+        index: folder of its ``index`` artefact.
+        split: one of ``SPLITS``.
+        size: side of the images in pixels; ``None`` for that of ``spec``.
+    """
+
+    def __init__(self, spec: ImageDataset, index: Path, split: str, size: int | None = None):
         table = pq.read_table(index / INDEX, columns=["id", "label", "split"], filters=[("split", "=", split)])
         self.ids = table["id"].to_numpy()
         self.labels = table["label"].to_numpy()
         self.spec, self.split = spec, split
-        self._source: Source | None = None
+        self.size = spec.image_size if size is None else size
+        _ = spec.opened  # before worker processes are forked, which then need not list the files again
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, i: int) -> tuple[int, torch.Tensor, int]:
-        if self._source is None:  # opened late, so that worker processes open their own
-            self._source = self.spec.open()
-        image = to_uint8(self._source.read(int(self.ids[i])), self.spec.image_size, self.spec.channels)
-        return i, image, int(self.labels[i])
+        image = self.spec.opened.read(int(self.ids[i]))
+        return i, to_uint8(image, self.size, self.spec.channels, self.spec.resize), int(self.labels[i])
 
     def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return all images as uint8 ``[n, C, H, W]`` and their labels ``[n]``."""
-        shape = (len(self), self.spec.channels, self.spec.image_size, self.spec.image_size)
-        images = torch.empty(shape, dtype=torch.uint8)
+        """Return all images as uint8 ``[n, C, size, size]`` and their labels ``[n]``."""
+        images = torch.empty((len(self), self.spec.channels, self.size, self.size), dtype=torch.uint8)
         with progress_bar(f"read {self.split} images", len(self)) as bar:
             for i in range(len(self)):
                 images[i] = self[i][1]

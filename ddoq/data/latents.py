@@ -1,6 +1,6 @@
 """Latents on disk: shards that can be written in pieces and read by class.
 
-shard-00000.safetensors   latents [m, *shape] float32
+shard-00000.safetensors   latents [m, *shape], float32 or float16
 index.parquet             position, label (one row per latent, in shard order)
 """
 
@@ -33,24 +33,28 @@ class LatentWriter:
         folder: where the shards go; complete shards of an earlier attempt are kept.
         labels: label of every position, ``[n]``.
         shard_size: latents per shard.
+        storage: type on disk.
     """
 
-    def __init__(self, folder: Path, labels: np.ndarray, shard_size: int):
-        self.folder, self.labels, self.shard_size = folder, labels, shard_size
+    def __init__(self, folder: Path, labels: np.ndarray, shard_size: int, storage: torch.dtype = torch.float32):
+        self.folder, self.labels, self.shard_size, self.storage = folder, labels, shard_size, storage
         self._rows: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)
 
     def positions(self, shard: int) -> range:
         """Return the positions that belong to a shard."""
         return range(shard * self.shard_size, min((shard + 1) * self.shard_size, len(self.labels)))
 
-    def missing(self) -> list[int]:
-        """Return all positions whose shard is not on disk yet."""
-        shards = range(-(-len(self.labels) // self.shard_size))
-        return [i for shard in shards if not _shard_path(self.folder, shard).exists() for i in self.positions(shard)]
+    def shards(self) -> list[int]:
+        """Return the numbers of all shards."""
+        return list(range(-(-len(self.labels) // self.shard_size)))
+
+    def has(self, shard: int) -> bool:
+        """Tell whether a shard is on disk."""
+        return _shard_path(self.folder, shard).exists()
 
     def add(self, positions: torch.Tensor, latents: torch.Tensor) -> None:
         """Take a batch of latents ``[B, *shape]`` in any order."""
-        for position, latent in zip(positions.tolist(), latents.float().cpu(), strict=True):
+        for position, latent in zip(positions.tolist(), latents.to(self.storage).cpu(), strict=True):
             shard = position // self.shard_size
             self._rows[shard][position] = latent
             if len(self._rows[shard]) == len(self.positions(shard)):
@@ -95,10 +99,10 @@ class Latents:
             yield self.at(positions[positions // self._shard_size == shard])
 
     def at(self, positions: np.ndarray) -> torch.Tensor:
-        """Return the latents at ascending positions, ``[n, *shape]``."""
+        """Return the latents at ascending positions, ``[n, *shape]``, float32."""
         parts = []
         for number in np.unique(positions // self._shard_size):
             rows = positions[positions // self._shard_size == number] - number * self._shard_size
             with safe_open(self._shards[number], "pt") as shard:
-                parts.append(shard.get_slice("latents")[rows.tolist()])
+                parts.append(shard.get_slice("latents")[rows.tolist()].float())
         return torch.cat(parts) if parts else torch.empty(0, *self.shape)

@@ -90,8 +90,7 @@ def open_parquet(folder: Path, image_column: str, label_column: str) -> Source:
         path = images[i].as_py().get("path") if is_struct else None
         return f"{folder} row {i}" + (f" ({path})" if path else "")
 
-    wnids = names if all(name[:1] == "n" and name[1:].isdigit() and len(name) == 9 for name in names) else None
-    return Source(names, labels, np.array(split), read, describe, folder.name, wnids)
+    return Source(names, labels, np.array(split), read, describe, folder.name)
 
 
 def _labels(table, column: str) -> tuple[list[str], np.ndarray]:

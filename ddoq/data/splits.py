@@ -22,9 +22,11 @@ def assign_splits(source: Source, usable: np.ndarray, spec: ImageDataset) -> np.
     split = np.where(usable, source.split.astype("U10"), "")
     split[usable & (source.split == "")] = "train"
     has = set(split[usable])
-    for label in range(len(source.class_names)):
+    by_class = np.argsort(source.labels, kind="stable")
+    ends = np.cumsum(np.bincount(source.labels, minlength=len(source.class_names)))
+    for label, members in enumerate(np.split(by_class, ends[:-1])):
         random = np.random.default_rng([spec.split_seed, label])
-        train = random.permutation(np.flatnonzero((source.labels == label) & (split == "train")))
+        train = random.permutation(members[split[members] == "train"])
         for part, fraction in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
             if part not in has:
                 count = min(round(fraction * len(train)), len(train) - 1)

@@ -3,6 +3,7 @@
 from ddoq.encoders.base import Encoder
 from ddoq.encoders.features import Features
 from ddoq.encoders.pixels import Pixels
+from ddoq.encoders.taef2 import TAEF2
 from ddoq.encoders.vae import VAE
 
-__all__ = ["VAE", "Encoder", "Features", "Pixels"]
+__all__ = ["TAEF2", "VAE", "Encoder", "Features", "Pixels"]

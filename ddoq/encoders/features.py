@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -18,6 +20,8 @@ class Features(nn.Module):
         image_size: side to which images are resized; the model's own by default.
     """
 
+    storage = torch.float32
+
     def __init__(self, model: str, path: str | None = None, image_size: int | None = None):
         super().__init__()
         from timm.data import resolve_model_data_config
@@ -29,7 +33,7 @@ class Features(nn.Module):
         for name in ("mean", "std"):
             self.register_buffer(name, torch.tensor(config[name]).view(1, -1, 1, 1), persistent=False)
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the features ``[B, F]`` of images ``[B, C, H, W]`` in [-1, 1]."""
         images = images.expand(-1, self.mean.shape[1], -1, -1) if images.shape[1] == 1 else images
         images = interpolate(images, self.image_size, mode="bicubic", antialias=True).clamp(-1, 1)

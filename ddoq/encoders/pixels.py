@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from ddoq.encoders.base import Encoder
@@ -10,7 +12,7 @@ from ddoq.encoders.base import Encoder
 class Pixels(Encoder):
     """Latents are pixels. Right for images of a few pixels, where a VAE has nothing to compress."""
 
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return ``images``."""
         return images
 

@@ -10,15 +10,20 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ddoq.utils.console import progress_bar
+from ddoq.utils.device import cuda_index
 from ddoq.utils.io import atomic_path
 
 
 def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
-    """Return a quiet one-device trainer: no logger, no checkpoints and no files but those asked for."""
+    """Return a quiet trainer on this process's device: no logger, no checkpoints and no files but those asked for.
+
+    It does not look for company: processes that compute together share out the work before (``ddoq.engine.ranks``).
+    """
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in (
@@ -37,7 +42,9 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    return L.Trainer(accelerator=accelerator, devices=1, **defaults | options)
+    index = cuda_index() if accelerator in ("auto", "gpu") else None
+    devices = 1 if index is None else [index]
+    return L.Trainer(accelerator=accelerator, devices=devices, plugins=LightningEnvironment(), **defaults | options)
 
 
 class _Steps(Dataset):

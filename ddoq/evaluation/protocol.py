@@ -23,6 +23,7 @@ class Protocol:
         flip: random horizontal flip.
         num_evaluations: accuracies along the way, at equal distances; the last one is the result.
         num_seeds: students per arm.
+        image_size: side of the students' images in pixels, for training and testing; ``None`` for the data set's.
         redraw: draw codebook and images anew for every student, so that the spread of an arm is that of the method
             and not of one draw. Needs one generation per student.
     """
@@ -36,6 +37,7 @@ class Protocol:
     flip: bool = False
     num_evaluations: int = 10
     num_seeds: int = 5
+    image_size: int | None = None
     redraw: bool = False
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:

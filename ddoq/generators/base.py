@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,13 @@ class Points:
     sources: Tensor
     seeds: list[int]
 
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, rows: slice) -> Points:
+        """Return some of the points."""
+        return Points(self.latents[rows], self.labels[rows], self.sources[rows], self.seeds[rows])
+
 
 class ImageGenerator(ABC):
     """Turns points into images. (``torch.Generator`` is the random number generator.)"""
@@ -31,3 +38,7 @@ class ImageGenerator(ABC):
     @abstractmethod
     def generate(self, points: Points) -> Tensor:
         """Return images ``[B, C, H, W]`` in [-1, 1]."""
+
+    def networks(self) -> nn.Module:
+        """Return everything that has to be on the device; nothing by default."""
+        return nn.Identity()

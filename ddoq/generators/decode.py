@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
 from ddoq.generators.base import ImageGenerator, Points
@@ -14,6 +14,10 @@ class Decode(ImageGenerator):
 
     def __init__(self, encoder: Encoder):
         self.encoder = encoder
+
+    def networks(self) -> nn.Module:
+        """See ``ImageGenerator.networks``."""
+        return self.encoder
 
     @torch.inference_mode()
     def generate(self, points: Points) -> Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.store import Store
 from ddoq.utils.console import console, progress_bar
+from ddoq.utils.ranks import Alone
 
 #: Computes a node in a folder, given the folders of its inputs; returns the artefact's facts.
 Compute = Callable[[Node, Mapping[str, Path], Path], dict]
@@ -49,22 +50,55 @@ def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> l
     return [Step(node, state(node)) for node in unique(targets)]
 
 
-def execute(targets: Iterable[Node], store: Store, compute: Compute) -> list[Node]:
-    """Compute whatever ``targets`` lack, stage by stage; return the nodes that this process computed."""
-    computed: list[Node] = []
+#: Stages whose items are shared out among processes; of the others, each node is computed by one process.
+TOGETHER = ("encode", "generate", "label")
+
+
+def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alone | None = None) -> list[Node]:
+    """Compute whatever ``targets`` lack, stage by stage; return the nodes that had to be computed.
+
+    Args:
+        targets: nodes that have to be finished.
+        store: where artefacts go.
+        compute: see ``Compute``.
+        ranks: the processes that compute this run together.
+    """
+    ranks, targets, computed = ranks or Alone(), list(targets), []
+    missing = ranks.share([step.node.key for step in plan(targets, store) if step.state == "miss"])
     by_stage: dict[str, list[Node]] = {}
-    for step in plan(targets, store):
-        if step.state == "miss":
-            by_stage.setdefault(step.node.stage, []).append(step.node)
+    for node in unique(targets):
+        if node.key in missing:
+            by_stage.setdefault(node.stage, []).append(node)
     for stage, nodes in by_stage.items():
-        done = []
+        together, done = stage in TOGETHER, []
         with progress_bar(stage, len(nodes)) as bar:
-            for node in nodes:
+            for node in nodes if together else ranks.mine(nodes):
                 inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
-                if store.ensure(node, lambda folder, n=node, i=inputs: compute(n, i, folder)):
-                    done.append(node)
+                if _ensure(node, store, lambda folder, n=node, i=inputs: compute(n, i, folder), ranks, together):
+                    done.append(node.key)
                 bar.advance()
+        keys = {key for part in ranks.gather(done) for key in part}
+        done = [node for node in nodes if node.key in keys]
         seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
         console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s", soft_wrap=True)
         computed += done
     return computed
+
+
+def _ensure(node: Node, store: Store, compute: Callable[[Path], dict], ranks: Alone, together: bool) -> bool:
+    """Return whether this process computed the node; of several that compute together, the first commits."""
+    if not together:
+        return store.ensure(node, compute)
+    if ranks.rank:
+        if ranks.share():
+            compute(store.path(node))
+        return False
+
+    def lead(folder: Path) -> dict:
+        ranks.share(True)
+        return compute(folder)
+
+    done = store.ensure(node, lead)
+    if not done:
+        ranks.share(False)
+    return done

@@ -9,50 +9,70 @@ from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, build
 
-VERSION = 1
-SHARD_SIZE = 4096  # latents per file: the unit of resuming
+VERSION = 2  # 2: shards of 1,024 in the encoder's storage type
+SHARD_SIZE = 1024  # latents per file: the unit of resuming, and of sharing out among processes
 
 
 def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime):
     """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
-    role = "features" if identity["encoder"]["name"] == "features" else "encoder"
-    path = str(inputs["encoder"]) if "encoder" in inputs else runtime.weights[role]
+    weights = identity.get("weights")
+    path = str(inputs["encoder"]) if "encoder" in inputs else weights and runtime.models.place(weights)
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write latent shards and their index; facts: number, shape, mean and standard deviation."""
+    """Write latent shards and their index; facts: number, shape, type on disk, mean and standard deviation."""
+    import numpy as np
     import torch
 
     from ddoq.data.images import to_unit
     from ddoq.data.latents import Latents, LatentWriter
+    from ddoq.engine.memory import FittingBatches
     from ddoq.engine.trainer import predict_batches
+    from ddoq.utils.seeding import item_seed
 
     encoder = load_encoder(node.identity, inputs, runtime)
     images = runtime.images(inputs["index"], "train")
-    writer = LatentWriter(folder, images.labels, SHARD_SIZE)
+    writer = LatentWriter(folder, images.labels, SHARD_SIZE, encoder.storage)
+    fitting = FittingBatches("encode")
 
     def encode(batch) -> torch.Tensor:
-        latents = encoder.encode(to_unit(batch[1]))
-        bad = ~latents.flatten(1).isfinite().all(1)
-        if bad.any():
-            raise StageError(
-                f"encode: {int(bad.sum())} latents of a batch of {len(bad)} are NaN or infinite",
-                "check the encoder's weights (encoder.path) and its precision",
-            )
-        return latents
+        positions, pixels, _ = batch
+        pixels, seeds = to_unit(pixels), [item_seed("posterior", position) for position in positions.tolist()]
+        return _finite(fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(encoder.storage))
 
+    shards = [shard for shard in runtime.ranks.mine(writer.shards()) if not writer.has(shard)]
     predict_batches(
         encode,
         encoder,
         images,
-        runtime.batches(writer.missing()),
+        [batch for shard in shards for batch in runtime.batches(list(writer.positions(shard)))],
         lambda b, z: writer.add(b[0], z),
         title="encode",
         accelerator=runtime.accelerator,
         num_workers=runtime.num_workers,
     )
+    runtime.ranks.gather()
+    if runtime.ranks.rank:
+        return {}
     writer.finish()
     latents = Latents(folder)
-    sample = latents.at(torch.arange(min(len(latents), SHARD_SIZE)).numpy())
-    return {"num": len(latents), "shape": list(latents.shape), "mean": sample.mean().item(), "std": sample.std().item()}
+    sample = latents.at(np.unique(np.linspace(0, len(latents) - 1, 4096).astype(int)))
+    return {
+        "num": len(latents),
+        "shape": list(latents.shape),
+        "storage": str(encoder.storage).removeprefix("torch."),
+        "mean": sample.mean().item(),
+        "std": sample.std().item(),
+    }
+
+
+def _finite(latents):
+    """Return latents ``[B, *shape]`` as they are, if they are numbers."""
+    bad = ~latents.flatten(1).isfinite().all(1)
+    if bad.any():
+        raise StageError(
+            f"encode: {int(bad.sum())} latents of a batch of {len(bad)} are NaN or infinite",
+            "check the encoder's weights (encoder.path), its precision and storage",
+        )
+    return latents

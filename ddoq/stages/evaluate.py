@@ -15,8 +15,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """Write nothing but facts: ``top1`` of the last epoch, ``top1_best``, and the accuracies along the way."""
     from ddoq.data.distilled import load_distilled
 
-    index = inputs["index"]
-    data = load_distilled(inputs["label"]).training_set() if "label" in inputs else full_data(index, runtime)
+    index, size = inputs["index"], student_size(node.identity, runtime)
+    distilled = "label" in inputs
+    data = load_distilled(inputs["label"]).training_set(size) if distilled else full_data(index, runtime, size)
     _, accuracies = train_and_measure(node.identity, index, data, node.identity["split"], runtime)
     return {
         "top1": accuracies[-1],
@@ -26,13 +27,18 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     }
 
 
+def student_size(identity: Mapping, runtime: Runtime) -> int:
+    """Return the side of a student's images in pixels."""
+    return identity["protocol"].get("image_size") or runtime.dataset.image_size
+
+
 def train_and_measure(identity: Mapping, index: Path, data, split: str, runtime: Runtime):
     """Train the student that an identity names (``student``, ``protocol``, ``seed``); return it and its accuracies."""
     from ddoq.engine.student import train_student
 
-    seed = identity["seed"]
-    network, normalize = new_student(identity["student"], facts(index), runtime.dataset.image_size, seed)
-    test, protocol = runtime.tensors(index, split), build(identity["protocol"])
+    seed, size = identity["seed"], student_size(identity, runtime)
+    network, normalize = new_student(identity["student"], facts(index), size, seed)
+    test, protocol = runtime.tensors(index, split, size), build(identity["protocol"])
     return network, train_student(network, data, test, protocol, normalize, seed, runtime.accelerator)
 
 
@@ -48,13 +54,13 @@ def new_student(conf: Mapping, index: Mapping, image_size: int, seed: int):
     return network, Normalize(index["mean"], index["std"])
 
 
-def full_data(index: Path, runtime: Runtime):
+def full_data(index: Path, runtime: Runtime, size: int):
     """Return the train split as a training set: hard labels, no weights."""
     import torch
     from torch.nn.functional import one_hot
 
     from ddoq.data.distilled import TrainingSet
 
-    images, labels = runtime.tensors(index, "train")
+    images, labels = runtime.tensors(index, "train", size)
     num_classes = len(facts(index)["class_names"])
     return TrainingSet(images, one_hot(labels, num_classes).float(), torch.ones(len(labels)))

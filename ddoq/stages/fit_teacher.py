@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.evaluate import full_data, new_student, train_and_measure
+from ddoq.stages.evaluate import full_data, new_student, student_size, train_and_measure
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.io import atomic_path
 
@@ -23,8 +23,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """
     from safetensors.torch import save_model
 
-    index = inputs["index"]
-    network, accuracies = train_and_measure(node.identity, index, full_data(index, runtime), "validation", runtime)
+    index, size = inputs["index"], student_size(node.identity, runtime)
+    data = full_data(index, runtime, size)
+    network, accuracies = train_and_measure(node.identity, index, data, "validation", runtime)
     chance = 1 / len(facts(index)["class_names"])
     if accuracies[-1] < 2 * chance:
         raise StageError(
@@ -33,7 +34,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         )
     with atomic_path(folder / _WEIGHTS) as temporary:
         save_model(network.cpu(), str(temporary))
-    return {"top1_validation": accuracies[-1], "image_size": runtime.dataset.image_size}
+    return {"top1_validation": accuracies[-1], "image_size": size}
 
 
 def load_teacher(folder: Path, index: Path, identity: Mapping):

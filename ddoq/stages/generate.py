@@ -20,6 +20,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     from ddoq.data.distilled import file_names, write_png
     from ddoq.data.images import from_unit
+    from ddoq.engine.memory import FittingBatches
     from ddoq.engine.trainer import predict_batches
     from ddoq.generators.base import Points
     from ddoq.quantizers.codebook import ClassCodebooks
@@ -28,7 +29,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     class_names = facts(inputs["index"])["class_names"]
     names = file_names(points.labels, points.index, class_names)
-    generator, network = _generator(node, inputs, runtime)
+    generator, fitting = _generator(node, inputs, runtime), FittingBatches("generate")
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
@@ -36,7 +37,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     def generate(batch) -> torch.Tensor:
         numbers, latents, labels, sources = batch
-        return generator.generate(Points(latents, labels, sources, [seeds[i] for i in numbers.tolist()]))
+        some = Points(latents, labels, sources, [seeds[i] for i in numbers.tolist()])
+        return fitting(len(some), lambda rows: generator.generate(some.part(rows)))
 
     def write(batch, images: torch.Tensor) -> None:
         for number, image in zip(batch[0].tolist(), from_unit(images.cpu()), strict=True):
@@ -45,26 +47,32 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.
     batches = [
         batch
-        for batch in runtime.batches(list(range(len(points))))
+        for batch in runtime.ranks.mine(runtime.batches(list(range(len(points)))))
         if not all((folder / names[i]).exists() for i in batch)
     ]
     items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
     predict_batches(
-        generate, network, items, batches, write, title=f"generate {node.title}", accelerator=runtime.accelerator
+        generate,
+        generator.networks(),
+        items,
+        batches,
+        write,
+        title=f"generate {node.title}",
+        accelerator=runtime.accelerator,
     )
+    runtime.ranks.gather()
     return {"num_images": len(points)}
 
 
 def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
-    """Return the generator and the networks it uses."""
-    import torch
+    """Return the generator."""
+    from ddoq.data.label_space import LabelSpace
 
     conf = node.identity["generator"]
     if conf["name"] == "real":
-        return build(conf, images=runtime.images(inputs["index"], SPLITS[0])), torch.nn.Identity()
+        return build(conf, images=runtime.images(inputs["index"], SPLITS[0]))
     encoder = load_encoder(node.identity, inputs, runtime)
     if conf["name"] == "decode":
-        return build(conf, encoder=encoder), encoder
-    path = str(inputs["model"]) if "model" in inputs else runtime.weights["generator"]
-    generator = build(conf, path=path, encoder=encoder)
-    return generator, torch.nn.ModuleList([encoder, generator.transformer])
+        return build(conf, encoder=encoder)
+    path = str(inputs["model"]) if "model" in inputs else runtime.models.place(node.identity["model"])
+    return build(conf, path=path, encoder=encoder, label_space=LabelSpace.from_facts(facts(inputs["index"])))

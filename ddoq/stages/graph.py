@@ -6,12 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from ddoq.config.names import arm_name
 from ddoq.pipeline.graph import STAGES, Node, unique
-from ddoq.utils.pretrained import hash_file, model_folder
+from ddoq.stages.models import Models
 
 Conf = Mapping[str, Any]
 
@@ -43,10 +42,11 @@ class Experiment:
     Args:
         config: resolved and checked.
         fingerprint: of the data set's files.
+        models: finds pretrained models.
     """
 
-    def __init__(self, config: Conf, fingerprint: str):
-        self.config, self.fingerprint = config, fingerprint
+    def __init__(self, config: Conf, fingerprint: str, models: Models):
+        self.config, self.fingerprint, self.models = config, fingerprint, models
         self.first_seed = 100 * config["seed"]  # students of different runs never share a seed
 
     # --- shared by all arms ------------------------------------------------------------------------------------------
@@ -72,7 +72,8 @@ class Experiment:
 
     def _encoder_identity(self) -> dict:
         conf = self.config["encoder"]
-        return {"encoder": _without(conf, "fit", "path"), "weights": weights_identity(conf, "vae", "encoder.path")}
+        weights = self.models.identify(conf, "encoder.path") if "path" in conf else None
+        return {"encoder": _without(conf, "fit", "path"), "weights": weights}
 
     def model(self, generator: Conf) -> Node | None:
         """The fitted DiT, where the generator is one that ddoq has to fit."""
@@ -153,10 +154,11 @@ class Experiment:
         space = arm.get("space", _LATENTS)
         if space["name"] != "features":
             return None
-        weights = f"hub:{space['model']}" if space["path"] is None else hash_file(space["path"], "space.path")
-        return _node(
-            "encode", {"encoder": _without(space, "path", "representative"), "weights": weights}, index=self.index
-        )
+        identity = {
+            "encoder": _without(space, "path", "representative"),
+            "weights": self.models.identify(space, "space.path"),
+        }
+        return _node("encode", identity, index=self.index)
 
     @cached_property
     def curves(self) -> dict[str, Node]:
@@ -183,7 +185,7 @@ class Experiment:
             "generator": _without(conf, "fit", "path"),
             "seed": draw,
             **self._encoder_identity(),
-            "model": weights_identity(conf, "transformer", "generator.path"),
+            "model": self.models.identify(conf, "generator.path") if "path" in conf else None,
         }
         return _node(
             "generate",
@@ -234,7 +236,7 @@ class Experiment:
 
     def _ablations(self) -> Iterator[Entry]:
         conf, arm, seeds = self.config["ablation"], self.main_arm, self._seeds(self.config["ablation"]["num_seeds"])
-        if "strength" in arm["generator"]:
+        if arm["generator"].get("start", "noise") != "noise":  # else there is no strength to vary
             for strength in sorted({*conf["strengths"], arm["generator"]["strength"]} if conf["strengths"] else ()):
                 generator = {**arm["generator"], "strength": strength}
                 if strength == 0:
@@ -258,21 +260,6 @@ class Experiment:
 
 #: The space of arms that name none: the baselines.
 _LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}
-
-
-def weights_identity(conf: Conf, subfolder: str, key: str) -> str | None:
-    """Return what stands for pretrained weights in a content key: a hash of the files, or the hub id.
-
-    ``None`` where the component has no weights, or where ddoq fits them (an input node stands for them then).
-    """
-    if not conf.get("path"):
-        return None
-    folder = model_folder(conf["path"], subfolder, key)
-    if folder is None:
-        return f"hub:{conf['path']}"
-    from ddoq.data.base import hash_files
-
-    return hash_files([*folder.glob("*.json"), *folder.glob("*.safetensors")], Path(folder))
 
 
 def _node(stage: str, identity: dict, title: str = "", **inputs: Node | None) -> Node:

@@ -8,54 +8,40 @@ from pathlib import Path
 import numpy as np
 
 from ddoq.data.base import SPLITS
-from ddoq.errors import DataError
+from ddoq.data.label_space import LabelSpace
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
-from ddoq.utils.console import progress_bar
+from ddoq.utils.console import console
 
-VERSION = 1
+VERSION = 2
 _MOST_NAMED = 50  # unreadable files listed in the facts
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``index.parquet``; facts: class names, counts per split and class, mean, std, skipped files."""
-    from ddoq.data.images import UNREADABLE, to_uint8
+    """Write ``index.parquet``; facts: the label space, counts per split and class, mean, std, skipped files."""
     from ddoq.data.indexed import write_index
+    from ddoq.data.scan import remove_parts, scan_images
     from ddoq.data.splits import assign_splits
 
-    spec = runtime.dataset
-    source = spec.open()
+    spec, source = runtime.dataset, runtime.dataset.opened
+    if source.unexpected_counts:
+        console.print(f"[yellow]{spec.name}: {source.unexpected_counts}[/]", soft_wrap=True)
+    moments, errors = scan_images(spec, folder, runtime.num_workers)
     usable = np.ones(len(source.labels), bool)
-    moments = np.zeros((2, len(usable), spec.channels))  # mean and mean square of every image
-    skipped: list[str] = []
-    with progress_bar("look at every image", len(usable)) as bar:
-        for i in range(len(usable)):
-            try:
-                image = to_uint8(source.read(i), spec.image_size, spec.channels).numpy() / 255.0
-            except UNREADABLE as error:
-                usable[i] = False
-                skipped.append(f"{source.describe(i)}: {type(error).__name__}: {error}")
-                if spec.on_bad_image == "error":
-                    raise DataError(
-                        f"dataset: {source.describe(i)} cannot be read ({error})",
-                        "repair or remove it, or set dataset.on_bad_image=skip",
-                    ) from error
-            else:
-                moments[:, i] = image.mean((1, 2)), (image**2).mean((1, 2))
-            bar.advance()
+    usable[list(errors)] = False
     split = assign_splits(source, usable, spec)
     write_index(folder, source, split)
+    remove_parts(folder)
     mean, square = moments[:, split == "train"].mean(1)
     counts = {
         name: np.bincount(source.labels[split == name], minlength=len(source.class_names)).tolist() for name in SPLITS
     }
-    return {
-        "class_names": source.class_names,
-        "wnids": source.wnids,
+    return LabelSpace.from_classes(source.class_names).to_facts() | {
         "counts": counts,
+        "unexpected_counts": source.unexpected_counts,
         "mean": mean.tolist(),
         "std": np.sqrt(np.maximum(square - mean**2, 1e-6)).tolist(),
         "provenance": source.provenance,
-        "num_skipped": len(skipped),
-        "skipped": skipped[:_MOST_NAMED],
+        "num_skipped": len(errors),
+        "skipped": [f"{source.describe(i)}: {errors[i]}" for i in sorted(errors)[:_MOST_NAMED]],
     }

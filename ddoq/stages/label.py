@@ -2,46 +2,45 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddoq.pipeline.graph import Node
 from ddoq.stages.quantize import CODEBOOK
 from ddoq.stages.runtime import Runtime, build, facts
 from ddoq.utils.io import link_or_copy
 
+if TYPE_CHECKING:
+    import torch
+
+    from ddoq.quantizers.codebook import ClassCodebooks
+
 VERSION = 1
+_SHARD_SIZE = 256  # soft labels per part: the unit of resuming, and of sharing out among processes
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write the distilled data set (see ``ddoq.data.distilled``); facts: weights' range and effective size."""
-    import torch
-
-    from ddoq.data.distilled import file_names, read_png, write_metadata
+    from ddoq.data.distilled import file_names, write_metadata
     from ddoq.quantizers.codebook import ClassCodebooks
     from ddoq.quantizers.measures import effective_size
 
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     index = facts(inputs["index"])
     class_names, num_classes = index["class_names"], len(index["class_names"])
-    labels = points.labels.tolist()
     names = file_names(points.labels, points.index, class_names)
+    temperature, targets = 1.0, None
+    if "teacher" in inputs:
+        temperature = node.identity["labeler"]["temperature"]
+        targets = _soft_labels(node, inputs, names, points, num_classes, folder / "parts", runtime)
+    if runtime.ranks.rank:
+        return {}
     for name in names:
         link_or_copy(inputs["generate"] / name, folder / name)
-
-    masses, weights = torch.empty(len(points)), torch.empty(len(points))
-    weighting = build(node.identity["weighting"])
-    for label in range(num_classes):
-        mine = points.labels == label
-        masses[mine] = (points.counts[mine] / points.counts[mine].sum()).float()
-        # mean 1 within the class; where classes have different numbers of points, their sums are made equal
-        share = len(points) / (num_classes * int(mine.sum()))
-        weights[mine] = (weighting(masses[mine].double()) * share).float()
-
-    labeler = _labeler(node, inputs)
-    targets = None
-    if labeler.needs_teacher:
-        targets = labeler(torch.stack([read_png(folder / name) for name in names]), points.labels, num_classes)
+    masses, weights = _weights(node, points, num_classes)
+    labels = points.labels.tolist()
     columns = {
         "file_name": names,
         "label": labels,
@@ -54,7 +53,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     }
     if index["wnids"]:
         columns["wnid"] = [index["wnids"][c] for c in labels]
-    write_metadata(folder, columns, class_names, targets, labeler.temperature)
+    write_metadata(folder, columns, class_names, targets, temperature)
     effective = [effective_size(weights[points.labels == c]) for c in range(num_classes)]
     return {
         "num_images": len(names),
@@ -64,11 +63,56 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     }
 
 
-def _labeler(node: Node, inputs: Mapping[str, Path]):
-    conf = node.identity["labeler"]
-    if "teacher" not in inputs:
-        return build(conf)
+def _weights(node: Node, points: ClassCodebooks, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the mass of each point within its class, and its weight in the loss; ``[n]`` each."""
+    import torch
+
+    masses, weights = torch.empty(len(points)), torch.empty(len(points))
+    weighting = build(node.identity["weighting"])
+    for label in range(num_classes):
+        mine = points.labels == label
+        masses[mine] = (points.counts[mine] / points.counts[mine].sum()).float()
+        # mean 1 within the class; where classes have different numbers of points, their sums are made equal
+        share = len(points) / (num_classes * int(mine.sum()))
+        weights[mine] = (weighting(masses[mine].double()) * share).float()
+    return masses, weights
+
+
+def _soft_labels(
+    node: Node,
+    inputs: Mapping[str, Path],
+    names: list[str],
+    points: ClassCodebooks,
+    num_classes: int,
+    folder: Path,
+    runtime: Runtime,
+) -> torch.Tensor | None:
+    """Return the teacher's targets ``[n, num_classes]`` on the first process, ``None`` on the others."""
+    import numpy as np
+    from torch import nn
+
+    from ddoq.data.distilled import PNGs
+    from ddoq.data.latents import Latents, LatentWriter
+    from ddoq.engine.trainer import predict_batches
     from ddoq.stages.fit_teacher import load_teacher
 
     network, normalize = load_teacher(inputs["teacher"], inputs["index"], node.inputs["teacher"].identity)
-    return build(conf, network=network, normalize=normalize)
+    teacher = build(node.identity["labeler"], network=network, normalize=normalize)
+    writer = LatentWriter(folder, points.labels.numpy(), _SHARD_SIZE)
+    shards = [shard for shard in runtime.ranks.mine(writer.shards()) if not writer.has(shard)]
+    predict_batches(
+        lambda batch: teacher(batch[1], points.labels[batch[0].cpu()], num_classes),
+        nn.ModuleList([network, normalize]),
+        PNGs([inputs["generate"] / name for name in names], facts(inputs["teacher"])["image_size"]),
+        [batch for shard in shards for batch in runtime.batches(list(writer.positions(shard)))],
+        lambda batch, targets: writer.add(batch[0], targets),
+        title=f"label {node.title}",
+        accelerator=runtime.accelerator,
+    )
+    runtime.ranks.gather()
+    if runtime.ranks.rank:
+        return None
+    writer.finish()
+    targets = Latents(folder).at(np.arange(len(points)))
+    shutil.rmtree(folder)
+    return targets

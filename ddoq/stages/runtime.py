@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddoq.data.base import ImageDataset
-from ddoq.errors import DdoqError
 from ddoq.pipeline.store import MANIFEST
+from ddoq.stages.models import Models
+from ddoq.utils.device import device_of
 from ddoq.utils.io import read_json
+from ddoq.utils.ranks import Alone
 
 if TYPE_CHECKING:
     import torch
@@ -19,21 +21,12 @@ if TYPE_CHECKING:
 
 
 def build(config: Mapping[str, Any], **runtime: Any) -> Any:
-    """Instantiate a component from its configuration and from objects that only exist at run time.
-
-    Raises:
-        DdoqError: what the constructor raised, without Hydra's wrapping.
-    """
-    from hydra.errors import InstantiationException
+    """Instantiate a component from its configuration and from objects that only exist at run time."""
     from hydra.utils import instantiate
 
     plain = {key: value for key, value in config.items() if key != "name"}
-    try:
-        return instantiate(plain, **runtime, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, DdoqError):
-            raise error.__cause__ from None
-        raise
+    # Called apart from Hydra, which would take a dataclass among the objects for a configuration, and wrap errors.
+    return instantiate(plain, _convert_="all", _partial_=True)(**runtime)
 
 
 def facts(artefact: Path) -> dict:
@@ -47,35 +40,36 @@ class Runtime:
 
     Attributes:
         dataset: the data set, with the location of its files.
-        weights: local folder or hub id of pretrained models, by ``encoder``, ``generator`` and ``features``.
+        models: finds pretrained models.
+        ranks: the processes that compute this run together.
         accelerator, batch_size, num_workers: see ``TrainerConf``.
     """
 
     dataset: ImageDataset
-    weights: Mapping[str, str | None]
+    models: Models
+    ranks: Alone = field(default_factory=Alone)
     accelerator: str = "auto"
     batch_size: int = 64
     num_workers: int = 0
     _tensors: dict = field(default_factory=dict, repr=False)
 
-    def images(self, index: Path, split: str) -> IndexedImages:
-        """Return the images of a split, decoded on demand."""
+    def images(self, index: Path, split: str, size: int | None = None) -> IndexedImages:
+        """Return the images of a split, decoded on demand; ``size``: their side, if it is not the data set's."""
         from ddoq.data.indexed import IndexedImages
 
-        return IndexedImages(self.dataset, index, split)
+        return IndexedImages(self.dataset, index, split, size)
 
-    def tensors(self, index: Path, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(self, index: Path, split: str, size: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images and labels of a split, read once per process."""
-        if (index, split) not in self._tensors:
-            self._tensors[index, split] = self.images(index, split).tensors()
-        return self._tensors[index, split]
+        wanted = index, split, size or self.dataset.image_size
+        if wanted not in self._tensors:
+            self._tensors[wanted] = self.images(*wanted).tensors()
+        return self._tensors[wanted]
 
     @property
     def device(self) -> str:
-        """Where plain torch code computes: ``cuda`` where there is one and the accelerator allows it."""
-        import torch
-
-        return "cuda" if self.accelerator in ("auto", "gpu") and torch.cuda.is_available() else "cpu"
+        """Where plain torch code computes."""
+        return device_of(self.accelerator)
 
     def batches(self, items: list[int]) -> list[list[int]]:
         """Cut item numbers into batches."""

@@ -2,30 +2,80 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.io import file_digest, read_json
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_VARIANT = re.compile(r"fp16|bf16|non_ema|flax|onnx|openvino")  # copies of the same weights that are not read
+
+#: What the models of the shipped configurations are: size of what is read, and licence.
+KNOWN = {
+    "facebook/DiT-XL-2-256": "2.7 GB, CC-BY-NC 4.0: no commercial use",
+    "facebook/DiT-XL-2-512": "2.7 GB, CC-BY-NC 4.0: no commercial use",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "4.3 GB, CreativeML OpenRAIL-M",
+    "stabilityai/sd-vae-ft-mse": "335 MB, MIT",
+    "stabilityai/sd-vae-ft-ema": "335 MB, MIT",
+    "vae_taef2": "5 MB, MIT, taef2_encoder.pth and taef2_decoder.pth of github.com/madebyollin/taesd",
+}
 
 
-def model_folder(path: str, subfolder: str, key: str) -> Path | None:
-    """Return the local folder that holds the model's ``config.json``; ``None`` where ``path`` is a hub id.
+def is_hub_id(path: str) -> bool:
+    """Tell whether ``path`` has the form ``owner/name`` or ``owner/name@revision`` and is no local folder."""
+    return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
+
+
+def locate(path: str, folders: Iterable[str | Path]) -> str:
+    """Return the place of a model: the first of ``folder/path`` that exists, else ``path`` as it is."""
+    if Path(path).exists():
+        return path
+    return next((str(Path(folder) / path) for folder in folders if (Path(folder) / path).is_dir()), path)
+
+
+def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json") -> Path:
+    """Return the local folder of one part of a model, from the hub (its cache first) where ``path`` is a hub id.
+
+    Args:
+        path: a local folder, or a hub id ``owner/name`` or ``owner/name@revision``.
+        subfolder: where pipelines keep this part; it may also lie at the top.
+        key: config key that errors name.
+        marker: the file that tells the part is there.
 
     Raises:
-        DataError: ``path`` is neither a model folder nor of the form ``owner/name``.
+        DataError: there is no such model, or the hub does not give it.
     """
     for folder in (Path(path) / subfolder, Path(path)):
-        if (folder / "config.json").is_file():
+        if (folder / marker).is_file():
             return folder
-    if Path(path).is_dir() or not _HUB_ID.fullmatch(path):
+    if not is_hub_id(path):
         raise DataError(
-            f"{key}: no model in {path!r}",
-            f"put config.json and *.safetensors into {Path(path).resolve() / subfolder}, or give a hub id",
+            f"{key}: no model in {path!r} (no {marker})",
+            f"put {marker} and *.safetensors into {Path(path).resolve() / subfolder}, or give a hub id",
         )
-    return None
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+    repo, _, revision = path.partition("@")
+    for name in (f"{subfolder}/{marker}", marker):
+        cached = try_to_load_from_cache(repo, name, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached).parent
+    files = hub_files(path, key)
+    folder = snapshot_download(repo, revision=revision or None, allow_patterns=wanted_files(files, subfolder, marker))
+    return next(f for f in (Path(folder) / subfolder, Path(folder)) if (f / marker).is_file())
+
+
+def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
+    """Return the files of one part of a model on the hub: its configuration and one copy of its weights."""
+    top = f"{subfolder}/{marker}" not in files
+    inside = [f for f in sorted(files) if ("/" not in f if top else f.startswith(f"{subfolder}/"))]
+    inside = [f for f in inside if not _VARIANT.search(f)]
+    weights = [f for f in inside if f.endswith(".safetensors")] or [f for f in inside if f.endswith(".bin")]
+    return weights + [f for f in inside if f.endswith((".json", ".txt"))]
 
 
 def hash_file(path: str, key: str) -> str:
@@ -77,73 +127,111 @@ def _require_hub(hub_id: str | None, key: str) -> None:
 
     if hub_id is None:
         raise DataError(f"{key}: timm names no weights for this model", f"set {key} to a file of weights")
-    if try_to_load_from_cache(hub_id, "model.safetensors"):
-        return
-    _hub_files(
-        hub_id,
-        f"{key}: {hub_id} is not in the local cache",
-        f"download model.safetensors elsewhere and set {key}=/that/model.safetensors",
-    )
+    if not try_to_load_from_cache(hub_id, "model.safetensors"):
+        hub_files(hub_id, key, f"download model.safetensors elsewhere and set {key}=/that/model.safetensors")
 
 
-def _hub_files(hub_id: str, cause: str, remedy: str) -> set[str]:
+def hub_files(path: str, key: str, remedy: str | None = None) -> set[str]:
     """Return the names of a model's files on the hub: one small request without retries tells if there is a network.
 
     Raises:
-        DataError: the hub does not answer, or does not give this model; with ``cause`` and ``remedy``.
+        DataError: the hub does not answer, or does not give this model: what it is, and where to put it.
     """
     from huggingface_hub import HfApi
 
+    repo, _, revision = path.partition("@")
+    about = f" ({KNOWN[repo]})" if repo in KNOWN else ""
     try:
-        return {file.rfilename for file in HfApi().model_info(hub_id, timeout=5).siblings}
+        return {file.rfilename for file in HfApi().model_info(repo, revision=revision or None, timeout=5).siblings}
     except Exception as error:  # the hub and httpx each raise their own
-        raise DataError(f"{cause}, and the hub does not give it ({type(error).__name__})", remedy) from error
+        raise DataError(
+            f"{key}: {path}{about} is neither a local folder nor in the hub's cache, and the hub does not give it "
+            f"({type(error).__name__})",
+            remedy
+            or f"put the model into one of the folders of paths.models, as <folder>/{path} (on a machine with a "
+            f"network, `ddoq fetch` and the same arguments do that), or set {key}=/its/folder",
+        ) from error
 
 
-def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str):
-    """Load a diffusers model whose class is one of ``class_names``. Only safetensors are read, never pickles.
+def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str, precision: str = "float32"):
+    """Load a diffusers model whose class is one of ``class_names``; weights are never unpickled.
 
     Args:
-        path: a local folder, or a hub id ``owner/name``.
-        class_names: classes that fit, the first one being assumed for a hub id.
+        path: a local folder, or a hub id.
+        class_names: classes that fit.
         subfolder: where pipelines keep this kind of model.
         key: config key that errors name.
+        precision: of the weights.
+
+    Returns:
+        The model, ready for inference.
     """
     import diffusers
 
     folder = model_folder(path, subfolder, key)
-    if folder is None:
-        return _from_hub(getattr(diffusers, class_names[0]), path, subfolder, key)
     found = read_json(folder / "config.json").get("_class_name")
     # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
     found = class_names[0] if found == "Transformer2DModel" else found
     if found not in class_names:
         raise ConfigError(f"{key}: {folder} holds a {found}", f"give a folder with one of: {', '.join(class_names)}")
+    with _readable(folder, key, diffusers):
+        # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
+        model = getattr(diffusers, found).from_pretrained(folder, local_files_only=True)
+    return for_inference(model, precision)
+
+
+def load_scheduler(path: str, name: str | None, key: str):
+    """Return a model's scheduler: as it was saved, or of another class with the same noise schedule.
+
+    Args:
+        path: a local folder, or a hub id.
+        name: class name in diffusers; ``None`` for the model's own. Another class takes trailing times: the others
+            skip the noisiest ones, which matters where few steps are run.
+        key: config key that errors name.
+    """
+    import diffusers
+
+    folder = model_folder(path, "scheduler", key, "scheduler_config.json")
+    saved = read_json(folder / "scheduler_config.json")
+    # clip_sample would clip latents to [-1, 1]; skip_prk_steps leaves out PNDM's warm-up, which needs the noisiest time
+    changes = {"clip_sample": False} if name is None else {"clip_sample": False, "timestep_spacing": "trailing"}
+    scheduler_class = getattr(diffusers, name or saved["_class_name"])
+    known = inspect.signature(scheduler_class.__init__).parameters
+    if name == "PNDMScheduler":
+        changes["skip_prk_steps"] = True
+    return scheduler_class.from_config({**saved, **{k: v for k, v in changes.items() if k in known}})
+
+
+def load_text_encoder(path: str, key: str, precision: str):
+    """Return the CLIP tokenizer and text encoder of a Stable Diffusion model, ready for inference."""
+    import transformers
+
+    tokenizer = model_folder(path, "tokenizer", key, "tokenizer_config.json")
+    encoder = model_folder(path, "text_encoder", key)
+    with _readable(encoder, key, transformers):
+        words = transformers.CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
+        model = transformers.CLIPTextModel.from_pretrained(encoder, local_files_only=True)
+    return words, for_inference(model, precision)
+
+
+def for_inference(model, precision: str):
+    """Freeze a network and give it its precision, e.g. ``bfloat16``."""
+    import torch
+
+    model.requires_grad_(False).eval()
+    # not model.to: that of diffusers warns about parts it would rather keep in float32, of which these have none
+    return model if precision == "float32" else torch.nn.Module.to(model, getattr(torch, precision))
+
+
+@contextmanager
+def _readable(folder: Path, key: str, library) -> Iterator[None]:
+    """Turn what goes wrong while weights are read into two lines, and what the library chats meanwhile into nothing."""
+    library.utils.logging.disable_progress_bar()
+    library.utils.logging.set_verbosity_error()
     try:
-        return getattr(diffusers, found).from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        yield
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
             f"{key}: the weights in {folder} do not load ({reason})", "replace the folder by an undamaged one"
         ) from error
-
-
-def _from_hub(model_class, path: str, subfolder: str, key: str):
-    """Load from the local cache of the hub, else from the hub itself."""
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = [folder for folder in (subfolder, None) if try_to_load_from_cache(path, _config_name(folder))]
-    if cached:
-        return model_class.from_pretrained(path, subfolder=cached[0], use_safetensors=True)
-    files = _hub_files(
-        path,
-        f"{key}: {path} is no local folder",
-        f"download it elsewhere, put config.json and *.safetensors into a folder and set {key}=/that/folder",
-    )
-    return model_class.from_pretrained(
-        path, subfolder=subfolder if _config_name(subfolder) in files else None, use_safetensors=True
-    )
-
-
-def _config_name(subfolder: str | None) -> str:
-    return f"{subfolder}/config.json" if subfolder else "config.json"

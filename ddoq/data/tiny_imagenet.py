@@ -1,0 +1,77 @@
+"""Tiny-ImageNet, from the folder of its archive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddoq.data.base import Source
+from ddoq.data.download import Archive, PublishedDataset
+from ddoq.data.folder import Listing, image_files, list_classes, subfolders
+from ddoq.errors import DataError
+
+_ANNOTATIONS = "val/val_annotations.txt"
+_ARCHIVE = Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "tiny-imagenet-200", "240 MB")
+
+
+@dataclass
+class TinyImageNet(PublishedDataset):
+    """Tiny-ImageNet (Stanford CS231n), 200 classes, 100,000 + 10,000 RGB 64×64.
+
+    Labels follow the sorted WordNet ids, as in the literature, which opens it with torchvision's ``ImageFolder``. The
+    validation split is the test split, since the test labels are not public.
+    """
+
+    def fingerprint(self) -> str:
+        """See ``ImageDataset.fingerprint``."""
+        return self._listing()[0].fingerprint()
+
+    def open(self) -> Source:
+        """See ``ImageDataset.open``."""
+        listing, wnids = self._listing()
+        return listing.source(wnids, f"Tiny-ImageNet ({listing.root.name})")
+
+    def _listing(self) -> tuple[Listing, list[str]]:
+        root = self._folder()
+        wnids = [folder.name for folder in subfolders(root / "train")]
+        train = list_classes(root, [("train", label, f"train/{wnid}") for label, wnid in enumerate(wnids)])
+        names, labels = _validation(root, {wnid: label for label, wnid in enumerate(wnids)})
+        return (
+            Listing(
+                root,
+                train.names + names,
+                np.concatenate([train.labels, np.array(labels, np.int64)]),
+                np.repeat(["train", "test"], [len(train.names), len(names)]),
+            ),
+            wnids,
+        )
+
+    def _names(self) -> tuple[str, ...]:
+        return (_ARCHIVE.folder,)
+
+    def _complete(self, folder: Path) -> bool:
+        return (folder / "train").is_dir() and (folder / _ANNOTATIONS).is_file()
+
+    def _download(self, folder: Path) -> None:
+        with self._downloading():
+            _ARCHIVE.extract_below(folder)
+
+    def _remedy(self) -> str:
+        return _ARCHIVE.remedy(self.search)
+
+
+def _validation(root: Path, number: dict[str, int]) -> tuple[list[str], list[int]]:
+    """Return names relative to ``root`` and labels of the validation images, whose classes are in a file."""
+    lines = [line.split("\t") for line in (root / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()]
+    wnid_of = {fields[0]: fields[1] for fields in lines if len(fields) > 1}
+    files = list(image_files(root / "val" / "images"))
+    unknown = [file for file in files if wnid_of.get(file) not in number]
+    if unknown or not files:
+        what = f"{len(unknown)} of its {len(files)} images, e.g. {unknown[0]}," if unknown else "its images"
+        raise DataError(
+            f"dataset: {root / 'val'} lacks {what} or their classes in val_annotations.txt",
+            f"extract {_ARCHIVE.url} again",
+        )
+    return [f"val/images/{file}" for file in files], [number[wnid_of[file]] for file in files]
