@@ -54,8 +54,7 @@ def overrides(experiment: str, models: Path, images: Path, outputs: Path) -> lis
         "protocol.num_evaluations=1",
         "protocol.num_seeds=2",
         "protocol.redraw=false",
-        "ablation.strengths=[]",
-        "ablation.weightings={}",
+        "ablation=none",
         "dataset.validation_fraction=0",
         "trainer.accelerator=cpu",
     ]
@@ -63,4 +62,4 @@ def overrides(experiment: str, models: Path, images: Path, outputs: Path) -> lis
 
 def wnids_of(experiment: str) -> list[str]:
     """Return the classes of an experiment."""
-    return subset(experiment.rsplit("_", 1)[0])
+    return CATALOGUE[experiment.rsplit("_", 1)[0]].wnids
