@@ -3,8 +3,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRA  ?= dev
+DEVICE ?= cpu
 
-.PHONY: help install run test test-slow bench-quantizers lint report constraints clean
+.PHONY: help install run test test-slow bench-quantizers bench-generators lint report constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -30,6 +31,9 @@ test-slow: install ## run the long tests
 
 bench-quantizers: install ## time the quantizers against scikit-learn, faiss and POT, 25 minutes (ARGS="sweep" for a section)
 	$(BIN)/python tests/benchmarks/quantizers.py $(ARGS)
+
+bench-generators: install ## time generation and encoding against diffusers' pipelines, 4 minutes (DEVICE=cuda for the full models)
+	$(BIN)/python tests/benchmarks/generators.py $(DEVICE) $(ARGS)
 
 lint: install ## check style
 	$(BIN)/ruff check ddoq tests

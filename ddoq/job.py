@@ -17,7 +17,7 @@ from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
 from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models, check_fit, networks_of
+from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
@@ -81,7 +81,9 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
             for node in stale:
                 store.discard(node)
         execute([experiment.index], store, lambda *arguments: compute(*arguments, runtime), ranks)
-        check_counts(config, store.manifest(experiment.index)["facts"])
+        facts = store.manifest(experiment.index)["facts"]
+        check_counts(config, facts)
+        check_classes(config, models, facts)
         execute(targets, store, lambda *arguments: compute(*arguments, runtime), ranks)
         if run["until"] == "report" and ranks.rank == 0:
             from ddoq.report import write_report

@@ -75,6 +75,32 @@ class LabelSpace:
             )
         return list(self.imagenet)
 
+    def class_numbers(self, classes: str, num_known: int, model: str) -> list[int]:
+        """Return by which number a class-conditional model knows every class.
+
+        Args:
+            classes: ``dataset``: the model was trained with these labels; ``imagenet``: with those of ImageNet-1K.
+            num_known: classes of the model.
+            model: its name, for errors.
+
+        Raises:
+            ConfigError: the model cannot know these classes.
+        """
+        if classes == "imagenet":
+            numbers = self.imagenet_indices()
+            if max(numbers) >= num_known:
+                raise ConfigError(
+                    f"generator.classes: class number {max(numbers)}, but {model} knows only {num_known} classes",
+                    "give a model of ImageNet-1K, or fit one (generator.path=null generator.classes=dataset)",
+                )
+            return numbers
+        if num_known != len(self.names):
+            raise ConfigError(
+                f"generator.classes: {model} knows {num_known} classes, the data set has {len(self.names)}",
+                "set generator.classes=imagenet for a model of ImageNet-1K, or fit one (generator.path=null)",
+            )
+        return list(range(num_known))
+
 
 def imagenet_wnids() -> list[str]:
     """Return the WordNet ids of ImageNet-1K's 1,000 classes in label order."""

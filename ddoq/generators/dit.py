@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ddoq.errors import ConfigError
 from ddoq.generators.diffusion import LatentDiffusion
 from ddoq.utils.pretrained import load_pretrained
 
@@ -31,19 +30,7 @@ class DiT(LatentDiffusion):
     def __post_init__(self) -> None:
         super().__post_init__()
         known = self.network.config.num_embeds_ada_norm
-        num = len(self.label_space.names)
-        if self.classes == "dataset" and known != num:
-            raise ConfigError(
-                f"generator.classes: {self.path} knows {known} classes, the data set has {num}",
-                "set generator.classes=imagenet for a model of ImageNet-1K, or fit one (generator.path=null)",
-            )
-        numbers = self.label_space.imagenet_indices() if self.classes == "imagenet" else range(num)
-        if max(numbers) >= known:
-            raise ConfigError(
-                f"generator.classes: class number {max(numbers)}, but {self.path} knows only {known} classes",
-                "give a model of ImageNet-1K, or fit one on the data (generator.path=null generator.classes=dataset)",
-            )
-        self._numbers = torch.tensor(list(numbers))
+        self._numbers = torch.tensor(self.label_space.class_numbers(self.classes, known, self.path))
 
     def _load(self) -> nn.Module:
         return load_pretrained(self.path, ("DiTTransformer2DModel",), "transformer", "generator.path", self.precision)

@@ -9,6 +9,7 @@ from pathlib import Path
 import jinja2
 import pyarrow.parquet as pq
 import yaml
+from rich.markup import escape
 
 from ddoq.config.names import run_name
 from ddoq.pipeline.provenance import provenance
@@ -74,7 +75,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     write_text(run_dir / "report.html", _page(context))
     tracker.log_results(rows, summary_metrics(main))
     tracker.log_figure("distilled", run_dir / "grid.png")
-    _print(experiment, main, run_dir)
+    _print(experiment, main, context["index"]["provenance"], run_dir)
 
 
 def _page(context: dict) -> str:
@@ -90,7 +91,7 @@ def _page(context: dict) -> str:
     return environment.get_template("page.html").render(context)
 
 
-def _print(experiment: Experiment, main: list, run_dir: Path) -> None:
+def _print(experiment: Experiment, main: list, data: str, run_dir: Path) -> None:
     config = experiment.config
     title = (
         f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol "
@@ -99,7 +100,8 @@ def _print(experiment: Experiment, main: list, run_dir: Path) -> None:
     console.print()
     console.print(tables.main_table(main, title))
     console.print(
-        "[dim]W2² is the squared Wasserstein-2 distance of the codebook to the latents, over their variance[/]"
+        f"[dim]data: {escape(data)}; W2² is the squared Wasserstein-2 distance of the codebook to the latents, over "
+        "their variance[/]"
     )
     console.print(
         f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"

@@ -16,7 +16,11 @@ SHARD_SIZE = 1024  # latents per file: the unit of resuming, and of sharing out 
 def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime):
     """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
     weights = identity.get("weights")
-    path = str(inputs["encoder"]) if "encoder" in inputs else weights and runtime.models.place(weights)
+    path = (
+        str(inputs["encoder"])
+        if "encoder" in inputs
+        else weights and runtime.models.place(weights, identity["encoder"])
+    )
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 

@@ -74,5 +74,5 @@ def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
     encoder = load_encoder(node.identity, inputs, runtime)
     if conf["name"] == "decode":
         return build(conf, encoder=encoder)
-    path = str(inputs["model"]) if "model" in inputs else runtime.models.place(node.identity["model"])
+    path = str(inputs["model"]) if "model" in inputs else runtime.models.place(node.identity["model"], conf)
     return build(conf, path=path, encoder=encoder, label_space=LabelSpace.from_facts(facts(inputs["index"])))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ddoq.data.base import hash_files
+from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.pipeline.graph import Node
 from ddoq.utils.io import read_json
@@ -29,6 +31,20 @@ PARTS = {
 _WEIGHTS = (".json", ".safetensors", ".txt", ".bin", ".pth")
 
 
+@dataclass(frozen=True)
+class Use:
+    """A model as one component uses it. ``place``: a folder, a file, a hub id; ``None``: timm knows."""
+
+    conf: Conf
+    key: str
+    place: str | None
+
+    @property
+    def parts(self) -> Mapping[str, str]:
+        """The parts that the component reads."""
+        return PARTS.get(self.conf["_target_"], {})
+
+
 class Models:
     """Finds models in the folders of ``paths.models`` and remembers them by what stands for them in keys.
 
@@ -37,7 +53,7 @@ class Models:
 
     def __init__(self, folders: str | list[str]):
         self.folders = [folders] if isinstance(folders, str) else list(folders)
-        self._found: dict[str, tuple[Conf, str, str | None]] = {}  # identity: configuration, key, place
+        self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
 
     def identify(self, conf: Conf, key: str) -> str | None:
         """Return what stands for a component's weights in a content key; ``None`` where ddoq fits them itself.
@@ -55,37 +71,44 @@ class Models:
         elif path is None:
             return None
         else:
-            place = locate(path, self.folders)
+            place = self.locate(conf)
             identity = f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders)
-        self._found[identity] = conf, key, place
+        self._uses[identity, conf["_target_"]] = Use(conf, key, place)
         return identity
 
-    def place(self, identity: str) -> str | None:
-        """Return the folder, file or hub id behind an identity."""
-        return self._found[identity][2]
+    def locate(self, conf: Conf) -> str:
+        """Return the folder of ``paths.models`` that has all that a component reads, else its path as it is."""
+        parts = PARTS[conf["_target_"]].items()
+
+        def holds(folder: Path) -> bool:
+            return all((folder / part / marker).is_file() or (folder / marker).is_file() for part, marker in parts)
+
+        return locate(conf["path"], self.folders, holds)
+
+    def place(self, identity: str, conf: Conf) -> str | None:
+        """Return the folder, file or hub id behind an identity, for the component of a configuration."""
+        return self._uses[identity, conf["_target_"]].place
 
     def require(self, nodes: list[Node]) -> None:
         """Raise DataError where a node that has to be computed needs a model that is neither here nor to be had."""
-        for identity in {node.identity.get(name) for node in nodes for name in ("weights", "model")} - {None}:
-            conf, key, place = self._found[identity]
-            for part, marker in PARTS.get(conf["_target_"], {}).items():
-                model_folder(place, part, key, marker)
+        needed = {node.identity.get(name) for node in nodes for name in ("weights", "model")}
+        for (identity, _), use in self._uses.items():
+            for part, marker in use.parts.items() if identity in needed else ():
+                model_folder(use.place, part, use.key, marker)
 
-    def fetch(self, log) -> None:
+    def fetch(self, log: Callable[[str], None]) -> None:
         """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
         from huggingface_hub import snapshot_download
 
-        for conf, key, place in self._found.values():
-            if place is None or not is_hub_id(place):
-                log(f"{key}: {place or conf['model']}" + (": here" if place else ": timm downloads it when it runs"))
+        for use in self._uses.values():
+            if use.place is None or not is_hub_id(use.place):
+                log(f"{use.key}: {use.place or use.conf['model']}: {'here' if use.place else 'timm fetches it'}")
                 continue
-            repo, _, revision = place.partition("@")
-            log(f"{key}: {place} ({KNOWN.get(repo, 'licence: see the hub')})")
-            files = hub_files(place, key)
-            wanted = [
-                name for part, marker in PARTS[conf["_target_"]].items() for name in wanted_files(files, part, marker)
-            ]
-            target = Path(self.folders[0]) / place
+            repo, _, revision = use.place.partition("@")
+            log(f"{use.key}: {use.place} ({KNOWN.get(repo, 'licence: see the hub')})")
+            files = hub_files(use.place, use.key)
+            wanted = [name for part, marker in use.parts.items() for name in wanted_files(files, part, marker)]
+            target = Path(self.folders[0]) / use.place
             snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
 
 
@@ -108,25 +131,47 @@ def check_fit(config: Conf, models: Models) -> None:
 
     Looks at ``config.json`` of models that are already here; the others are checked when they have been loaded.
     """
-    generator = config["generator"]
-    place = locate(generator["path"], models.folders) if generator.get("path") else None
-    shape = latent_shape(config, models.folders)
-    if place is None or shape is None or is_hub_id(place):
+    generator, shape, known = config["generator"], latent_shape(config, models), _known(config, models)
+    if known is None or shape is None:
         return
-    part = next(iter(PARTS[generator["_target_"]]))
-    known = read_json(model_folder(place, part, "generator.path") / "config.json")
-    channels, side = known["in_channels"], known.get("sample_size") if part == "transformer" else None
+    channels, side = known["in_channels"], known.get("sample_size") if "num_embeds_ada_norm" in known else None
     if channels != shape[0] or (side is not None and side != shape[1]):
         wanted = f"{channels} channels" + (f" of {side}×{side}" if side else "")
-        remedy = f"set dataset.image_size={config['dataset']['image_size'] * side // shape[1]}" if side else ""
+        size = config["dataset"]["image_size"]
         raise ConfigError(
             f"generator.path: {generator['path']} takes latents with {wanted}, encoder={config['encoder']['name']} "
-            f"makes {shape[0]} channels of {shape[1]}×{shape[1]} from {config['dataset']['image_size']} pixels",
-            remedy if channels == shape[0] else "use the encoder that the generator was trained with",
+            f"makes {shape[0]} channels of {shape[1]}×{shape[1]} from {size} pixels",
+            f"set dataset.image_size={size * side // shape[1]}"
+            if channels == shape[0]
+            else "use the encoder that the generator was trained with",
         )
 
 
-def latent_shape(config: Conf, folders: list[str]) -> tuple[int, int] | None:
+def check_classes(config: Conf, models: Models, facts: Conf) -> None:
+    """Raise ConfigError where a generator that is already here cannot know the data set's classes.
+
+    Args:
+        config: resolved.
+        models: finds the generator.
+        facts: of the ``index`` artefact.
+    """
+    known = _known(config, models)
+    if known is not None and "num_embeds_ada_norm" in known:
+        generator = config["generator"]
+        space, num = LabelSpace.from_facts(facts), known["num_embeds_ada_norm"]
+        space.class_numbers(generator["classes"], num, generator["path"])
+
+
+def _known(config: Conf, models: Models) -> Conf | None:
+    """Return what ``config.json`` of the generator's network says, if it is here."""
+    generator = config["generator"]
+    place = models.locate(generator) if generator.get("path") else None
+    if place is None or is_hub_id(place):
+        return None
+    return read_json(model_folder(place, next(iter(PARTS[generator["_target_"]])), "generator.path") / "config.json")
+
+
+def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
     """Return channels and side of the latents, as far as the configuration and local files tell."""
     encoder, size = config["encoder"], config["dataset"]["image_size"]
     if encoder["_target_"] == "ddoq.encoders.Pixels":
@@ -135,7 +180,7 @@ def latent_shape(config: Conf, folders: list[str]) -> tuple[int, int] | None:
         return 32, size // 8
     if encoder["path"] is None:
         return encoder["fit"]["latent_channels"], size // 2 ** (len(encoder["fit"]["block_out_channels"]) - 1)
-    place = locate(encoder["path"], folders)
+    place = models.locate(encoder)
     if is_hub_id(place):
         return None
     known = read_json(model_folder(place, "vae", "encoder.path") / "config.json")

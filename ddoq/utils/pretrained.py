@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,11 +30,11 @@ def is_hub_id(path: str) -> bool:
     return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
 
 
-def locate(path: str, folders: Iterable[str | Path]) -> str:
-    """Return the place of a model: the first of ``folder/path`` that exists, else ``path`` as it is."""
+def locate(path: str, folders: Iterable[str | Path], holds: Callable[[Path], bool]) -> str:
+    """Return the place of a model: the first of ``folder/path`` that holds it, else ``path`` as it is."""
     if Path(path).exists():
         return path
-    return next((str(Path(folder) / path) for folder in folders if (Path(folder) / path).is_dir()), path)
+    return next((str(Path(folder) / path) for folder in folders if holds(Path(folder) / path)), path)
 
 
 def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json") -> Path:
