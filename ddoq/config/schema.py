@@ -58,11 +58,12 @@ class PathsConf:
 
 @dataclass
 class TrainerConf:
-    """How to compute, which never changes what is computed."""
+    """How to compute, which never changes what is computed (beyond the last bits of a sum)."""
 
     accelerator: str = "auto"
     batch_size: int = 64
     num_workers: int = 0
+    compile: bool = False
 
 
 @dataclass

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
 from ddoq.errors import DataError
+from ddoq.utils.pretrained import for_inference
 
 WIDTH, CHANNELS, FACTOR = 64, 32, 8
 _FILES = ("taef2_encoder.pth", "taef2_decoder.pth")
@@ -31,7 +32,7 @@ class TAEF2(Encoder):
         self.encoder, self.decoder = _encoder(), _decoder()
         for network, name in zip((self.encoder, self.decoder), _FILES, strict=True):
             network.load_state_dict(_read(Path(path) / name))
-        self.requires_grad_(False).eval()
+        for_inference(self, "float32")
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return latents ``[B, 32, H/8, W/8]`` of images; grey ones are fed as RGB."""

@@ -48,7 +48,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     shards = [shard for shard in runtime.ranks.mine(writer.shards()) if not writer.has(shard)]
     predict_batches(
         encode,
-        encoder,
+        runtime.prepare(encoder),
         images,
         [batch for shard in shards for batch in runtime.batches(list(writer.positions(shard)))],
         lambda b, z: writer.add(b[0], z),

@@ -53,7 +53,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
     predict_batches(
         generate,
-        generator.networks(),
+        runtime.prepare(generator.networks()),
         items,
         batches,
         write,

@@ -16,6 +16,7 @@ from ddoq.utils.ranks import Alone
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ddoq.data.indexed import IndexedImages
 
@@ -42,7 +43,7 @@ class Runtime:
         dataset: the data set, with the location of its files.
         models: finds pretrained models.
         ranks: the processes that compute this run together.
-        accelerator, batch_size, num_workers: see ``TrainerConf``.
+        accelerator, batch_size, num_workers, compile: see ``TrainerConf``.
     """
 
     dataset: ImageDataset
@@ -51,6 +52,7 @@ class Runtime:
     accelerator: str = "auto"
     batch_size: int = 64
     num_workers: int = 0
+    compile: bool = False
     _tensors: dict = field(default_factory=dict, repr=False)
 
     def images(self, index: Path, split: str, size: int | None = None) -> IndexedImages:
@@ -70,6 +72,14 @@ class Runtime:
     def device(self) -> str:
         """Where plain torch code computes."""
         return device_of(self.accelerator)
+
+    def prepare(self, networks: nn.Module) -> nn.Module:
+        """Return networks as they are to run: compiled, where that is asked for."""
+        if self.compile:
+            from ddoq.utils.pretrained import compile_blocks
+
+            compile_blocks(networks)
+        return networks
 
     def batches(self, items: list[int]) -> list[list[int]]:
         """Cut item numbers into batches."""

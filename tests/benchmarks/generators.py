@@ -29,6 +29,7 @@ from ddoq.encoders import VAE
 from ddoq.generators import DiT, LatentDiffusion, Points, StableDiffusion
 from ddoq.generators.sampling import times_from
 from ddoq.pipeline.provenance import provenance
+from ddoq.utils.pretrained import compile_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -147,6 +148,11 @@ def model_of(job: str, folder: Path, precision: str, **options) -> LatentDiffusi
     return encoder if job == "encode" else StableDiffusion(path=str(folder / "sd"), **options)
 
 
+def networks_of(model: LatentDiffusion | VAE) -> nn.Module:
+    """Return everything that has to be on the device."""
+    return model if isinstance(model, VAE) else model.networks()
+
+
 def ours_of(model: LatentDiffusion | VAE) -> Callable[[Points], Tensor]:
     """Return our side: images in [0, 1], or latents of three channels taken as an image."""
     if isinstance(model, VAE):
@@ -200,28 +206,28 @@ def sides_of(setting: Setting, job: str, folder: Path, device: str, peaks: dict[
     """Yield the sides of a job, their models on the device."""
     base, fewer = setting.precision, round(0.4 * setting.steps)
     other = "bfloat16" if base == "float32" else "float32"
-    levers = ["channels-last", "compiled" if job == "DiT" else "channels-last, compiled"]
-    levers += [] if job == "encode" else [f"DPM-Solver++, {fewer} steps"]
+    levers = ["compiled"] if job == "encode" else ["compiled"] + [f"DPM-Solver++, {fewer} steps"]
     many = points_of(setting.batch[job], setting.sides[job], device)
     few, singles = many.part(slice(FEW)), [many.part(slice(i, i + 1)) for i in range(FEW)]
     for method, precision in [(OURS, base), (OURS, other), *((f"{OURS}, {lever}", base) for lever in levers)]:
-        slower, slow_to_compile = peaks["float32"] / peaks[precision], device == "cpu" and "last, compiled" in method
+        slower, slow_to_compile = (
+            peaks["float32"] / peaks[precision],
+            device == "cpu" and job != "DiT" and "compiled" in method,
+        )
         if slower > 4 or slow_to_compile:
             reason = f"products take {slower:.0f} times as long as in float32 here"
             yield Side(method, precision, skipped="takes minutes on a CPU" if slow_to_compile else reason)
             continue
         options = {"num_steps": fewer, "scheduler": "DPMSolverMultistepScheduler"} if "DPM" in method else {}
         model = model_of(job, folder, precision, **{"num_steps": setting.steps} | options)
-        whole, network = (model, model.vae.encoder) if job == "encode" else (model.networks(), model.network)
-        whole.to(device)
-        if "channels-last" in method:
-            whole.to(memory_format=torch.channels_last)
-        if "compiled" in method:  # a transformer's blocks are compiled once for all
-            for part in getattr(network, "transformer_blocks", [network]):
-                part.compile()
+        whole = networks_of(model).to(device)
+        if "compiled" in method:
+            compile_blocks(whole)
         points, cost = few if precision == "float32" != base else many, flops_per_image(setting, job, model)
         if method == OURS:
-            stock = stock_of(model)
+            theirs = model_of(job, folder, precision, num_steps=setting.steps)  # in the layout that diffusers gives it
+            networks_of(theirs).to(device, memory_format=torch.contiguous_format)
+            stock = stock_of(theirs)
             if precision == base:
                 yield Side(ONE, base, few, lambda _, f=stock: torch.cat([f(one) for one in singles]), cost)
             yield Side(BATCH, precision, points, stock, cost)

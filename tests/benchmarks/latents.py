@@ -1,7 +1,4 @@
-"""Latents to measure on: real ones where ../shared/data has them, and a synthetic field anywhere.
-
-The tiny VAE is TAEF2 (Ollin Boer Bohan, MIT): 8 times smaller than the image, 32 channels.
-"""
+"""Latents to measure on: real ones where ../shared/data has them, and a synthetic field anywhere."""
 
 from __future__ import annotations
 
@@ -14,39 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 from scipy.fft import idctn
-from torch import Tensor, nn
+
+from ddoq.data.images import to_unit
+from ddoq.encoders import TAEF2
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 CACHE = Path(__file__).resolve().parents[2] / "outputs" / "benchmarks" / "latents"
-
-
-class _Block(nn.Module):
-    """Three convolutions with a residual; ``pooled`` first mixes the whole image in."""
-
-    def __init__(self, pooled: bool):
-        super().__init__()
-        layers = [nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()]
-        self.conv = nn.Sequential(*layers, nn.Conv2d(64, 64, 3, padding=1))
-        if pooled:
-            self.pool = nn.Sequential(
-                nn.Conv2d(64, 256, 1, bias=False), nn.GroupNorm(4, 256), nn.ReLU(), nn.Conv2d(256, 64, 1, bias=False)
-            )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[B, 64, H, W]`` to the same shape."""
-        x = x + self.pool(x) if hasattr(self, "pool") else x
-        return torch.relu(self.conv(x) + x)
-
-
-def tiny_encoder() -> nn.Module:
-    """Return TAEF2's encoder: images in [0, 1] ``[B, 3, H, W]`` to latents ``[B, 32, H/8, W/8]``."""
-    layers: list[nn.Module] = [nn.Conv2d(3, 64, 3, padding=1), _Block(False)]
-    for stage in range(3):
-        layers.append(nn.Conv2d(64, 64, 3, stride=2, padding=1, bias=False))
-        layers += [_Block(stage == 2) for _ in range(3)]
-    model = nn.Sequential(*layers, nn.Conv2d(64, 32, 3, padding=1))
-    model.load_state_dict(torch.load(SHARED / "vae_taef2" / "taef2_encoder.pth", weights_only=True))
-    return model.eval()
 
 
 @torch.inference_mode()
@@ -54,14 +24,14 @@ def imagenette(label: int) -> np.ndarray:
     """Return the tiny VAE's latents of a class of ImageNette at 128 px, ``[n, 8192]`` float32; encoded once."""
     path = CACHE / f"imagenette-{label}.npy"
     if not path.exists():
-        encoder = tiny_encoder()
+        encoder = TAEF2(str(SHARED / "vae_taef2"))
         tables = [pq.read_table(file) for file in sorted((SHARED / "imagenette128").glob("train*.parquet"))]
         rows = [row["image"]["bytes"] for table in tables for row in table.to_pylist() if row["label"] == label]
         images = [np.asarray(Image.open(io.BytesIO(row)).convert("RGB")) for row in rows]
         parts = []
         for start in range(0, len(images), 64):
-            batch = torch.from_numpy(np.stack(images[start : start + 64])).permute(0, 3, 1, 2).float() / 255
-            parts.append(encoder(batch).flatten(1).numpy())
+            batch = torch.from_numpy(np.stack(images[start : start + 64])).permute(0, 3, 1, 2)
+            parts.append(encoder.encode(to_unit(batch)).flatten(1).numpy())
         CACHE.mkdir(parents=True, exist_ok=True)
         np.save(path, np.concatenate(parts))
     return np.load(path)
