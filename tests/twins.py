@@ -44,6 +44,8 @@ def overrides(experiment: str, models: Path, images: Path, outputs: Path) -> lis
         "dataset.image_size=64",
         "ipc=2",
         "generator.num_steps=4",
+        "generator.precision=float32",
+        "encoder.precision=float32",
         "quantizer.num_restarts=1",
         "measure.num_folds=0",
         "measure.curve=[]",

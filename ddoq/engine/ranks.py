@@ -7,12 +7,12 @@ and a batch gives the same result whichever process has it.
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+from ddoq.engine.quiet import quiet
 from ddoq.errors import ConfigError, DdoqError, StageError
 from ddoq.utils.ranks import Alone, company
 
@@ -30,8 +30,7 @@ class Team(Alone):
 
         nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", 1)))
         total = company()
-        for name in ("lightning.fabric", "lightning.fabric.utilities.rank_zero"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        quiet()
         # A meeting may wait for a whole stage. A process that dies closes its connection, which ends the wait.
         strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(days=30))
         try:
@@ -56,14 +55,20 @@ class Team(Alone):
     def fail(self, error: BaseException) -> None:
         """See ``Alone.fail``."""
         message = (error.cause, error.remedy) if isinstance(error, DdoqError) else (repr(error), "see its run.log")
-        with suppress(StageError, RuntimeError):  # others failed, too, or are gone
+        with suppress(StageError):  # others failed, too, or are gone
             self._meet((None, message))
 
     def _meet(self, message: tuple) -> list:
         import torch.distributed as dist
 
         everything: list = [None] * self.size
-        dist.all_gather_object(everything, message)
+        try:
+            dist.all_gather_object(everything, message)
+        except RuntimeError as error:  # its connection was closed
+            raise StageError(
+                f"another of the {self.size} processes is gone",
+                "see why it ended; the same command goes on from there",
+            ) from error
         for rank, (_, error) in enumerate(everything):
             if error is not None and rank != self.rank:
                 raise StageError(f"process {rank} of {self.size}: {error[0]}", error[1])

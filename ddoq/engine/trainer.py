@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from ddoq.engine.quiet import quiet
 from ddoq.utils.console import progress_bar
 from ddoq.utils.device import cuda_index
 from ddoq.utils.io import atomic_path
@@ -24,17 +23,7 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
 
     It does not look for company: processes that compute together share out the work before (``ddoq.engine.ranks``).
     """
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for message in (
-        ".*does not have many workers.*",
-        ".*LeafSpec.*",
-        ".*srun.*",
-        ".*litlogger.*",
-        ".*val_dataloader.*",
-        ".*Couldn't infer the batch indices.*",
-    ):
-        warnings.filterwarnings("ignore", message)
+    quiet()
     defaults = {
         "logger": False,
         "enable_checkpointing": False,
