@@ -12,8 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
-from ddoq.config.names import register_resolvers
+from ddoq.config.names import register_resolvers, run_name
 from ddoq.config.schema import register
+from ddoq.job import run_job
 from ddoq.run import config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +43,15 @@ def composed(*overrides: str) -> dict:
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
         return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+
+
+def run_here(*overrides: str) -> Path:
+    """Run in this process, which has torch already; return the run's folder. Errors are raised, not printed."""
+    config = composed(*overrides)
+    folder = Path(config["paths"]["outputs"]) / "runs" / run_name(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    run_job(config, folder)
+    return folder
 
 
 def ddoq(*overrides: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:

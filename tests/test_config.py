@@ -13,9 +13,10 @@ from importlib import import_module
 import pytest
 from conftest import ROOT, composed, ddoq
 
-from ddoq.config.checks import check, check_counts
+from ddoq.config.checks import _CHOICES, check, check_counts
 from ddoq.config.names import arm_name, run_name
 from ddoq.config.schema import COMPONENTS
+from ddoq.data.catalogue import CATALOGUE
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models
@@ -155,6 +156,7 @@ def test_main_arm_never_takes_the_place_of_a_baseline():
         (["encoder=sd_vae_mse", "encoder.posterior=men"], "encoder.posterior"),
         (["encoder=taef2", "dataset.image_size=60"], "dataset.image_size"),
         (["dataset.resize=pad"], "dataset.resize"),
+        (["dataset=imagenette", "dataset.classes=imagenete"], "did you mean 'imagenette'"),
         (["protocol.image_size=0"], "protocol.image_size"),
         (["encoder=vae", "dataset.image_size=9", "generator=real", "quantizer=random"], "block_out_channels"),
     ],
@@ -163,6 +165,12 @@ def test_impossible_values_are_named_with_a_remedy(overrides, cause):
     with pytest.raises(ConfigError) as caught:
         check(composed(*overrides))
     assert cause in str(caught.value) and len(str(caught.value).splitlines()) == 2
+
+
+def test_choices_of_the_checks_are_those_of_the_catalogue():
+    # the checks may not import the catalogue, which needs more than the configuration
+    assert set(_CHOICES["dataset.classes"]) == set(CATALOGUE)
+    assert set(_CHOICES["dataset.source"]) == {source for one in CATALOGUE.values() for source in one.counts}
 
 
 def test_all_problems_are_reported_at_once():

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, composed
+from conftest import ROOT, composed, run_here
 from PIL import Image
 from tiny_models import save_dit, save_vae
 from twins import EXPERIMENTS, overrides, save_images, save_models, wnids_of
@@ -22,7 +22,6 @@ from twins import EXPERIMENTS, overrides, save_images, save_models, wnids_of
 from ddoq.config.checks import check
 from ddoq.data.distilled import load_distilled
 from ddoq.errors import ConfigError, DataError
-from ddoq.job import run_job
 from ddoq.utils.io import read_json
 
 STEPS = ("encode", "generate", "label")
@@ -36,15 +35,6 @@ def models(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return save_images(tmp_path_factory.mktemp("imagenet"), sorted(wnids_of("imagenette_dit")))
-
-
-def run_here(arguments: list[str]) -> Path:
-    """Run in this process, which has torch already; return the run's folder."""
-    config = composed(*arguments)
-    folder = Path(config["paths"]["outputs"]) / "runs" / "run"
-    folder.mkdir(parents=True, exist_ok=True)
-    run_job(config, folder)
-    return folder
 
 
 def artefacts(outputs: Path, stages=STEPS) -> dict[str, str]:
@@ -74,14 +64,14 @@ def test_every_experiment_composes_with_the_published_models_at_ipc_10(experimen
 
 def test_a_plan_needs_the_data_but_no_weights(images, tmp_path, capsys):
     arguments = ["+experiment=imagenette_dit", f"dataset.root={images}", f"paths.outputs={tmp_path}"]
-    run_here([*arguments, f"paths.models={tmp_path}", "run.plan_only=true"])
+    run_here(*arguments, f"paths.models={tmp_path}", "run.plan_only=true")
     out = capsys.readouterr().out
     assert "generate" in out and "miss" in out and not (tmp_path / "store" / "index").exists()
 
 
 @pytest.mark.parametrize("experiment", ["imagenette_dit", "imagenette_sd"])
 def test_twin_walks_the_whole_corridor(experiment, models, images, tmp_path):
-    folder = run_here(overrides(experiment, models, images, tmp_path))
+    folder = run_here(*overrides(experiment, models, images, tmp_path))
     data = load_distilled(folder / "distilled")
     # labels follow the published order of the classes, whatever the order of the folders
     assert data.class_names[:3] == ["tench", "English springer", "cassette player"]
@@ -98,7 +88,7 @@ def test_twin_walks_the_whole_corridor(experiment, models, images, tmp_path):
 def test_twin_of_every_other_experiment_walks_the_corridor(experiment, models, tmp_path):
     wnids = wnids_of(experiment)
     folder = save_images(tmp_path / "images", wnids, num_train=2, num_test=1)
-    run = run_here([*overrides(experiment, models, folder, tmp_path / "outputs"), "ipc=1", "baselines=none"])
+    run = run_here(*overrides(experiment, models, folder, tmp_path / "outputs"), "ipc=1", "baselines=none")
     data = load_distilled(run / "distilled")
     assert list(dict.fromkeys(data.metadata["wnid"])) == wnids
 
@@ -107,7 +97,7 @@ def test_twin_of_every_other_experiment_walks_the_corridor(experiment, models, t
 def test_twins_run_in_the_precision_that_the_experiments_state(models, images, tmp_path):
     for experiment in ("imagenette_dit", "imagenette_sd"):
         shrunk = overrides(experiment, models, images, tmp_path / experiment)
-        folder = run_here([argument for argument in shrunk if "precision" not in argument] + ["baselines=none"])
+        folder = run_here(*(argument for argument in shrunk if "precision" not in argument), "baselines=none")
         assert len(load_distilled(folder / "distilled")) == 20
 
 
@@ -116,7 +106,7 @@ def test_compiled_networks_make_the_same_images(models, images, tmp_path):
     pictures = []
     for flag in ("false", "true"):
         shrunk = overrides("imagenette_dit", models, images, tmp_path / flag)
-        folder = run_here([*shrunk, "baselines=none", f"trainer.compile={flag}"])
+        folder = run_here(*shrunk, "baselines=none", f"trainer.compile={flag}")
         pictures.append(np.stack([np.asarray(Image.open(p)) for p in sorted((folder / "distilled").rglob("*.png"))]))
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 2
 
@@ -124,9 +114,8 @@ def test_compiled_networks_make_the_same_images(models, images, tmp_path):
 def test_images_do_not_depend_on_the_batch(models, images, tmp_path):
     pictures = []
     for size in (1, 7):
-        folder = run_here(
-            [*overrides("imagenette_dit", models, images, tmp_path / str(size)), f"trainer.batch_size={size}"]
-        )
+        shrunk = overrides("imagenette_dit", models, images, tmp_path / str(size))
+        folder = run_here(*shrunk, f"trainer.batch_size={size}")
         pictures.append(np.stack([np.asarray(Image.open(p)) for p in sorted((folder / "distilled").rglob("*.png"))]))
     assert pictures[0].std() > 5
     assert np.abs(pictures[0].astype(int) - pictures[1]).max() <= 1  # the last bit of a sum, rounded to 8 bits
@@ -149,16 +138,18 @@ def torchrun(arguments: list[str], environment: dict[str, str], port: int) -> su
 
 def test_two_processes_make_what_one_makes(models, images, tmp_path, one_thread):
     def arguments(name: str) -> list[str]:
-        return [*overrides("imagenette_dit", models, images, tmp_path / name), "trainer.batch_size=3"]
+        few = ["baselines=none", "trainer.batch_size=3"]
+        return [*overrides("imagenette_dit", models, images, tmp_path / name), *few]
 
     done = torchrun(arguments("two"), one_thread, 29511)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("report     ") == 1  # one of them speaks
-    run_here(arguments("one"))
+    run_here(*arguments("one"))
     one, two = (artefacts(tmp_path / name, ("index", *STEPS, "quantize")) for name in ("one", "two"))
-    assert len(one) > 100 and one == two
+    assert len(one) > 40 and one == two
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_stops_the_others_with_its_reason(models, images, tmp_path, one_thread):
     broken = tmp_path / "models"
     shutil.copytree(models, broken)
@@ -187,7 +178,7 @@ def test_kill_in_the_middle_and_the_same_command_finishes_the_same(stage, models
     process.wait()
     assert not all((folder / "manifest.json").exists() for folder in store.glob("[!.]*"))
     for name in ("killed", "whole"):
-        run_here(arguments(name))
+        run_here(*arguments(name))
     assert artefacts(tmp_path / "killed") == artefacts(tmp_path / "whole")
 
 
@@ -202,20 +193,20 @@ def test_a_foreign_checkpoint_with_other_latents_is_refused_before_anything_is_r
         (f"encoder.path={tmp_path}/shallow", "makes 4 channels of 16×16", "dataset.image_size=32"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:
-            run_here([*arguments, foreign])
+            run_here(*arguments, foreign)
         assert remedy in caught.value.remedy
     assert not (tmp_path / "out" / "store").exists()
     # a checkpoint whose classes are not ImageNet's is found out as soon as the classes are known
     save_dit(tmp_path / "ten", num_classes=10)
     with pytest.raises(ConfigError, match="class number 701, but .* knows only 10"):
-        run_here([*arguments, f"generator.path={tmp_path}/ten"])
+        run_here(*arguments, f"generator.path={tmp_path}/ten")
     assert not list((tmp_path / "out" / "store").glob("encode/*/*"))
 
 
 def test_the_foreign_checkpoint_of_another_shape_runs_where_it_fits(models, images, tmp_path):
     save_dit(tmp_path / "wide", side=16)
     arguments = overrides("imagenette_dit", models, images, tmp_path / "out")
-    folder = run_here([*arguments, f"generator.path={tmp_path}/wide", "dataset.image_size=128", "baselines=none"])
+    folder = run_here(*arguments, f"generator.path={tmp_path}/wide", "dataset.image_size=128", "baselines=none")
     assert load_distilled(folder / "distilled")[0][0].shape == (3, 128, 128)
 
 
@@ -223,7 +214,7 @@ def test_missing_weights_are_named_before_anything_is_computed(images, tmp_path,
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens there
     arguments = overrides("imagenette_sd", tmp_path / "none", images, tmp_path / "out")
     with pytest.raises(DataError, match=r"stable-diffusion-v1-5 \(4.3 GB, CreativeML OpenRAIL-M\)") as caught:
-        run_here(arguments)
+        run_here(*arguments)
     assert "ddoq fetch" in caught.value.remedy and not list((tmp_path / "out").glob("store/index/*/*"))
 
 
@@ -236,5 +227,5 @@ def test_features_of_another_network_choose_the_latents_to_decode(models, images
     arguments = overrides("imagenette_dit", models, images, tmp_path / "out")
     space = ["space=features", "space.model=resnet10t", f"space.path={tmp_path}/resnet10t.safetensors"]
     arguments = [argument for argument in arguments if not argument.startswith("generator.")]  # decoding has none
-    folder = run_here([*arguments, *space, "space.image_size=32", "space.representative=nearest", "generator=decode"])
+    folder = run_here(*arguments, *space, "space.image_size=32", "space.representative=nearest", "generator=decode")
     assert len(load_distilled(folder / "distilled")) == 20

@@ -33,6 +33,8 @@ SCHEDULERS = (
 _CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.resize": ("crop", "squash"),
+    "dataset.source": ("original", "fastai"),
+    "dataset.classes": ("imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"),
     "quantizer.start": ("auto", "ward", "greedy_kmeans++", "kmeans++", "random"),
     "quantizer.search": ("auto", "exchange", "lloyd"),
     "quantizer.leftover": ("released", "flush"),

@@ -17,6 +17,7 @@ def quiet() -> None:
         ".*srun.*",
         ".*litlogger.*",
         ".*val_dataloader.*",
+        ".*across ranks is zero.*",
         ".*Couldn't infer the batch indices.*",
     ):
         warnings.filterwarnings("ignore", message)
