@@ -464,3 +464,18 @@ def test_no_network_fails_fast_and_names_the_place(monkeypatch):
     with pytest.raises(DataError, match="nobody/nothing is neither a local folder nor.*\n.*ddoq fetch"):
         VAE("nobody/nothing")
     assert time.perf_counter() - start < 10
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DDPMScheduler"])
+def test_gpu_and_cpu_draw_the_same_noise_and_make_nearly_the_same_image(dit_folder, sd_folder, scheduler):
+    some = points(4)
+    on_gpu = Points(some.latents.cuda(), some.labels.cuda(), some.sources.cuda(), some.seeds)
+    for make, folder in ((dit, dit_folder), (stable_diffusion, sd_folder)):
+        generator = make(folder, scheduler=scheduler)
+        part = some if make is dit else some.part(slice(3))
+        on_cpu = generator.generate(part)
+        generator.networks().cuda()
+        there = generator.generate(on_gpu if make is dit else on_gpu.part(slice(3)))
+        assert there.is_cuda and torch.allclose(there.cpu(), on_cpu, atol=1e-2)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from ddoq.data.base import ImageDataset, Source
 from ddoq.data.images import to_uint8
@@ -53,11 +53,11 @@ class IndexedImages(Dataset):
         image = self.spec.opened.read(int(self.ids[i]))
         return i, to_uint8(image, self.size, self.spec.channels, self.spec.resize), int(self.labels[i])
 
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(self, num_workers: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return all images as uint8 ``[n, C, size, size]`` and their labels ``[n]``."""
         images = torch.empty((len(self), self.spec.channels, self.size, self.size), dtype=torch.uint8)
         with progress_bar(f"read {self.split} images", len(self)) as bar:
-            for i in range(len(self)):
-                images[i] = self[i][1]
-                bar.advance()
+            for positions, batch, _ in DataLoader(self, batch_size=64, num_workers=num_workers):
+                images[positions] = batch
+                bar.advance(len(batch))
         return images, torch.tensor(self.labels)

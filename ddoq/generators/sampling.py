@@ -21,7 +21,8 @@ Pull = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 def times_from(scheduler, num_steps: int, strength: float, device: torch.device | str = "cpu") -> Tensor:
     """Set the scheduler's ``num_steps`` times and return those that ``strength`` leaves, noisiest first.
 
-    ``round(strength * num_steps)`` of the steps are run, at least one.
+    ``round(strength * num_steps)`` of the steps are run, at least one. (diffusers rounds down, which loses a step where
+    the product is not exact in floating point.)
     """
     scheduler.set_timesteps(num_steps, device=device)
     first = (num_steps - max(1, round(strength * num_steps))) * scheduler.order

@@ -65,7 +65,7 @@ class Runtime:
         """Return the images and labels of a split, read once per process."""
         wanted = index, split, size or self.dataset.image_size
         if wanted not in self._tensors:
-            self._tensors[wanted] = self.images(*wanted).tensors()
+            self._tensors[wanted] = self.images(*wanted).tensors(self.num_workers)
         return self._tensors[wanted]
 
     @property
