@@ -130,8 +130,8 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def torchrun(arguments: list[str], environment: dict[str, str], port: int) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={port}"]
+def torchrun(arguments: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += ["-m", "ddoq.run", *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
 
@@ -141,7 +141,7 @@ def test_two_processes_make_what_one_makes(models, images, tmp_path, one_thread)
         few = ["baselines=none", "trainer.batch_size=3"]
         return [*overrides("imagenette_dit", models, images, tmp_path / name), *few]
 
-    done = torchrun(arguments("two"), one_thread, 29511)
+    done = torchrun(arguments("two"), one_thread)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("report     ") == 1  # one of them speaks
     run_here(*arguments("one"))
@@ -154,7 +154,7 @@ def test_a_process_that_fails_stops_the_others_with_its_reason(models, images, t
     broken = tmp_path / "models"
     shutil.copytree(models, broken)
     (broken / "stabilityai" / "sd-vae-ft-ema" / "diffusion_pytorch_model.safetensors").write_bytes(b"nothing")
-    done = torchrun(overrides("imagenette_dit", broken, images, tmp_path / "out"), one_thread, 29512)
+    done = torchrun(overrides("imagenette_dit", broken, images, tmp_path / "out"), one_thread)
     assert done.returncode != 0 and "ddoq: error: encoder.path: the weights in" in done.stderr
 
 
