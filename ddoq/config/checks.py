@@ -151,7 +151,7 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     low, high = _get(config, "weighting.low"), _get(config, "weighting.high")
     if low is not None and not 0 <= low <= high:
         yield f"weighting.low: {low} is not in [0, weighting.high={high}]", "lower it"
-    patch, size = _get(config, "generator.fit.patch_size"), _latent_size(config)
+    patch, (_, size) = _get(config, "generator.fit.patch_size"), stated_latent_shape(config) or (None, None)
     if _get(config, "generator.path") is None and patch and size and size % patch:
         yield (
             f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
@@ -172,7 +172,7 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for part, conf in (("encoder", encoder), ("generator", generator)):
         if "path" in conf and conf["path"] is None and "fit" not in conf:
             yield f"{part}.path: null, and {part}={conf['name']} cannot be fitted here", f"set {part}.path=..."
-    if encoder["name"] == "taef2" and config["dataset"]["image_size"] % 8:
+    if encoder["_target_"] == "ddoq.encoders.TAEF2" and config["dataset"]["image_size"] % 8:
         yield f"dataset.image_size: {config['dataset']['image_size']} is no multiple of 8", "encoder=taef2 needs one"
     if generator.get("classes") == "imagenet" and generator["path"] is None:
         yield (
@@ -194,16 +194,17 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"generator.prompt: there is no {{{field}}}", "use {name} or {synonyms}"
 
 
-def _latent_size(config: Mapping[str, Any]) -> int | None:
-    """Return the side of the latents where it follows from the configuration alone."""
-    if config["encoder"]["name"] == "pixels":
-        return config["dataset"]["image_size"]
-    if config["encoder"]["name"] == "taef2":
-        return config["dataset"]["image_size"] // 8
-    blocks = _get(config, "encoder.fit.block_out_channels")
-    return (
-        config["dataset"]["image_size"] // 2 ** (len(blocks) - 1) if blocks and not config["encoder"]["path"] else None
-    )
+def stated_latent_shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return channels and side of the latents where they follow from the configuration alone."""
+    encoder, size = config["encoder"], config["dataset"]["image_size"]
+    if encoder["_target_"] == "ddoq.encoders.Pixels":
+        return config["dataset"]["channels"], size
+    if encoder["_target_"] == "ddoq.encoders.TAEF2":
+        return 32, size // 8
+    fit = encoder.get("fit")
+    if fit is None or encoder["path"] is not None:
+        return None
+    return fit["latent_channels"], size // 2 ** (len(fit["block_out_channels"]) - 1)
 
 
 def _unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from ddoq.encoders.base import Encoder
 from ddoq.errors import DataError
 from ddoq.utils.pretrained import for_inference
 
-WIDTH, CHANNELS, FACTOR = 64, 32, 8
+WIDTH, CHANNELS = 64, 32
 _FILES = ("taef2_encoder.pth", "taef2_decoder.pth")
 
 

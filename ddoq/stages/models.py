@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddoq.config.checks import stated_latent_shape
 from ddoq.data.base import hash_files
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.pipeline.graph import Node
 from ddoq.utils.io import read_json
-from ddoq.utils.pretrained import KNOWN, hash_file, hub_files, is_hub_id, locate, model_folder, wanted_files
+from ddoq.utils.pretrained import (
+    KNOWN,
+    hash_file,
+    hub_files,
+    is_hub_id,
+    locate,
+    model_folder,
+    part_folder,
+    wanted_files,
+)
 
 Conf = Mapping[str, Any]
 
@@ -54,6 +64,7 @@ class Models:
     def __init__(self, folders: str | list[str]):
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
+        self._identities: dict[tuple[str, str], str] = {}  # every image of every arm asks; files are hashed once
 
     def identify(self, conf: Conf, key: str) -> str | None:
         """Return what stands for a component's weights in a content key; ``None`` where ddoq fits them itself.
@@ -65,23 +76,27 @@ class Models:
         Raises:
             DataError: a local path without the model's files.
         """
+        if conf["path"] is None and "model" not in conf:
+            return None
+        asked = conf["_target_"], conf["path"] or conf["model"]
+        if asked not in self._identities:
+            identity, place = self._identity_and_place(conf, key)
+            self._identities[asked], self._uses[identity, conf["_target_"]] = identity, Use(conf, key, place)
+        return self._identities[asked]
+
+    def _identity_and_place(self, conf: Conf, key: str) -> tuple[str, str | None]:
         path = conf["path"]
         if "model" in conf:  # of timm
-            identity, place = (f"hub:{conf['model']}", None) if path is None else (hash_file(path, key), path)
-        elif path is None:
-            return None
-        else:
-            place = self.locate(conf)
-            identity = f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders)
-        self._uses[identity, conf["_target_"]] = Use(conf, key, place)
-        return identity
+            return (f"hub:{conf['model']}", None) if path is None else (hash_file(path, key), path)
+        place = self.locate(conf)
+        return f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders), place
 
     def locate(self, conf: Conf) -> str:
         """Return the folder of ``paths.models`` that has all that a component reads, else its path as it is."""
         parts = PARTS[conf["_target_"]].items()
 
         def holds(folder: Path) -> bool:
-            return all((folder / part / marker).is_file() or (folder / marker).is_file() for part, marker in parts)
+            return all(part_folder(folder, part, marker) for part, marker in parts)
 
         return locate(conf["path"], self.folders, holds)
 
@@ -173,19 +188,14 @@ def _known(config: Conf, models: Models) -> Conf | None:
 
 def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
     """Return channels and side of the latents, as far as the configuration and local files tell."""
-    encoder, size = config["encoder"], config["dataset"]["image_size"]
-    if encoder["_target_"] == "ddoq.encoders.Pixels":
-        return config["dataset"]["channels"], size
-    if encoder["_target_"] == "ddoq.encoders.TAEF2":
-        return 32, size // 8
-    if encoder["path"] is None:
-        return encoder["fit"]["latent_channels"], size // 2 ** (len(encoder["fit"]["block_out_channels"]) - 1)
-    place = models.locate(encoder)
+    if shape := stated_latent_shape(config):
+        return shape
+    place = models.locate(config["encoder"])
     if is_hub_id(place):
         return None
     known = read_json(model_folder(place, "vae", "encoder.path") / "config.json")
     blocks = known.get("encoder_block_out_channels") or known["block_out_channels"]
-    return known["latent_channels"], size // 2 ** (len(blocks) - 1)
+    return known["latent_channels"], config["dataset"]["image_size"] // 2 ** (len(blocks) - 1)
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:

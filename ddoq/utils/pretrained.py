@@ -37,6 +37,11 @@ def locate(path: str, folders: Iterable[str | Path], holds: Callable[[Path], boo
     return next((str(Path(folder) / path) for folder in folders if holds(Path(folder) / path)), path)
 
 
+def part_folder(folder: str | Path, subfolder: str, marker: str) -> Path | None:
+    """Return where one part of a model is: in its sub-folder or at the top; ``None`` where it is in neither."""
+    return next((place for place in (Path(folder) / subfolder, Path(folder)) if (place / marker).is_file()), None)
+
+
 def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json") -> Path:
     """Return the local folder of one part of a model, from the hub (its cache first) where ``path`` is a hub id.
 
@@ -49,9 +54,8 @@ def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json
     Raises:
         DataError: there is no such model, or the hub does not give it.
     """
-    for folder in (Path(path) / subfolder, Path(path)):
-        if (folder / marker).is_file():
-            return folder
+    if folder := part_folder(path, subfolder, marker):
+        return folder
     if not is_hub_id(path):
         raise DataError(
             f"{key}: no model in {path!r} (no {marker})",
@@ -65,8 +69,8 @@ def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json
         if isinstance(cached, str):
             return Path(cached).parent
     files = hub_files(path, key)
-    folder = snapshot_download(repo, revision=revision or None, allow_patterns=wanted_files(files, subfolder, marker))
-    return next(f for f in (Path(folder) / subfolder, Path(folder)) if (f / marker).is_file())
+    wanted = wanted_files(files, subfolder, marker)
+    return part_folder(snapshot_download(repo, revision=revision or None, allow_patterns=wanted), subfolder, marker)
 
 
 def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
@@ -193,12 +197,11 @@ def load_scheduler(path: str, name: str | None, key: str):
 
     folder = model_folder(path, "scheduler", key, "scheduler_config.json")
     saved = read_json(folder / "scheduler_config.json")
-    # clip_sample would clip latents to [-1, 1]; skip_prk_steps leaves out PNDM's warm-up, which needs the noisiest time
-    changes = {"clip_sample": False} if name is None else {"clip_sample": False, "timestep_spacing": "trailing"}
     scheduler_class = getattr(diffusers, name or saved["_class_name"])
     known = inspect.signature(scheduler_class.__init__).parameters
-    if name == "PNDMScheduler":
-        changes["skip_prk_steps"] = True
+    changes = {"clip_sample": False}  # it would clip latents to [-1, 1]
+    if name is not None:  # without the warm-up of PNDM, which has to start from the noisiest time
+        changes |= {"timestep_spacing": "trailing", "skip_prk_steps": True}
     return scheduler_class.from_config({**saved, **{k: v for k, v in changes.items() if k in known}})
 
 
