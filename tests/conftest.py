@@ -54,6 +54,16 @@ def run_here(*overrides: str) -> Path:
     return folder
 
 
+def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
+    """Return the bytes of every file of the artefacts of some stages, without what only describes the computation."""
+    return {
+        str(file.relative_to(outputs)): file.read_bytes()
+        for stage in stages
+        for file in sorted((outputs / "store" / stage).rglob("*"))
+        if file.is_file() and file.name != "manifest.json" and not file.name.endswith(".lock")
+    }
+
+
 def ddoq(*overrides: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
     """Run the command line in a process of its own."""
     return subprocess.run(

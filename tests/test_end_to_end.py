@@ -14,23 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY, composed, ddoq, run_here
+from conftest import ROOT, TINY, artefacts, composed, ddoq, run_here
 from PIL import Image
 
 from ddoq.config.names import run_name
 from ddoq.errors import DataError, StageError
 
 COLUMNS = {"dataset", "arm", "ipc", "protocol", "student", "seed", "top1", "top1_best"}
-
-
-def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
-    """Return the bytes of every file of the artefacts of some stages, without what only describes the computation."""
-    return {
-        str(file.relative_to(outputs)): file.read_bytes()
-        for stage in stages
-        for file in sorted((outputs / "store" / stage).rglob("*"))
-        if file.is_file() and file.name != "manifest.json" and not file.name.endswith(".lock")
-    }
 
 
 def rows(outputs: Path) -> list[dict]:

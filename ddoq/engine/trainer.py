@@ -31,7 +31,7 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    index = cuda_index() if accelerator in ("auto", "gpu") else None
+    index = cuda_index(accelerator)
     devices = 1 if index is None else [index]
     return L.Trainer(accelerator=accelerator, devices=devices, plugins=LightningEnvironment(), **defaults | options)
 

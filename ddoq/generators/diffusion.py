@@ -137,7 +137,7 @@ class LatentDiffusion(ImageGenerator):
             )
         return sample
 
+    @torch.inference_mode()
     def generate(self, points: Points) -> Tensor:
         """Return the decoded samples."""
-        with torch.inference_mode():
-            return self.encoder.decode(self.sample(points)).clamp(-1, 1)
+        return self.encoder.decode(self.sample(points)).clamp(-1, 1)

@@ -64,7 +64,7 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         ranks: the processes that compute this run together.
     """
     ranks, targets, computed = ranks or Alone(), list(targets), []
-    missing = ranks.share([step.node.key for step in plan(targets, store) if step.state == "miss"])
+    missing = ranks.share({step.node.key for step in plan(targets, store) if step.state == "miss"})
     by_stage: dict[str, list[Node]] = {}
     for node in unique(targets):
         if node.key in missing:

@@ -45,12 +45,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         pixels, seeds = to_unit(pixels), [item_seed("posterior", position) for position in positions.tolist()]
         return _finite(fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(encoder.storage))
 
-    shards = [shard for shard in runtime.ranks.mine(writer.shards()) if not writer.has(shard)]
     predict_batches(
         encode,
         runtime.prepare(encoder),
         images,
-        [batch for shard in shards for batch in runtime.batches(list(writer.positions(shard)))],
+        runtime.batches_of_shards(writer),
         lambda b, z: writer.add(b[0], z),
         title="encode",
         accelerator=runtime.accelerator,

@@ -99,12 +99,11 @@ def _soft_labels(
     network, normalize = load_teacher(inputs["teacher"], inputs["index"], node.inputs["teacher"].identity)
     teacher = build(node.identity["labeler"], network=network, normalize=normalize)
     writer = LatentWriter(folder, points.labels.numpy(), _SHARD_SIZE)
-    shards = [shard for shard in runtime.ranks.mine(writer.shards()) if not writer.has(shard)]
     predict_batches(
         lambda batch: teacher(batch[1], points.labels[batch[0].cpu()], num_classes),
         nn.ModuleList([network, normalize]),
         PNGs([inputs["generate"] / name for name in names], facts(inputs["teacher"])["image_size"]),
-        [batch for shard in shards for batch in runtime.batches(list(writer.positions(shard)))],
+        runtime.batches_of_shards(writer),
         lambda batch, targets: writer.add(batch[0], targets),
         title=f"label {node.title}",
         accelerator=runtime.accelerator,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ddoq.data.indexed import IndexedImages
+    from ddoq.data.latents import LatentWriter
 
 
 def build(config: Mapping[str, Any], **runtime: Any) -> Any:
@@ -72,6 +73,11 @@ class Runtime:
     def device(self) -> str:
         """Where plain torch code computes."""
         return device_of(self.accelerator)
+
+    def batches_of_shards(self, writer: LatentWriter) -> list[list[int]]:
+        """Return the batches of those shards that are this process's and that are not on disk yet."""
+        shards = [shard for shard in self.ranks.mine(writer.shards()) if not writer.has(shard)]
+        return [batch for shard in shards for batch in self.batches(list(writer.positions(shard)))]
 
     def prepare(self, networks: nn.Module) -> nn.Module:
         """Return networks as they are to run: compiled, where that is asked for."""

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 
 
-def cuda_index() -> int | None:
-    """Return the number of this process's GPU among those it sees; ``None`` where it sees none."""
+def cuda_index(accelerator: str) -> int | None:
+    """Return the number of this process's GPU among those it sees; ``None`` without one, or without its permission.
+
+    Args:
+        accelerator: Lightning's; ``auto`` and ``gpu`` allow a GPU.
+    """
     import torch
 
-    if not torch.cuda.is_available():
+    if accelerator not in ("auto", "gpu") or not torch.cuda.is_available():
         return None
     local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
     return local_rank % torch.cuda.device_count()  # SLURM may show each task only its own
@@ -17,5 +21,5 @@ def cuda_index() -> int | None:
 
 def device_of(accelerator: str) -> str:
     """Return where plain torch code computes: this process's GPU if there is one and ``accelerator`` allows it."""
-    index = cuda_index() if accelerator in ("auto", "gpu") else None
+    index = cuda_index(accelerator)
     return "cpu" if index is None else f"cuda:{index}"
