@@ -58,8 +58,12 @@ class LabelSpace:
             "imagenet": self.imagenet,
         }
 
-    def imagenet_indices(self) -> list[int]:
+    def imagenet_indices(self, component: str = "generator", fitted: str = "dit") -> list[int]:
         """Return the ImageNet-1K label of every class.
+
+        Args:
+            component: what asks, for errors.
+            fitted: the choice of it that needs no such labels.
 
         Raises:
             ConfigError: for a class without one.
@@ -68,10 +72,11 @@ class LabelSpace:
         if missing:
             named = ", ".join(missing[:_MOST_NAMED]) + (" …" if len(missing) > _MOST_NAMED else "")
             raise ConfigError(
-                f"generator: class {named} has no ImageNet-1K index"
+                f"{component}: class {named} has no ImageNet-1K index"
                 if len(missing) == 1
-                else f"generator: {len(missing)} of {len(self.names)} classes have no ImageNet-1K index: {named}",
-                "use a generator that is fitted on the data (generator=dit), or a data set of ImageNet classes",
+                else f"{component}: {len(missing)} of {len(self.names)} classes have no ImageNet-1K index: {named}",
+                f"use a {component} that is fitted on the data ({component}={fitted}), or a data set of ImageNet "
+                "classes",
             )
         return list(self.imagenet)
 

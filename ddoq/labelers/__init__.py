@@ -1,6 +1,9 @@
-"""Labelers: the target distribution of every distilled image."""
+"""Teachers: classifiers that label distilled images and lend their features."""
 
-from ddoq.labelers.hard import Hard
-from ddoq.labelers.teacher import Teacher
+from ddoq.labelers.cifar_resnet import CIFARResNet
+from ddoq.labelers.features import TeacherFeatures
+from ddoq.labelers.pretrained import PretrainedTeacher
+from ddoq.labelers.teacher import Ensemble, Teacher
+from ddoq.labelers.trial import examine
 
-__all__ = ["Hard", "Teacher"]
+__all__ = ["CIFARResNet", "Ensemble", "PretrainedTeacher", "Teacher", "TeacherFeatures", "examine"]

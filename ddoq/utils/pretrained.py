@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.io import file_digest, read_json
@@ -88,18 +90,48 @@ def hash_file(path: str, key: str) -> str:
     Raises:
         DataError: there is no such file.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{key}: there is no file {path}", f"put the weights (*.safetensors) there, or correct {key}")
+    require_file(path, key)
     return file_digest(Path(path))
 
 
-def load_timm(model: str, path: str | None, key: str, **options):
-    """Return a timm model without its classifier.
+def require_file(path: str, key: str) -> None:
+    """Raise DataError where there is no file ``path``."""
+    if not Path(path).is_file():
+        raise DataError(f"{key}: there is no file {path}", f"put the weights there, or correct {key}")
+
+
+def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
+    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name; nothing is unpickled.
+
+    Args:
+        path: of the file.
+        model: whose weights they are, for errors.
+        key: config key that errors name.
+
+    Raises:
+        DataError: there is no such file, or it holds no weights.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    require_file(path, key)
+    with loading(model, key):
+        safe = Path(path).suffix == ".safetensors"
+        weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
+        weights = weights.get("state_dict", weights.get("model", weights))  # as training scripts wrap them
+        if not weights:  # timm would take the hub's
+            raise ValueError("no tensors in it")
+        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+
+
+def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **options):
+    """Return a timm model.
 
     Args:
         model: timm's name.
         path: a local file of weights; ``None``: those that timm names, from the hub.
         key: config key that errors name.
+        num_classes: outputs of the classifier, which have to be those of the weights; 0: without its classifier.
         options: of ``timm.create_model``.
 
     Raises:
@@ -108,21 +140,76 @@ def load_timm(model: str, path: str | None, key: str, **options):
     """
     import timm
 
-    if not timm.is_model(model):
-        near = did_you_mean(model, timm.list_models() + timm.list_pretrained())
-        raise ConfigError(f"{key.rsplit('.', 1)[0]}.model: timm has no '{model}'", near)
-    where = {"pretrained_cfg_overlay": {"file": str(path)}} if path else {}
-    if not path:
-        _require_hub(timm.get_pretrained_cfg(model).hf_hub_id, key)
-    from safetensors import SafetensorError
+    config, weights = timm_config(model, key), {}
+    if path:
+        weights = {"state_dict": read_weights(path, model, key)}
+        if num_classes:  # else timm takes a classifier of another size than its own weights' for one to be discarded
+            weights["num_classes"] = num_classes
+            require_outputs(weights["state_dict"], config.classifier, num_classes, path, key)
+    else:
+        _require_hub(config.hf_hub_id, key)
+        if num_classes not in (0, config.num_classes):
+            raise _other_outputs(model, config.num_classes, num_classes, key)
+    with loading(model, key):
+        network = timm.create_model(
+            model, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=weights, **options
+        )
+    network.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
+    return network
+
+
+def timm_config(model: str, key: str):
+    """Return what timm knows about a model's published weights.
+
+    Raises:
+        ConfigError: timm has no such model.
+    """
+    import timm
 
     try:
-        return timm.create_model(model, pretrained=True, num_classes=0, **where, **options)
-    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        config = timm.get_pretrained_cfg(model)
+    except RuntimeError:  # the architecture is there, these weights of it are not
+        config = None
+    if config is None:
+        near = did_you_mean(model, timm.list_models() + timm.list_pretrained())
+        raise ConfigError(f"{key.rsplit('.', 1)[0]}.model: timm has no '{model}'", near)
+    return config
+
+
+def require_outputs(weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str) -> None:
+    """Raise DataError where a file's classifier has another number of outputs than the one that is asked for."""
+    name = classifier if isinstance(classifier, str) else classifier[0]
+    found = len(weights.get(f"{name}.weight", range(wanted)))  # files with other names are for timm to convert
+    if found != wanted:
+        raise _other_outputs(path, found, wanted, key)
+
+
+def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError:
+    part = key.rsplit(".", 1)[0]
+    return DataError(
+        f"{part}.classes: the weights of {weights} know {found} classes, not the {wanted} that are asked for",
+        f"set {part}.classes to what the outputs are (imagenet or dataset), or take other weights with {key}",
+    )
+
+
+@contextmanager
+def loading(model: str, key: str) -> Iterator[None]:
+    """Turn what goes wrong while the weights of one model are read into two lines."""
+    from safetensors import SafetensorError
+
+    wrong = (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, UnpicklingError)
+    try:
+        yield
+    except (*wrong, SafetensorError) as error:
         raise DataError(
-            f"{key}: the weights of {model} do not load ({reason})", "check the file and the model"
+            f"{key}: the weights of {model} do not load ({reason(error)})", "check the file and the model"
         ) from error
+
+
+def reason(error: Exception) -> str:
+    """Return the first sentence of an error; torch puts the first thing that is wrong into its second line."""
+    first, *others = str(error).splitlines() or [type(error).__name__]
+    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first.split(". ")[0]
 
 
 def _require_hub(hub_id: str | None, key: str) -> None:
@@ -244,7 +331,6 @@ def _readable(folder: Path, key: str, library) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
         raise DataError(
-            f"{key}: the weights in {folder} do not load ({reason})", "replace the folder by an undamaged one"
+            f"{key}: the weights in {folder} do not load ({reason(error)})", "replace the folder by an undamaged one"
         ) from error

@@ -1,0 +1,26 @@
+"""The features of a teacher: a space to quantize in, without a way back to images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TeacherFeatures(nn.Module):
+    """The penultimate features of a teacher, with the interface of an encoder.
+
+    Args:
+        teacher: see ``ddoq.labelers.Teacher``.
+    """
+
+    storage = torch.float32
+
+    def __init__(self, teacher: nn.Module):
+        super().__init__()
+        self.teacher = teacher.requires_grad_(False).eval()
+
+    def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Return the features ``[B, F]`` of images ``[B, C, H, W]`` in [-1, 1]."""
+        return self.teacher.features((images + 1) / 2).flatten(1)

@@ -1,0 +1,91 @@
+"""Published classifiers."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from ddoq.data.label_space import LabelSpace
+from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.labelers.teacher import Teacher, last_linear
+from ddoq.utils.pretrained import load_timm, loading, read_weights, require_outputs, timm_config
+
+_KEY = "teacher.path"
+_IMAGENET_CLASSES = 1000
+
+
+class PretrainedTeacher(Teacher):
+    """A classifier of timm or torchvision with weights from a file or, those that timm names, from the hub.
+
+    Args:
+        model: the library's name: ``resnet18.tv_in1k`` in timm is torchvision's ``resnet18`` with its first weights.
+        label_space: of the data set.
+        num_classes: of the data set.
+        path: a local file of weights, ``.safetensors`` or ``.pth``; ``None``: those that timm names.
+        library: ``timm`` or ``torchvision``, which needs ``path``.
+        classes: what the outputs are: ``imagenet``: the labels of ImageNet-1K; ``dataset``: those of the data set.
+        image_size: side to which images are resized. ``None``: with ``imagenet`` classes, or where the network takes
+            one side only, that of the published weights; else images come as they are.
+
+    Raises:
+        ConfigError: there is no such model, or a class of the data set is not in ImageNet-1K.
+        DataError: the weights cannot be had, do not load, or know another number of classes.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        label_space: LabelSpace,
+        num_classes: int,
+        path: str | None = None,
+        library: str = "timm",
+        classes: str = "imagenet",
+        image_size: int | None = None,
+    ):
+        columns = label_space.imagenet_indices("teacher", "own") if classes == "imagenet" else None
+        load = _from_timm if library == "timm" else _from_torchvision
+        outputs = num_classes if columns is None else _IMAGENET_CLASSES
+        network, mean, std, own_size, is_fixed = load(model, path, outputs, image_size)
+        if image_size is None and (columns is not None or is_fixed):
+            image_size = own_size
+        super().__init__(network, mean, std, image_size, columns)
+
+
+#: The network, mean and standard deviation of its images, the side of those it was trained on, and whether it takes
+#: no others.
+Loaded = tuple[nn.Module, list[float], list[float], int, bool]
+
+
+def _from_timm(model: str, path: str | None, num_classes: int, image_size: int | None) -> Loaded:
+    from timm.data import resolve_model_data_config
+
+    is_fixed = bool(timm_config(model, _KEY).fixed_input_size)
+    options = {"img_size": image_size} if image_size and is_fixed else {}
+    network = load_timm(model, path, _KEY, num_classes, **options)
+    config = resolve_model_data_config(network)
+    return network, list(config["mean"]), list(config["std"]), config["input_size"][-1], is_fixed
+
+
+def _from_torchvision(model: str, path: str | None, num_classes: int, image_size: int | None) -> Loaded:
+    from torchvision import models
+
+    # Those two change their input where torchvision itself loads the weights; here they would err without a word.
+    known = set(models.list_models(models)) - {"googlenet", "inception_v3"}
+    if model not in known:
+        cause = f"teacher.model: '{model}' is none of the classifiers of torchvision that can be used"
+        raise ConfigError(cause, did_you_mean(model, known))
+    published = list(models.get_model_weights(model))
+    if path is None:
+        url = published[0].url
+        raise DataError(
+            f"{_KEY}: torchvision's {model} needs a file of weights",
+            f"put {url.rsplit('/', 1)[1]} ({url}) into one of the folders of paths.models and set {_KEY} to its name",
+        )
+    network, weights = models.get_model(model, weights=None, num_classes=num_classes), read_weights(path, model, _KEY)
+    require_outputs(weights, last_linear(network)[0], num_classes, path, _KEY)
+    with loading(model, _KEY):
+        network.load_state_dict(weights)
+    own = published[0].transforms()
+    side = getattr(network, "image_size", own.crop_size[0])  # a ViT has one, and takes no other
+    if image_size not in (None, side) and hasattr(network, "image_size"):
+        raise ConfigError(f"teacher.image_size: {model} takes images of {side} pixels only", "leave it out")
+    return network, own.mean, own.std, side, hasattr(network, "image_size")
