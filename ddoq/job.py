@@ -69,6 +69,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
     run = config["run"]
     targets = experiment.targets(run["until"])
     check_fit(config, models)
+    experiment.check()
     console.print(f"[bold]{run_name(config)}[/]", soft_wrap=True)
     stale = downstream(unique(targets), run["from"]) if run["from"] else []
     steps = plan(targets, store, stale)

@@ -8,6 +8,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, get_type_hints
 
+from ddoq.config import protocols
 from ddoq.config.schema import COMPONENTS, Config
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
@@ -42,7 +43,6 @@ _CHOICES = {
     "space.representative": ("mean", "nearest"),
     "allocation": ("equal", "error"),
     "on_small_class": ("error", "duplicate"),
-    "protocol.optimizer": ("adamw", "sgd"),
     "logger.mode": ("none", "csv", "online", "offline"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "encoder.posterior": ("mode", "sample"),
@@ -59,11 +59,6 @@ _POSITIVE = (
     "ipc",
     "dataset.image_size",
     "dataset.train_per_class",
-    "protocol.num_steps",
-    "protocol.batch_size",
-    "protocol.num_seeds",
-    "protocol.image_size",
-    "protocol.num_evaluations",
     "trainer.batch_size",
     "ablation.num_seeds",
     "generator.num_steps",
@@ -80,10 +75,6 @@ _POSITIVE = (
     "quantizer.batch_size",
     "space.num_components",
     "space.image_size",
-    "student.width",
-    "student.depth",
-    "labeler.temperature",
-    "protocol.learning_rate",
     "generator.fit.learning_rate",
     "encoder.fit.learning_rate",
 )
@@ -101,11 +92,11 @@ def check(config: Mapping[str, Any]) -> None:
 
 def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _unknown_keys(config)
-    for key, choices in _CHOICES.items():
+    for key, choices in (_CHOICES | protocols.CHOICES).items():
         value = _get(config, key)
         if value is not None and value not in choices:
             yield f"{key}: '{value}' is not known", did_you_mean(str(value), choices)
-    for key in _POSITIVE:
+    for key in _POSITIVE + protocols.POSITIVE:
         value = _get(config, key)
         if value is not None and value <= 0:
             yield f"{key}: {value} is not positive", f"set {key} to 1 or more"
@@ -113,7 +104,7 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value = _get(config, key)
         if value is not None and value < 0:
             yield f"{key}: {value} is negative", f"set {key} to 0 or more"
-    for key in _FRACTIONS:
+    for key in _FRACTIONS + protocols.FRACTIONS:
         value = _get(config, key)
         if value is not None and not 0 <= value < 1:
             yield f"{key}: {value} is outside [0, 1)", f"set {key} to a fraction"
@@ -145,9 +136,7 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if _get(config, "dataset.channels") not in (1, 3):
         yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
     yield from _pretrained(config)
-    evaluations, steps = _get(config, "protocol.num_evaluations"), _get(config, "protocol.num_steps")
-    if evaluations and steps and evaluations > steps:
-        yield f"protocol.num_evaluations: {evaluations} is more than protocol.num_steps, {steps}", "lower it"
+    yield from protocols.protocol_problems(config)
     low, high = _get(config, "weighting.low"), _get(config, "weighting.high")
     if low is not None and not 0 <= low <= high:
         yield f"weighting.low: {low} is not in [0, weighting.high={high}]", "lower it"

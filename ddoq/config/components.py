@@ -177,6 +177,14 @@ class FeaturesConf(Component):
 
 
 @dataclass
+class TeacherSpaceConf(Component):
+    """The penultimate features of the run's teacher."""
+
+    _target_: str = "ddoq.labelers.TeacherFeatures"
+    representative: str = "mean"
+
+
+@dataclass
 class UniformConf(Component):
     _target_: str = "ddoq.quantizers.Uniform"
 
@@ -266,49 +274,3 @@ class StableDiffusionConf(DiffusionConf):
     _target_: str = "ddoq.generators.StableDiffusion"
     prompt: str = "{synonyms}"
     negative_prompt: str = ""
-
-
-# --- labeler, student, protocol --------------------------------------------------------------------------------------
-
-
-@dataclass
-class HardConf(Component):
-    _target_: str = "ddoq.labelers.Hard"
-
-
-@dataclass
-class TeacherConf(Component):
-    _target_: str = "ddoq.labelers.Teacher"
-    temperature: float = 4.0
-
-
-@dataclass
-class ConvNetConf(Component):
-    _target_: str = "ddoq.students.ConvNet"
-    depth: int = 3
-    width: int = 128
-
-
-@dataclass
-class TimmStudentConf(Component):
-    _target_: str = "ddoq.students.TimmStudent"
-    model: str = "resnet18"
-    small_stem: bool = True
-
-
-@dataclass
-class ProtocolConf(Component):
-    """See ``ddoq.evaluation.protocol.Protocol``."""
-
-    _target_: str = "ddoq.evaluation.protocol.Protocol"
-    num_steps: int = MISSING
-    batch_size: int = MISSING
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 5e-4
-    shift: int = 0
-    flip: bool = False
-    num_evaluations: int = 10
-    num_seeds: int = 5
-    image_size: int | None = None
-    redraw: bool = False

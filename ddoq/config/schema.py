@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ddoq.config import components, datasets
+from ddoq.config import components, datasets, evaluation
 
 
 @dataclass
@@ -28,11 +28,27 @@ class MeasureConf:
     """What is measured of codebooks beside the accuracy they lead to.
 
     ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the curve; ``curve``: the
-    numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty: no curve).
+    numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty: no curve); ``fidelity``: compare
+    images with the training images in the teacher's features.
     """
 
     num_folds: int = 5
     curve: list[int] = field(default_factory=list)
+    fidelity: bool = False
+
+
+@dataclass
+class CompareConf:
+    """The same arms on the test split with other ``students``, other ``teachers``, other ``labels``, and without
+    ``augmentation``. ``arms``: names of those that are compared; ``null`` for all.
+    """
+
+    name: str = "none"
+    arms: list[str] | None = None
+    students: dict[str, Any] = field(default_factory=dict)
+    teachers: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    augmentation: bool = False
 
 
 @dataclass
@@ -76,11 +92,12 @@ class Config:
     space: Any = MISSING
     weighting: Any = MISSING
     generator: Any = MISSING
-    labeler: Any = MISSING
     student: Any = MISSING
+    teacher: Any = MISSING
     protocol: Any = MISSING
     baselines: dict[str, Any] = field(default_factory=dict)
     ablation: AblationConf = field(default_factory=AblationConf)
+    compare: CompareConf = field(default_factory=CompareConf)
     logger: LoggerConf = field(default_factory=LoggerConf)
     measure: MeasureConf = field(default_factory=MeasureConf)
     ipc: int = MISSING
@@ -122,7 +139,12 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "kcenter": components.KCenterConf,
         "kmedoids": components.KMedoidsConf,
     },
-    "space": {"latents": components.LatentsConf, "pca": components.PCAConf, "features": components.FeaturesConf},
+    "space": {
+        "latents": components.LatentsConf,
+        "pca": components.PCAConf,
+        "features": components.FeaturesConf,
+        "teacher": components.TeacherSpaceConf,
+    },
     "weighting": {
         "uniform": components.UniformConf,
         "mass": components.MassConf,
@@ -136,9 +158,18 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "decode": components.DecodeConf,
         "real": components.RealConf,
     },
-    "labeler": {"hard": components.HardConf, "teacher": components.TeacherConf},
-    "student": {"convnet": components.ConvNetConf, "timm": components.TimmStudentConf},
-    "protocol": {"protocol": components.ProtocolConf},
+    "student": {
+        "convnet": evaluation.ConvNetConf,
+        "resnet_ap": evaluation.ResNetAPConf,
+        "timm": evaluation.TimmStudentConf,
+    },
+    "teacher": {
+        "own": evaluation.OwnTeacherConf,
+        "pretrained": evaluation.PretrainedTeacherConf,
+        "cifar_resnet": evaluation.CIFARResNetConf,
+        "ensemble": evaluation.EnsembleConf,
+    },
+    "protocol": {"protocol": evaluation.ProtocolConf},
 }
 
 

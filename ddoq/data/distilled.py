@@ -88,14 +88,24 @@ class TrainingSet:
     Attributes:
         images: uint8 ``[n, C, H, W]``.
         targets: class probabilities ``[n, num_classes]``.
-        weights: loss weights ``[n]``.
+        weights: ``[n]``, of mean 1 within each class.
+        labels: ``[n]``.
+        counts: ``[n]``, training images that each image stands for.
         temperature: at which the targets were made; 1 for hard labels.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     weights: torch.Tensor
+    labels: torch.Tensor
+    counts: torch.Tensor
     temperature: float = 1.0
+
+    @classmethod
+    def of_images(cls, images: torch.Tensor, labels: torch.Tensor, num_classes: int) -> TrainingSet:
+        """Return plain images, each of weight 1 with its hard label, as a training set."""
+        ones = torch.ones(len(labels))
+        return cls(images, one_hot(labels, num_classes).float(), ones, labels, ones)
 
 
 class DistilledDataset(Dataset):
@@ -143,7 +153,8 @@ class DistilledDataset(Dataset):
         if (self.path / TARGETS).is_file():
             with safe_open(self.path / TARGETS, "pt") as file:
                 targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
-        return TrainingSet(images, targets, self.weights, temperature)
+        counts = torch.from_numpy(self.metadata["count"].astype(np.float32))
+        return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
 
 
 def load_distilled(path: str | Path, transform=None) -> DistilledDataset:

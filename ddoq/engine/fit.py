@@ -1,4 +1,4 @@
-"""Lightning modules of the models that ddoq fits itself: the diffusion transformer, the VAE, the student."""
+"""Lightning modules of the models that ddoq fits itself: the diffusion transformer and the VAE."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ import math
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, mse_loss
+from torch.nn.functional import mse_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-from ddoq.evaluation.augment import augment
-from ddoq.evaluation.protocol import Protocol
 
 
 def cosine_schedule(optimizer: torch.optim.Optimizer, num_steps: int, warmup: int = 0) -> dict:
@@ -85,40 +82,3 @@ class VAEModule(L.LightningModule):
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
         optimizer = torch.optim.AdamW(self.vae.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))
-
-
-class StudentModule(L.LightningModule):
-    """Trains a student with the weighted loss ``(1/B) sum_i w_i * CE(targets_i, softmax(logits_i / T))``.
-
-    A training batch is ``(uint8 images, targets, weights, shifts, flips)``, a validation batch
-    ``(uint8 images, labels)``. ``accuracies`` collects the accuracy after each epoch.
-    """
-
-    def __init__(self, network: nn.Module, protocol: Protocol, normalize: nn.Module, temperature: float):
-        super().__init__()
-        self.network, self.protocol = network, protocol
-        self.normalize, self.temperature = normalize, temperature
-        self.accuracies: list[float] = []
-        self._correct = self._seen = 0
-
-    def training_step(self, batch: tuple[Tensor, ...], _: int) -> Tensor:
-        """Return the weighted loss of the batch."""
-        images, targets, weights, shifts, flips = batch
-        images = augment(self.normalize(images), shifts, flips, self.protocol.shift)
-        losses = cross_entropy(self.network(images) / self.temperature, targets, reduction="none")
-        return (weights * losses).mean()
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:
-        """Count the correct predictions."""
-        images, labels = batch
-        self._correct += int((self.network(self.normalize(images)).argmax(1) == labels).sum())
-        self._seen += len(labels)
-
-    def on_validation_epoch_end(self) -> None:
-        """Keep the accuracy, as a fraction."""
-        self.accuracies.append(self._correct / self._seen)
-        self._correct = self._seen = 0
-
-    def configure_optimizers(self) -> dict:
-        """The protocol's optimizer, cosine decay."""
-        return cosine_schedule(self.protocol.build_optimizer(self.network.parameters()), self.protocol.num_steps)

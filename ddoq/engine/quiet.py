@@ -18,6 +18,7 @@ def quiet() -> None:
         ".*litlogger.*",
         ".*val_dataloader.*",
         ".*across ranks is zero.*",
+        ".*module.s. in eval mode.*",
         ".*Couldn't infer the batch indices.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -36,7 +36,7 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
     return L.Trainer(accelerator=accelerator, devices=devices, plugins=LightningEnvironment(), **defaults | options)
 
 
-class _Steps(Dataset):
+class Steps(Dataset):
     """Steps ``first`` to ``last`` (excluded); item ``i`` is the batch of step ``first + i``."""
 
     def __init__(self, make_batch: Callable[[int], Any], first: int, last: int):
@@ -52,17 +52,13 @@ class _Steps(Dataset):
 class _Epochs(L.LightningDataModule):
     """Cuts the steps into epochs; asked again for each epoch, so that a resumed fit starts with the right one."""
 
-    def __init__(
-        self, make_batch: Callable[[int], Any], num_steps: int, num_epochs: int, validation: DataLoader | None
-    ):
+    def __init__(self, make_batch: Callable[[int], Any], ends: Sequence[int], validation: DataLoader | None):
         super().__init__()
-        self.make_batch, self.num_steps, self.num_epochs = make_batch, num_steps, num_epochs
-        self.validation = validation
+        self.make_batch, self.ends, self.validation = make_batch, [0, *ends], validation
 
     def train_dataloader(self) -> DataLoader:
-        epoch = self.trainer.current_epoch
-        first, last = (e * self.num_steps // self.num_epochs for e in (epoch, epoch + 1))
-        return DataLoader(_Steps(self.make_batch, first, last), batch_size=None, shuffle=False)
+        first, last = self.ends[self.trainer.current_epoch :][:2]
+        return DataLoader(Steps(self.make_batch, first, last), batch_size=None, shuffle=False)
 
     def val_dataloader(self) -> DataLoader | list:
         return self.validation if self.validation is not None else []
@@ -90,19 +86,23 @@ class _SaveLast(L.Callback):
             trainer.save_checkpoint(temporary)
 
 
+def even_ends(num_steps: int, num_parts: int) -> list[int]:
+    """Return after how many steps each of equal parts ends."""
+    return [(part + 1) * num_steps // num_parts for part in range(num_parts)]
+
+
 def fit_steps(
     module: L.LightningModule,
     make_batch: Callable[[int], Any],
-    num_steps: int,
+    ends: Sequence[int],
     *,
     title: str,
     accelerator: str,
-    num_epochs: int,
     checkpoint: Path | None = None,
-    validation=None,
-    gradient_clip: float | None = None,
+    validation: DataLoader | None = None,
+    **options: Any,
 ) -> None:
-    """Train for ``num_steps`` steps, step ``s`` on ``make_batch(s)``.
+    """Train, step ``s`` on ``make_batch(s)``.
 
     A batch is a function of the step alone, so a killed fit that resumes at its last epoch ends with the same
     weights as an undisturbed one.
@@ -110,25 +110,25 @@ def fit_steps(
     Args:
         module: trained in place.
         make_batch: returns a batch on the CPU.
-        num_steps: gradient steps.
+        ends: after how many steps each part of the fit ends, in ascending order; a checkpoint and a validation after
+            each. The last one is the number of steps.
         title: of the progress bar.
         accelerator: Lightning's.
-        num_epochs: parts of the fit; a checkpoint and a validation after each.
         checkpoint: file to save to and to resume from; ``None`` for fits that are too short to resume.
         validation: a data loader.
-        gradient_clip: largest norm of the gradient.
+        options: of the trainer, e.g. ``gradient_clip_val`` or ``precision``.
     """
-    epochs = _Epochs(make_batch, num_steps, num_epochs, validation)
-    with progress_bar(title, num_steps) as bar:
+    with progress_bar(title, ends[-1]) as bar:
         callbacks = [_Progress(bar)] + ([_SaveLast(checkpoint)] if checkpoint else [])
         trainer = make_trainer(
             accelerator,
-            max_epochs=num_epochs,
+            max_epochs=len(ends),
             callbacks=callbacks,
             reload_dataloaders_every_n_epochs=1,
-            gradient_clip_val=gradient_clip,
+            **options,
         )
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
+        epochs = _Epochs(make_batch, ends, validation)
         trainer.fit(module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None)
 
 
@@ -162,32 +162,42 @@ class _StreamingWriter(BasePredictionWriter):
         self.bar.advance()
 
 
-def predict_batches(
+def predict(
     function: Callable[[Any], torch.Tensor],
     network: torch.nn.Module,
-    items: Dataset,
-    batches: Sequence[Sequence[int]],
+    batches: Dataset,
     write: Callable[[Any, torch.Tensor], None],
     *,
     title: str,
     accelerator: str,
     num_workers: int = 0,
 ) -> None:
-    """Apply ``function`` to batches of items and hand each result to ``write`` at once; nothing accumulates.
+    """Apply ``function`` to batches and hand each result to ``write`` at once; nothing accumulates.
 
     Args:
-        function: maps a collated batch, already on the device, to predictions.
+        function: maps a batch, already on the device, to predictions.
         network: what ``function`` uses; moved to the device.
-        items: map-style data set.
-        batches: item numbers of each batch.
+        batches: map-style data set of batches.
         write: takes the batch and its predictions.
         title: of the progress bar.
         accelerator: Lightning's.
-        num_workers: processes that load items.
+        num_workers: processes that load batches.
     """
-    if not batches:
+    if not len(batches):
         return
-    loader = DataLoader(_BatchItems(items, batches), batch_size=None, num_workers=num_workers)
+    loader = DataLoader(batches, batch_size=None, num_workers=num_workers)
     with progress_bar(title, len(batches)) as bar:
         trainer = make_trainer(accelerator, callbacks=[_StreamingWriter(write, bar)])
         trainer.predict(_Predictor(function, network), loader, return_predictions=False)
+
+
+def predict_batches(
+    function: Callable[[Any], torch.Tensor],
+    network: torch.nn.Module,
+    items: Dataset,
+    batches: Sequence[Sequence[int]],
+    write: Callable[[Any, torch.Tensor], None],
+    **options: Any,
+) -> None:
+    """Apply ``function`` to collated batches of ``items``, given the item numbers of each. See ``predict``."""
+    predict(function, network, _BatchItems(items, batches), write, **options)

@@ -13,13 +13,16 @@ from ddoq.pipeline.keys import digest
 STAGES = (
     "index",
     "fit_encoder",
+    "fit_teacher",
+    "check_teacher",
     "encode",
     "quantize",
     "curve",
     "fit_generator",
     "generate",
-    "fit_teacher",
     "label",
+    "relabel",
+    "fidelity",
     "evaluate",
     "report",
 )

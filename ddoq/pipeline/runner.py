@@ -51,7 +51,7 @@ def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> l
 
 
 #: Stages whose items are shared out among processes; of the others, each node is computed by one process.
-TOGETHER = ("encode", "generate", "label")
+TOGETHER = ("encode", "generate", "label", "relabel")
 
 
 def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alone | None = None) -> list[Node]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from statistics import fmean
 from typing import Any
 
 from ddoq.evaluation.statistics import Summary, summarize
-from ddoq.pipeline.graph import STAGES, unique
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.store import Store
 from ddoq.stages.graph import Entry, Experiment
@@ -19,11 +18,17 @@ class Line:
     """One line of a table of accuracies: an arm, or one varied value, over its seeds."""
 
     label: str
+    arm: str
     top1: Summary
     top1_best: Summary
+    top5: Summary | None  # None for up to five classes
+    ece: Summary
     accuracies: tuple[float, ...]  # last-epoch accuracy of each seed, in seed order
+    per_class: list[float | None]  # mean top-1 over seeds, in label order
     parts: dict[str, str]
     num_images: int
+    num_steps: int
+    epochs: int | None
     num_bytes: int
     codebook: dict[str, float | None] | None  # measures over all classes, with the mean number of points
 
@@ -49,18 +54,6 @@ class Curve:
     per_class: dict[int, dict[str, float | None]]  # slope and dimension by label
 
 
-@dataclass(frozen=True)
-class StageCost:
-    """What a stage cost, over all its artefacts in this run, whenever they were computed."""
-
-    stage: str
-    artefacts: int
-    hits: int
-    seconds: float
-    peak_mib: float
-    num_bytes: int
-
-
 def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
     """Return one row per student, on whichever split; accuracies are fractions."""
     config = experiment.config
@@ -75,18 +68,17 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
                 "arm": entry.arm,
                 "ipc": config["ipc"],
                 "protocol": config["protocol"]["name"],
-                "student": config["student"]["name"],
+                "student": entry.student,
                 "seed": entry.seed,
-                "top1": facts["top1"],
-                "top1_best": facts["top1_best"],
+                **{name: facts[name] for name in ("top1", "top1_best", "top5", "ece", "nll")},
                 "split": entry.split,
                 "table": entry.table,
                 "value": entry.value,
                 **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
                 "strength": float(entry.value) if entry.table == "strength" else entry.strength,
-                "labeler": config["labeler"]["name"] if entry.label else "hard",
-                "num_images": facts["num_images"],
-                "num_steps": config["protocol"]["num_steps"],
+                "labels": entry.labels,
+                "teacher": _teacher(entry),
+                **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
                 "protocol_key": protocol,
                 "seconds": manifest["cost"]["seconds"],
                 "key": entry.evaluate.key,
@@ -110,18 +102,36 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
     else:  # the pixels of the training images, uncompressed
         dataset = experiment.config["dataset"]
         num_bytes, codebook = facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2, None
-    last = tuple(manifest["facts"]["top1"] for manifest in manifests)
-    best = [manifest["facts"]["top1_best"] for manifest in manifests]
+    measured = {name: [manifest["facts"][name] for manifest in manifests] for name in _MEASURES}
     return Line(
-        first.value or first.arm,
-        summarize(last),
-        summarize(best),
-        last,
-        dict(first.parts),
-        facts["num_images"],
-        num_bytes,
-        codebook,
+        label=first.value or first.arm,
+        arm=first.arm,
+        top1=summarize(measured["top1"]),
+        top1_best=summarize(measured["top1_best"]),
+        top5=None if facts["top5"] is None else summarize(measured["top5"]),
+        ece=summarize(measured["ece"]),
+        accuracies=tuple(measured["top1"]),
+        per_class=[
+            None if None in of_class else fmean(of_class) for of_class in zip(*measured["per_class"], strict=True)
+        ],
+        parts=dict(first.parts),
+        num_images=facts["num_images"],
+        num_steps=facts["num_steps"],
+        epochs=facts["epochs"],
+        num_bytes=num_bytes,
+        codebook=codebook,
     )
+
+
+_MEASURES = ("top1", "top1_best", "top5", "ece", "per_class")
+
+
+def _teacher(entry: Entry) -> str | None:
+    """Return the name of the teacher whose labels a student saw."""
+    if entry.labels == "hard":
+        return None
+    through = {"soft": entry.evaluate, "stored": entry.evaluate.inputs.get("relabel"), "fixed": entry.label}
+    return through[entry.labels].inputs["teacher"].title
 
 
 def _codebook(facts: dict[str, Any]) -> dict[str, float | None]:
@@ -181,24 +191,9 @@ def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> 
     return found
 
 
-def costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[StageCost]:
-    """Return the cost of every stage; ``hits`` are the keys that were in the store before the run."""
-    hits = set(hits)
-    by_stage: dict[str, list[tuple[str, dict]]] = {}
-    for node in unique([*experiment.curves.values(), *(entry.evaluate for entry in experiment.entries)]):
-        if store.has(node):
-            by_stage.setdefault(node.stage, []).append((node.key, store.manifest(node)["cost"]))
-    return [
-        StageCost(
-            stage,
-            len(parts),
-            sum(key in hits for key, _ in parts),
-            sum(c["seconds"] for _, c in parts),
-            max(c["peak_mib"] for _, c in parts),
-            sum(c["bytes"] for _, c in parts),
-        )
-        for stage, parts in sorted(by_stage.items(), key=lambda item: STAGES.index(item[0]))
-    ]
+def fidelities(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:
+    """Return the facts of the ``fidelity`` stage by arm."""
+    return {arm: store.manifest(node)["facts"] for arm, node in experiment.fidelity.items()}
 
 
 def summary_metrics(main: list[Line]) -> dict[str, float]:

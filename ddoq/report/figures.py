@@ -81,6 +81,16 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
     return _svg(figure)
 
 
+def entropy_figure(weights: list[float], entropies: list[float]) -> str:
+    """Return the entropy of the teacher's labels, over that of knowing nothing, against the weights."""
+    figure, axes = plt.subplots(figsize=(4.6, 2.6))
+    axes.scatter(weights, entropies, s=12, color=_MAIN, alpha=0.5, lw=0)
+    axes.set_xlabel("weight")
+    axes.set_ylabel("label entropy / log of classes")
+    axes.grid(color="#e2e8f0", lw=0.6)
+    return _svg(figure)
+
+
 def curve_figure(curves: list[Curve]) -> str:
     """Return W2, over the standard deviation of the classes, against K: both axes logarithmic.
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ddoq.evaluation.statistics import Summary
 from ddoq.report.collect import Line
+from ddoq.report.comparisons import Pivot
 
 
 def percent(summary: Summary, signed: bool = False) -> str:
@@ -16,11 +17,29 @@ def percent(summary: Summary, signed: bool = False) -> str:
     return mean if math.isnan(summary.std) else f"{mean} ± {100 * summary.std:.1f}"
 
 
-def interval(summary: Summary) -> str:
-    """Return the 95 % interval of the mean in percent, or a dash for one value."""
+def interval(summary: Summary, low: float = 0.0) -> str:
+    """Return the 95 % interval of the mean in percent, within ``low`` and 100, or a dash for one value."""
     if math.isnan(summary.ci95):
         return "–"
-    return f"[{100 * (summary.mean - summary.ci95):.1f}, {100 * (summary.mean + summary.ci95):.1f}]"
+    bottom, top = summary.interval(low, 1)
+    return f"[{100 * bottom:.1f}, {100 * top:.1f}]"
+
+
+def score(summary: Summary | None) -> str:
+    """Return ``mean ± std`` of a score in [0, 1], or a dash."""
+    if summary is None:
+        return "–"
+    return f"{summary.mean:.3f}" if math.isnan(summary.std) else f"{summary.mean:.3f} ± {summary.std:.3f}"
+
+
+def p_value(value: float) -> str:
+    """Return a p value with two digits, or a dash."""
+    return "–" if math.isnan(value) else ("< 0.001" if value < 0.001 else f"{value:.2g}")
+
+
+def decimal(value: float | None, digits: int = 2) -> str:
+    """Return a number with a sign, or a dash for what is not known or not finite."""
+    return "–" if value is None or not math.isfinite(value) else f"{value:+.{digits}f}"
 
 
 def num_bytes(size: float) -> str:
@@ -68,6 +87,7 @@ def main_table(main: list[Line], title: str) -> Table:
         ("top-1 %", "right"),
         ("95 % interval", "right"),
         ("best epoch", "right"),
+        ("top-5 %", "right"),
         ("seeds", "right"),
         ("images", "right"),
         ("bytes", "right"),
@@ -81,6 +101,7 @@ def main_table(main: list[Line], title: str) -> Table:
             percent(line.top1),
             interval(line.top1),
             percent(line.top1_best),
+            "–" if line.top5 is None else f"{100 * line.top5.mean:.1f}",
             str(line.top1.num),
             f"{line.num_images:,}",
             num_bytes(line.num_bytes),
@@ -89,3 +110,22 @@ def main_table(main: list[Line], title: str) -> Table:
             style="bold" if line is main[-1] else None,
         )
     return table
+
+
+def pivot_table(pivot: Pivot, title: str) -> Table:
+    """Return a comparison for the terminal: arms by students, teachers or labels."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table.add_column("arm", no_wrap=True)
+    for name in pivot.columns:
+        table.add_column(name, justify="right", no_wrap=True)
+    for arm, lines in pivot.rows.items():
+        last = arm == list(pivot.rows)[-1]
+        table.add_row(
+            arm, *("–" if line is None else percent(line.top1) for line in lines), style="bold" if last else None
+        )
+    return table
+
+
+def training(line: Line) -> str:
+    """Return how long the students of a line were trained."""
+    return f"{line.num_steps:,} steps" if line.epochs is None else f"{line.epochs:,} epochs"

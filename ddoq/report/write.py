@@ -12,16 +12,26 @@ import yaml
 from rich.markup import escape
 
 from ddoq.config.names import run_name
+from ddoq.pipeline.graph import unique
 from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
-from ddoq.report.collect import class_rows, costs, curves, effects, lines, result_rows, summary_metrics
+from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, result_rows, summary_metrics
+from ddoq.report.comparisons import Pivot, pairings, pivot, scores
+from ddoq.report.costs import arm_costs, stage_costs
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
 from ddoq.utils.io import write_json, write_jsonl, write_text
 
+#: The tables of other evaluations, by what is varied.
+PIVOTS = {
+    "student": "Other students",
+    "teacher": "Other teachers, soft labels",
+    "labels": "Kinds of labels",
+    "augmentation": "With and without augmentation",
+}
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
@@ -49,7 +59,8 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     main, strengths = lines(experiment, store, "main"), lines(experiment, store, "strength")
     strength, followed = experiment.config["generator"].get("strength"), curves(experiment, store)
     curve = followed[-1] if followed else None
-    spent = costs(experiment, store, (step.node.key for step in steps if step.state == "hit"))
+    spent = stage_costs(experiment, store, (step.node.key for step in steps if step.state == "hit"))
+    pivots = {table: pivot(table, lines(experiment, store, table)) for table in PIVOTS}
     context = {
         "name": run_name(experiment.config),
         "config": experiment.config,
@@ -57,6 +68,12 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "strengths": strengths,
         "weightings": lines(experiment, store, "weighting"),
         "effects": effects(experiment, main, strengths),
+        "pairings": pairings(main),
+        "pivots": {PIVOTS[table]: found for table, found in pivots.items() if found},
+        "scores": scores(main, experiment.config["protocol"]["labels"], pivots["labels"], pivots["augmentation"]),
+        "fidelities": fidelities(experiment, store),
+        "entropy_figure": _entropy_figure(experiment, store),
+        "arm_costs": arm_costs(experiment, store),
         "curve": curve,
         "curve_figure": figures.curve_figure(followed) if followed else "",
         "class_rows": class_rows(experiment, store, curve),
@@ -75,7 +92,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     write_text(run_dir / "report.html", _page(context))
     tracker.log_results(rows, summary_metrics(main))
     tracker.log_figure("distilled", run_dir / "grid.png")
-    _print(experiment, main, context["index"]["provenance"], run_dir)
+    _print(experiment, main, pivots, context["index"]["provenance"], run_dir)
 
 
 def _page(context: dict) -> str:
@@ -86,19 +103,28 @@ def _page(context: dict) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"percent": tables.percent, "interval": tables.interval, "num_bytes": tables.num_bytes}
-    environment.globals |= {"relative": tables.relative, "saved": tables.saved, "number": tables.number}
+    for shown in (tables.percent, tables.interval, tables.num_bytes, tables.score, tables.p_value, tables.decimal):
+        environment.filters[shown.__name__] = shown
+    for shown in (tables.relative, tables.saved, tables.number, tables.training):
+        environment.globals[shown.__name__] = shown
     return environment.get_template("page.html").render(context)
 
 
-def _print(experiment: Experiment, main: list, data: str, run_dir: Path) -> None:
+def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], data: str, run_dir: Path) -> None:
     config = experiment.config
+    protocol = config["protocol"]
     title = (
-        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol "
-        f"{config['protocol']['name']} ({config['protocol']['num_steps']} steps for every arm), mean ± std"
+        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol {protocol['name']} "
+        f"({protocol['labels']} labels, {tables.training(main[-1])}), mean ± std"
     )
     console.print()
     console.print(tables.main_table(main, title))
+    for table, found in pivots.items():
+        if found:
+            console.print()
+            console.print(
+                tables.pivot_table(found, f"{PIVOTS[table]}: top-1 %, mean ± std, n = {protocol['num_seeds']}")
+            )
     console.print(
         f"[dim]data: {escape(data)}; W2² is the squared Wasserstein-2 distance of the codebook to the latents, over "
         "their variance[/]"
@@ -141,11 +167,22 @@ def _gallery(experiment: Experiment, store: Store) -> list[dict]:
 def _models(experiment: Experiment, store: Store) -> list[dict]:
     """Return the facts of the models that ddoq fitted for this run."""
     found = []
-    for node in (experiment.encoder, experiment.model(experiment.config["generator"]), experiment.teacher):
+    models = [experiment.encoder, experiment.model(experiment.config["generator"])]
+    models += [node for node in unique(experiment.targets("report")) if node.stage in ("fit_teacher", "check_teacher")]
+    for node in models:
         if node is not None and store.has(node):
             manifest = store.manifest(node)
             found.append({"stage": node.stage, "facts": manifest["facts"], "seconds": manifest["cost"]["seconds"]})
     return found
+
+
+def _entropy_figure(experiment: Experiment, store: Store) -> str:
+    """Return the label entropy of the main arm's images against their weights, where it was measured."""
+    node = experiment.fidelity.get(experiment.main_name)
+    if node is None:
+        return ""
+    images = pq.read_table(store.path(node) / "images.parquet").to_pydict()
+    return figures.entropy_figure(images["weight"], images["entropy"])
 
 
 def _link(source: Path, target: Path) -> None:

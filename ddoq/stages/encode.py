@@ -35,7 +35,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.engine.trainer import predict_batches
     from ddoq.utils.seeding import item_seed
 
-    encoder = load_encoder(node.identity, inputs, runtime)
+    encoder = _encoder(node, inputs, runtime)
     images = runtime.images(inputs["index"], "train")
     writer = LatentWriter(folder, images.labels, SHARD_SIZE, encoder.storage)
     fitting = FittingBatches("encode")
@@ -68,6 +68,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "mean": sample.mean().item(),
         "std": sample.std().item(),
     }
+
+
+def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
+    if "teacher" not in inputs:
+        return load_encoder(node.identity, inputs, runtime)
+    from ddoq.labelers import TeacherFeatures
+    from ddoq.stages.teachers import load_teacher
+
+    return TeacherFeatures(load_teacher(node.inputs["teacher"], inputs, runtime))
 
 
 def _finite(latents):

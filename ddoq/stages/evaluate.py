@@ -4,63 +4,101 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, build, facts
 
-VERSION = 1
+if TYPE_CHECKING:
+    from ddoq.data.distilled import TrainingSet
+    from ddoq.evaluation.protocol import Protocol
+
+VERSION = 2  # 2: protocols with rules, teachers and views; more measures
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: ``top1`` of the last epoch, ``top1_best``, and the accuracies along the way."""
-    from ddoq.data.distilled import load_distilled
+    """Write nothing but facts: what ``train_student`` returns, and the recipe after the protocol's rules."""
+    identity, index = node.identity, inputs["index"]
+    data, recipe = training_data(identity, inputs, runtime)
+    options: dict[str, Any] = {}
+    if recipe.labels == "soft":
+        from ddoq.stages.teachers import load_teacher
 
-    index, size = inputs["index"], student_size(node.identity, runtime)
-    distilled = "label" in inputs
-    data = load_distilled(inputs["label"]).training_set(size) if distilled else full_data(index, runtime, size)
-    _, accuracies = train_and_measure(node.identity, index, data, node.identity["split"], runtime)
+        options["teacher"] = load_teacher(node.inputs["teacher"], inputs, runtime)
+    elif recipe.labels == "stored":
+        from ddoq.data.soft_labels import StoredLabels
+
+        options |= {
+            "stored": StoredLabels(inputs["relabel"]),
+            "views_seed": node.inputs["relabel"].identity["seed"],
+        }
+    _, measures = train_and_measure(identity, index, data, recipe, identity["split"], runtime, **options)
+    return measures | recipe_facts(recipe, len(data.images))
+
+
+def training_data(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> tuple[TrainingSet, Protocol]:
+    """Return what a student is trained on, the train split where nothing was distilled, and its recipe."""
+    from ddoq.data.distilled import TrainingSet, load_distilled
+
+    known = facts(inputs["index"])
+    recipe = resolved(identity, known)
+    size = recipe.image_size or runtime.dataset.image_size
+    if "label" in inputs:
+        return load_distilled(inputs["label"]).training_set(size), recipe
+    images = runtime.tensors(inputs["index"], "train", size)
+    return TrainingSet.of_images(*images, len(known["class_names"])), recipe
+
+
+def resolved(identity: Mapping, index: Mapping) -> Protocol:
+    """Return the protocol of an identity (``protocol``, ``student``, ``ipc``) after its rules, given the index."""
+    from ddoq.evaluation.protocol import Protocol
+
+    num_classes, num_train = len(index["class_names"]), sum(index["counts"]["train"])
+    ipc = num_train / num_classes if identity["ipc"] is None else identity["ipc"]
+    return Protocol.from_config(identity["protocol"]).resolve(ipc, num_classes, identity["student"]["name"])
+
+
+def recipe_facts(recipe: Protocol, num_images: int) -> dict:
+    """Return what the rules of a protocol made of it for one data set, and its size."""
     return {
-        "top1": accuracies[-1],
-        "top1_best": max(accuracies),
-        "accuracies": accuracies,
-        "num_images": len(data.images),
+        "num_images": num_images,
+        "epochs": recipe.epochs,
+        "num_steps": recipe.length(num_images),
+        "batch_size": min(recipe.batch_size, num_images) if recipe.epochs else recipe.batch_size,
+        "learning_rate": recipe.learning_rate,
     }
 
 
-def student_size(identity: Mapping, runtime: Runtime) -> int:
-    """Return the side of a student's images in pixels."""
-    return identity["protocol"].get("image_size") or runtime.dataset.image_size
-
-
-def train_and_measure(identity: Mapping, index: Path, data, split: str, runtime: Runtime):
-    """Train the student that an identity names (``student``, ``protocol``, ``seed``); return it and its accuracies."""
+def train_and_measure(
+    identity: Mapping, index: Path, data: TrainingSet, recipe: Protocol, split: str, runtime: Runtime, **options
+) -> tuple[Any, dict]:
+    """Train the student that an identity names (``student``, ``seed``); return it and its measures on a split."""
     from ddoq.engine.student import train_student
 
-    seed, size = identity["seed"], student_size(identity, runtime)
-    network, normalize = new_student(identity["student"], facts(index), size, seed)
-    test, protocol = runtime.tensors(index, split, size), build(identity["protocol"])
-    return network, train_student(network, data, test, protocol, normalize, seed, runtime.accelerator)
+    size, seed = data.images.shape[-1], identity["seed"]
+    network, normalize = new_student(identity["student"], facts(index), recipe.normalization, size, seed)
+    images, labels = runtime.tensors(index, split, round(size / recipe.test_crop))
+    margin = (images.shape[-1] - size) // 2
+    test = images[..., margin : margin + size, margin : margin + size], labels
+    return network, train_student(network, data, test, recipe, normalize, seed, runtime.accelerator, **options)
 
 
-def new_student(conf: Mapping, index: Mapping, image_size: int, seed: int):
+def new_student(conf: Mapping, index: Mapping, normalized_by: str, image_size: int, seed: int):
     """Return a freshly initialised student and the normalisation of its inputs."""
     import torch
 
-    from ddoq.engine.student import Normalize
     from ddoq.utils.seeding import item_seed
 
     torch.manual_seed(item_seed(seed, "weights"))
     network = build(conf, channels=len(index["mean"]), num_classes=len(index["class_names"]), image_size=image_size)
-    return network, Normalize(index["mean"], index["std"])
+    return network, normalization(normalized_by, index)
 
 
-def full_data(index: Path, runtime: Runtime, size: int):
-    """Return the train split as a training set: hard labels, no weights."""
-    import torch
-    from torch.nn.functional import one_hot
+def normalization(name: str, index: Mapping):
+    """Return the normalisation by the train split (``dataset``) or by ImageNet's published statistics."""
+    from ddoq.engine.student import Normalize
 
-    from ddoq.data.distilled import TrainingSet
-
-    images, labels = runtime.tensors(index, "train", size)
-    num_classes = len(facts(index)["class_names"])
-    return TrainingSet(images, one_hot(labels, num_classes).float(), torch.ones(len(labels)))
+    statistics = _IMAGENET if name == "imagenet" else index
+    return Normalize(statistics["mean"], statistics["std"])

@@ -20,7 +20,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     from ddoq.data.images import to_unit
     from ddoq.engine.fit import VAEModule
-    from ddoq.engine.trainer import fit_steps
+    from ddoq.engine.trainer import even_ends, fit_steps
     from ddoq.utils.seeding import item_generator, item_seed
 
     fit = node.identity["fit"]
@@ -39,12 +39,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     fit_steps(
         module,
         make_batch,
-        fit["num_steps"],
+        even_ends(fit["num_steps"], _NUM_EPOCHS),
         title="fit VAE",
         accelerator=runtime.accelerator,
-        num_epochs=_NUM_EPOCHS,
         checkpoint=checkpoint,
-        gradient_clip=1.0,
+        gradient_clip_val=1.0,
     )
     vae = module.vae.cpu().eval()
     some = images[torch.randperm(len(images), generator=item_generator(fit["seed"], "scale"))[:_NUM_MEASURED]]

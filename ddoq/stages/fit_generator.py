@@ -20,7 +20,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     from ddoq.data.latents import Latents
     from ddoq.engine.fit import DenoiserModule
-    from ddoq.engine.trainer import fit_steps
+    from ddoq.engine.trainer import even_ends, fit_steps
     from ddoq.utils.seeding import item_generator, item_seed
 
     fit = node.identity["fit"]
@@ -50,12 +50,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     fit_steps(
         module,
         make_batch,
-        fit["num_steps"],
+        even_ends(fit["num_steps"], _NUM_EPOCHS),
         title="fit DiT",
         accelerator=runtime.accelerator,
-        num_epochs=_NUM_EPOCHS,
         checkpoint=checkpoint,
-        gradient_clip=1.0,
+        gradient_clip_val=1.0,
     )
     average = module.average.module.cpu().eval()
     with torch.inference_mode():

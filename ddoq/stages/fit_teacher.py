@@ -1,48 +1,45 @@
-"""fit_teacher: train the student's network on the full train split, to label distilled images."""
+"""fit_teacher: train a network on the full train split, to label distilled images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.evaluate import full_data, new_student, student_size, train_and_measure
+from ddoq.stages.evaluate import new_student, recipe_facts, train_and_measure, training_data
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.io import atomic_path
 
-VERSION = 1
+VERSION = 2  # 2: protocols with rules and views
 _WEIGHTS = "teacher.safetensors"
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``teacher.safetensors``; facts: validation accuracy.
-
-    Raises:
-        StageError: the teacher is hardly better than chance on real images of the same label space.
-    """
+    """Write ``teacher.safetensors``; facts: validation accuracy, side of its images, recipe."""
     from safetensors.torch import save_model
 
-    index, size = inputs["index"], student_size(node.identity, runtime)
-    data = full_data(index, runtime, size)
-    network, accuracies = train_and_measure(node.identity, index, data, "validation", runtime)
-    chance = 1 / len(facts(index)["class_names"])
-    if accuracies[-1] < 2 * chance:
-        raise StageError(
-            f"fit_teacher: {accuracies[-1]:.1%} on validation images, where chance is {chance:.1%}",
-            "raise protocol.num_steps, or use labeler=hard",
-        )
+    data, recipe = training_data(node.identity | {"ipc": None}, inputs, runtime)
+    split = "validation" if sum(facts(inputs["index"])["counts"]["validation"]) else "test"
+    network, measures = train_and_measure(node.identity, inputs["index"], data, recipe, split, runtime)
     with atomic_path(folder / _WEIGHTS) as temporary:
         save_model(network.cpu(), str(temporary))
-    return {"top1_validation": accuracies[-1], "image_size": size}
+    return {
+        f"top1_{split}": measures["top1"],
+        "image_size": data.images.shape[-1],
+        **recipe_facts(recipe, len(data.images)),
+    }
 
 
-def load_teacher(folder: Path, index: Path, identity: Mapping):
-    """Return a finished teacher and the normalisation of its inputs."""
+def load_fitted(node: Node, folder: Path, index: Path):
+    """Return the network of a finished node as a teacher."""
     from safetensors.torch import load_model
 
-    image_size = facts(folder)["image_size"]
-    known = facts(index)
-    network, normalize = new_student(identity["student"], known, image_size, identity["seed"])
+    from ddoq.labelers import Teacher
+
+    identity, size = node.identity, facts(folder)["image_size"]
+    protocol = identity["protocol"]
+    network, normalize = new_student(
+        identity["student"], facts(index), protocol["normalization"], size, identity["seed"]
+    )
     load_model(network, str(folder / _WEIGHTS))
-    return network, normalize
+    return Teacher(network, normalize.mean.flatten().tolist(), normalize.std.flatten().tolist(), size)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
 from typing import Any
 
 from ddoq.config.names import arm_name
+from ddoq.errors import ConfigError, did_you_mean
 from ddoq.pipeline.graph import STAGES, Node, unique
 from ddoq.stages.models import Models
+from ddoq.stages.tables import ablations, comparisons, main_table
 
 Conf = Mapping[str, Any]
 
@@ -19,8 +21,9 @@ Conf = Mapping[str, Any]
 class Entry:
     """One student of the tables: an arm, its seed, and the nodes behind its accuracy.
 
-    ``table`` is ``main`` (on the test split), ``strength`` or ``weighting`` (both on the validation split);
-    ``value`` is what was varied. The full data have no codebook and no images of their own.
+    ``table`` is ``main``, ``student``, ``teacher``, ``labels`` or ``augmentation`` (on the test split), ``strength`` or
+    ``weighting`` (on the validation split); ``value`` is what was varied. The full data have no codebook and no
+    images of their own.
     """
 
     arm: str
@@ -30,6 +33,8 @@ class Entry:
     value: str
     parts: Mapping[str, str]
     strength: float | None
+    student: str
+    labels: str
     evaluate: Node
     quantize: Node | None = None
     generate: Node | None = None
@@ -81,21 +86,45 @@ class Experiment:
             return None
         return _node("fit_generator", {"fit": generator["fit"]}, encode=self.encode, index=self.index)
 
-    @cached_property
-    def teacher(self) -> Node | None:
-        """The classifier that labels, where the labeler asks for one."""
-        if self.config["labeler"]["name"] != "teacher":
-            return None
-        identity = {"student": self.config["student"], "protocol": self._protocol(), "seed": self.first_seed}
+    def teacher(self, conf: Conf) -> dict[str, Node]:
+        """The examined teacher of a configuration, as ``teacher``, and the networks of it that ddoq has to fit."""
+        members = conf.get("members") or {"": conf}
+        fitted = {
+            f"fitted.{name}": self._fit_teacher(member) for name, member in members.items() if "protocol" in member
+        }
+        identity = {"teacher": self._teacher_identity(conf)}
+        return {"teacher": _node("check_teacher", identity, conf["name"], index=self.index, **fitted), **fitted}
+
+    def _fit_teacher(self, conf: Conf) -> Node:
+        protocol = (conf["protocol"] or self.config["protocol"]) | {"labels": "hard"}
+        identity = self._training(conf["student"] or self.config["student"], protocol) | {"seed": self.first_seed}
         return _node("fit_teacher", identity, index=self.index)
 
-    def _protocol(self) -> dict:
-        return _without(self.config["protocol"], "num_seeds", "redraw")
+    def _teacher_identity(self, conf: Conf) -> dict:
+        if "members" in conf:
+            members = {name: self._teacher_identity(member) for name, member in conf["members"].items()}
+            return {**conf, "members": members}
+        weights = self.models.identify(conf, "teacher.path") if "path" in conf else None
+        return {**_without(conf, "path", "student", "protocol"), "weights": weights}
+
+    @staticmethod
+    def _training(student: Conf, protocol: Conf) -> dict:
+        """What decides a student's weights, its data and its seed apart."""
+        if protocol["norm"] and "norm" in student:
+            student = {**student, "norm": protocol["norm"]}
+        return {"student": student, "protocol": _without(protocol, *_NOT_TRAINING)}
 
     # --- one arm -----------------------------------------------------------------------------------------------------
 
     def entry(
-        self, arm: Conf, name: str, seed: int, split: str = "test", table: str = "main", value: str = ""
+        self,
+        arm: Conf,
+        name: str,
+        seed: int,
+        split: str = "test",
+        table: str = "main",
+        value: str = "",
+        change: Conf | None = None,
     ) -> Entry:
         """Return the chain of an arm for one student.
 
@@ -107,29 +136,47 @@ class Experiment:
             split: the student is measured on.
             table: the entry belongs to.
             value: what was varied.
+            change: another ``student``, ``teacher`` or ``protocol`` than the run's.
         """
-        title = name if not value else f"{name} {table}={value}"
-        identity = {"student": self.config["student"], "protocol": self._protocol(), "seed": seed, "split": split}
+        conf, title = {**self.config, **(change or {})}, name if not value else f"{name} {table}={value}"
+        protocol, student = conf["protocol"], conf["student"]["name"]
+        identity = {"seed": seed, "split": split, "ipc": self.config["ipc"] if arm else None}
         if not arm:
+            identity |= self._training(conf["student"], protocol | {"labels": "hard"})
             evaluate = _node("evaluate", identity, title=title, index=self.index)
-            return Entry(name, seed, split, table, value, {}, None, evaluate)
+            return Entry(name, seed, split, table, value, {}, None, student, "hard", evaluate)
         redraw = self.config["protocol"]["redraw"] or arm.get("redraw")
         draw = seed if redraw else self.first_seed
         quantize = self._quantize(arm, draw, title)
         generate = self._generate(arm["generator"], quantize, draw, title)
-        label = _node(
-            "label",
-            {"weighting": arm["weighting"], "labeler": self.config["labeler"]},
-            title=title,
-            generate=generate,
-            quantize=quantize,
-            index=self.index,
-            teacher=self.teacher,
-        )
-        evaluate = _node("evaluate", identity, title=title, index=self.index, label=label)
+        teacher = self.teacher(conf["teacher"]) if protocol["labels"] != "hard" else {}
+        label = self._label(arm, protocol, generate, quantize, teacher, title)
+        views = teacher if protocol["labels"] == "soft" else {}
+        if protocol["labels"] == "stored":
+            views = {"relabel": self._relabel({"generate": generate, "quantize": quantize}, conf, teacher, title)}
+        identity |= self._training(conf["student"], protocol)
+        evaluate = _node("evaluate", identity, title=title, index=self.index, label=label, **views)
         parts = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
         strength = arm["generator"].get("strength")
-        return Entry(name, seed, split, table, value, parts, strength, evaluate, quantize, generate, label)
+        labels, found = protocol["labels"], (evaluate, quantize, generate, label)
+        return Entry(name, seed, split, table, value, parts, strength, student, labels, *found)
+
+    def _label(
+        self, arm: Conf, protocol: Conf, generate: Node, quantize: Node, teacher: Mapping[str, Node], title: str
+    ) -> Node:
+        fixed = protocol["labels"] == "fixed"
+        identity = {"weighting": arm["weighting"]} | ({"temperature": protocol["temperature"]} if fixed else {})
+        inputs = {"generate": generate, "quantize": quantize, "index": self.index}
+        return _node("label", identity, title=title, **inputs, **(teacher if fixed else {}))
+
+    def _relabel(self, images: Mapping[str, Node], conf: Conf, teacher: Mapping[str, Node], title: str) -> Node:
+        identity = {
+            "protocol": {key: conf["protocol"][key] for key in _OF_VIEWS},
+            "student": conf["student"]["name"],
+            "ipc": self.config["ipc"],
+            "seed": self.first_seed,  # one set of views for all students, as in FKD
+        }
+        return _node("relabel", identity, title=title, index=self.index, **images, **teacher)
 
     def _quantize(self, arm: Conf, draw: int, title: str) -> Node:
         folds = self.config["measure"]["num_folds"] if draw == self.first_seed else 0
@@ -152,6 +199,8 @@ class Experiment:
     def features(self, arm: Conf) -> Node | None:
         """The features in which the arm is quantized, where they are not made of its latents."""
         space = arm.get("space", _LATENTS)
+        if space["name"] == "teacher":
+            return self.teacher_features
         if space["name"] != "features":
             return None
         identity = {
@@ -159,6 +208,12 @@ class Experiment:
             "weights": self.models.identify(space, "space.path"),
         }
         return _node("encode", identity, index=self.index)
+
+    @cached_property
+    def teacher_features(self) -> Node:
+        """The teacher's features of the train split."""
+        teacher = self.teacher(self.config["teacher"])
+        return _node("encode", {"encoder": {"name": "teacher"}}, title="features", index=self.index, **teacher)
 
     @cached_property
     def curves(self) -> dict[str, Node]:
@@ -224,39 +279,45 @@ class Experiment:
     @cached_property
     def entries(self) -> list[Entry]:
         """Every student of every table."""
-        return [*self._main_table(), *self._ablations()]
+        return [*main_table(self), *comparisons(self), *ablations(self)]
 
-    def _seeds(self, number: int) -> range:
+    @cached_property
+    def fidelity(self) -> dict[str, Node]:
+        """How each arm's first images look to the teacher, by arm."""
+        first = {}
+        for entry in self.entries if self.config["measure"]["fidelity"] else ():
+            if entry.table == "main" and entry.label:
+                first.setdefault(entry.arm, entry.label)
+        inputs = {"index": self.index, **self.teacher(self.config["teacher"])} if first else {}
+        return {
+            arm: _node("fidelity", {}, title=arm, label=label, features=self.teacher_features, **inputs)
+            for arm, label in first.items()
+        }
+
+    def seeds(self, number: int) -> range:
+        """Return the seeds of so many students."""
         return range(self.first_seed, self.first_seed + number)
 
-    def _main_table(self) -> Iterator[Entry]:
-        for name, arm in self.arms().items():
-            for seed in self._seeds(self.config["protocol"]["num_seeds"]):
-                yield self.entry(arm, name, seed)
-
-    def _ablations(self) -> Iterator[Entry]:
-        conf, arm, seeds = self.config["ablation"], self.main_arm, self._seeds(self.config["ablation"]["num_seeds"])
-        if arm["generator"].get("start", "noise") != "noise":  # else there is no strength to vary
-            for strength in sorted({*conf["strengths"], arm["generator"]["strength"]} if conf["strengths"] else ()):
-                generator = {**arm["generator"], "strength": strength}
-                if strength == 0:
-                    generator = {"name": "decode", "_target_": "ddoq.generators.Decode"}
-                for seed in seeds:
-                    yield self.entry(
-                        {**arm, "generator": generator}, self.main_name, seed, "validation", "strength", f"{strength:g}"
-                    )
-        for name, weighting in conf["weightings"].items():
-            for seed in seeds:
-                yield self.entry({**arm, "weighting": weighting}, self.main_name, seed, "validation", "weighting", name)
+    def check(self) -> None:
+        """Raise ConfigError for a comparison of arms that there are not."""
+        arms = list(self.arms())
+        for name in self.config["compare"]["arms"] or ():
+            if name not in arms:
+                raise ConfigError(f"compare.arms: there is no arm '{name}'", did_you_mean(name, arms))
 
     def targets(self, until: str) -> list[Node]:
         """Return the nodes that a run up to the stage ``until`` has to have."""
-        last = [*self.curves.values(), *(entry.evaluate for entry in self.entries)]
+        last = [*self.curves.values(), *self.fidelity.values(), *(entry.evaluate for entry in self.entries)]
         if until in ("evaluate", "report"):
             return last
         nodes = unique(last)
         return [node for node in nodes if STAGES.index(node.stage) <= STAGES.index(until)]
 
+
+#: What says how many students there are and how they are reported, not how one is trained.
+_NOT_TRAINING = ("num_seeds", "redraw", "source", "selection")
+#: What decides which views there are.
+_OF_VIEWS = ("epochs", "num_steps", "batch_size", "augmentation", "weights", "rules", "image_size", "normalization")
 
 #: The space of arms that name none: the baselines.
 _LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}

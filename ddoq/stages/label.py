@@ -1,4 +1,4 @@
-"""label: give every image its weight and its target; the result is the distilled data set."""
+"""label: give every image its weight, and with a teacher its label; the result is the distilled data set."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.quantize import CODEBOOK
 from ddoq.stages.runtime import Runtime, build, facts
@@ -33,8 +34,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     names = file_names(points.labels, points.index, class_names)
     temperature, targets = 1.0, None
     if "teacher" in inputs:
-        temperature = node.identity["labeler"]["temperature"]
-        targets = _soft_labels(node, inputs, names, points, num_classes, folder / "parts", runtime)
+        temperature = node.identity["temperature"]
+        targets = _soft_labels(node, inputs, names, points, folder / "parts", runtime)
     if runtime.ranks.rank:
         return {}
     for name in names:
@@ -83,26 +84,30 @@ def _soft_labels(
     inputs: Mapping[str, Path],
     names: list[str],
     points: ClassCodebooks,
-    num_classes: int,
     folder: Path,
     runtime: Runtime,
 ) -> torch.Tensor | None:
     """Return the teacher's targets ``[n, num_classes]`` on the first process, ``None`` on the others."""
     import numpy as np
-    from torch import nn
 
     from ddoq.data.distilled import PNGs
     from ddoq.data.latents import Latents, LatentWriter
     from ddoq.engine.trainer import predict_batches
-    from ddoq.stages.fit_teacher import load_teacher
+    from ddoq.stages.teachers import load_teacher
 
-    network, normalize = load_teacher(inputs["teacher"], inputs["index"], node.inputs["teacher"].identity)
-    teacher = build(node.identity["labeler"], network=network, normalize=normalize)
+    teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
     writer = LatentWriter(folder, points.labels.numpy(), _SHARD_SIZE)
+
+    def soften(batch) -> torch.Tensor:
+        logits = teacher(batch[1].float() / 255)
+        if not logits.isfinite().all():
+            raise StageError("label: the teacher's outputs are NaN or infinite", "use another teacher")
+        return (logits / node.identity["temperature"]).softmax(1)
+
     predict_batches(
-        lambda batch: teacher(batch[1], points.labels[batch[0].cpu()], num_classes),
-        nn.ModuleList([network, normalize]),
-        PNGs([inputs["generate"] / name for name in names], facts(inputs["teacher"])["image_size"]),
+        soften,
+        teacher,
+        PNGs([inputs["generate"] / name for name in names], runtime.dataset.image_size),
         runtime.batches_of_shards(writer),
         lambda batch, targets: writer.add(batch[0], targets),
         title=f"label {node.title}",

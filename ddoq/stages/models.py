@@ -70,7 +70,7 @@ class Models:
         """Return what stands for a component's weights in a content key; ``None`` where ddoq fits them itself.
 
         Args:
-            conf: of an encoder, a generator or a feature space.
+            conf: of an encoder, a generator, a feature space or a teacher.
             key: config key of its path.
 
         Raises:
@@ -86,8 +86,11 @@ class Models:
 
     def _identity_and_place(self, conf: Conf, key: str) -> tuple[str, str | None]:
         path = conf["path"]
-        if "model" in conf:  # of timm
-            return (f"hub:{conf['model']}", None) if path is None else (hash_file(path, key), path)
+        if conf["_target_"] not in PARTS:  # one file of weights, or those that timm names
+            if path is None:
+                return f"hub:{conf['model']}", None
+            place = locate(path, self.folders, Path.is_file)
+            return hash_file(place, key), place
         place = self.locate(conf)
         return f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders), place
 
@@ -205,3 +208,7 @@ def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
             yield config[part], f"{part}.path"
     if config["space"]["name"] == "features":
         yield config["space"], "space.path"
+    if config["protocol"]["labels"] != "hard":
+        for teacher in (config["teacher"].get("members") or {"": config["teacher"]}).values():
+            if "path" in teacher:
+                yield teacher, "teacher.path"

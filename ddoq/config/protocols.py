@@ -1,0 +1,95 @@
+"""What protocols, teachers and comparisons can get wrong beyond types."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ddoq.errors import did_you_mean
+
+LABELS = ("hard", "soft", "stored", "fixed")
+CHOICES = {
+    "protocol.optimizer": ("adamw", "adam", "sgd"),
+    "protocol.decay": ("all", "matrices"),
+    "protocol.schedule": ("cosine", "step", "constant"),
+    "protocol.schedule_by": ("step", "epoch"),
+    "protocol.labels": LABELS,
+    "protocol.loss": ("kl", "mse"),
+    "protocol.weights.use": ("loss", "sampling", "none"),
+    "protocol.weights.normalize": ("class", "global", "batch"),
+    "protocol.weights.mixed": ("both", "base"),
+    "protocol.norm": ("instance", "batch", "none"),
+    "protocol.normalization": ("dataset", "imagenet"),
+    "protocol.precision": ("float32", "bfloat16"),
+    "protocol.selection": ("last", "best"),
+    "teacher.library": ("timm", "torchvision"),
+    "teacher.classes": ("imagenet", "dataset"),
+}
+POSITIVE = (
+    "protocol.epochs",
+    "protocol.num_steps",
+    "protocol.batch_size",
+    "protocol.num_seeds",
+    "protocol.image_size",
+    "protocol.num_evaluations",
+    "protocol.learning_rate",
+    "protocol.temperature",
+    "protocol.cosine_length",
+    "protocol.augmentation.patch_shuffle",
+    "teacher.image_size",
+    "student.width",
+    "student.depth",
+)
+FRACTIONS = ("protocol.evaluate_from",)
+
+Problems = Iterator[tuple[str, str]]
+
+
+def protocol_problems(config: Mapping[str, Any]) -> Problems:
+    """Yield cause and remedy of every problem of ``protocol``, ``teacher`` and ``compare``."""
+    protocol = config["protocol"]
+    epochs, steps = protocol["epochs"], protocol["num_steps"]
+    if (epochs is None) == (steps is None):
+        yield (
+            f"protocol.epochs: {epochs} with protocol.num_steps: {steps}",
+            "set one of the two, and the other to null",
+        )
+    elif epochs is None and protocol["schedule_by"] == "epoch":
+        yield "protocol.schedule_by: epoch, and there is no number of epochs", "set protocol.schedule_by=step"
+    if steps is not None and protocol["num_evaluations"] > steps:
+        yield (
+            f"protocol.num_evaluations: {protocol['num_evaluations']} is more than protocol.num_steps, {steps}",
+            "lower it",
+        )
+    if not 0 < protocol["test_crop"] <= 1:
+        yield f"protocol.test_crop: {protocol['test_crop']} is outside (0, 1]", "1 keeps test images whole"
+    if protocol["labels"] == "stored" and protocol["weights"]["use"] == "sampling":
+        yield (
+            "protocol.labels: stored labels belong to fixed views, and weights.use=sampling draws others for every arm",
+            "set protocol.labels=soft",
+        )
+    if protocol["labels"] == "fixed" and (protocol["loss"] != "kl" or protocol["hard_share"]):
+        yield "protocol.labels: fixed labels are probabilities", "set protocol.loss=kl and protocol.hard_share=0"
+    yield from _teacher_problems(config["teacher"], "teacher")
+    yield from _comparison_problems(config["compare"])
+
+
+def _teacher_problems(teacher: Mapping[str, Any], key: str) -> Problems:
+    if "members" in teacher and not teacher["members"]:
+        yield f"{key}.members: an ensemble of nobody", f"add teachers: +teacher@{key}.members.a=resnet18"
+    for name, member in teacher.get("members", {}).items():
+        if "members" in member:
+            yield f"{key}.members.{name}: an ensemble in an ensemble", "list its members instead"
+    if "library" in teacher and teacher["library"] == "torchvision" and teacher["path"] is None:
+        yield (
+            f"{key}.path: null, and torchvision's weights are not fetched here",
+            f"set {key}.path to the file, or take the same weights from timm ({key}.model=resnet18.tv_in1k)",
+        )
+
+
+def _comparison_problems(compare: Mapping[str, Any]) -> Problems:
+    for name in compare["labels"]:
+        if name not in LABELS:
+            yield f"compare.labels: '{name}' is not known", did_you_mean(name, LABELS)
+    for name, teacher in compare["teachers"].items():
+        yield from _teacher_problems(teacher, f"compare.teachers.{name}")

@@ -1,0 +1,61 @@
+"""fidelity: how an arm's images look to a teacher, beside the training images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ddoq.pipeline.graph import Node
+from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.teachers import load_teacher
+
+VERSION = 1
+PER_IMAGE = "images.parquet"  # label, weight, entropy, correct: one row per image
+_NEIGHBOURS, _NUM_REAL = 5, 10_000
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write ``images.parquet``; facts: the measures of ``ddoq.evaluation.fidelity`` with the points' weights, the
+    teacher's accuracy on the images, their labels' mean entropy and its rank correlation with the weights.
+    """
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    from ddoq.data.distilled import PNGs, load_distilled
+    from ddoq.data.latents import Latents
+    from ddoq.engine.trainer import predict_batches
+    from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
+    from ddoq.utils.io import atomic_path
+
+    distilled, stored = load_distilled(inputs["label"]), Latents(inputs["features"])
+    chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))
+    teacher, found = load_teacher(node.inputs["teacher"], inputs, runtime), []
+
+    def look(batch) -> torch.Tensor:
+        images = batch[1].float() / 255
+        return torch.cat([teacher(images), teacher.features(images).flatten(1)], 1)
+
+    predict_batches(
+        look,
+        teacher,
+        PNGs([distilled.path / name for name in distilled.metadata["file_name"]], runtime.dataset.image_size),
+        runtime.batches(list(range(len(distilled)))),
+        lambda batch, outputs: found.append(outputs.float().cpu()),
+        title=f"fidelity {node.title}",
+        accelerator=runtime.accelerator,
+    )
+    num_classes = len(facts(inputs["index"])["class_names"])
+    logits, features = torch.cat(found).split([num_classes, found[0].shape[1] - num_classes], 1)
+    entropy, correct = label_entropy(logits), logits.argmax(1) == distilled.labels
+    columns = {"label": distilled.labels, "weight": distilled.weights, "entropy": entropy, "correct": correct}
+    with atomic_path(folder / PER_IMAGE) as temporary:
+        pq.write_table(pa.table({name: column.numpy() for name, column in columns.items()}), temporary)
+    measures = fidelity(stored.at(chosen).flatten(1), features, distilled.weights, _NEIGHBOURS)
+    return measures | {
+        "num_real": len(chosen),
+        "teacher_top1": correct.double().mean().item(),
+        "entropy": entropy.mean().item(),
+        "entropy_weight_correlation": rank_correlation(entropy, distilled.weights),
+    }

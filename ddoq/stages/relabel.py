@@ -1,0 +1,95 @@
+"""relabel: a teacher's logits of every view that students will see, to disk."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from ddoq.errors import StageError
+from ddoq.pipeline.graph import Node
+from ddoq.stages.evaluate import normalization, resolved
+from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.teachers import load_teacher
+from ddoq.utils.console import console
+
+VERSION = 1
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write one file of logits per epoch; facts: views, bytes.
+
+    Raises:
+        StageError: the disk has no room for them, or a logit is not a number.
+    """
+    import torch
+
+    from ddoq.data.soft_labels import BYTES_PER_LOGIT, ViewWriter, view_path
+    from ddoq.engine.student import ViewMaker
+    from ddoq.engine.trainer import Steps, predict
+    from ddoq.evaluation.views import Views
+
+    known = facts(inputs["index"])
+    num_classes = len(known["class_names"])
+    conf = node.identity
+    recipe = resolved({"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]}, known)
+    images = _images(inputs, known["class_names"], recipe.image_size or runtime.dataset.image_size)
+    num_images = len(images)
+    views = Views(recipe, num_images, images.shape[-1], conf["seed"])
+    num_bytes = views.num_epochs * num_images * num_classes * BYTES_PER_LOGIT
+    _announce(folder, views.num_epochs, num_images, num_classes, num_bytes)
+    epochs = [e for e in runtime.ranks.mine(list(range(views.num_epochs))) if not view_path(folder, e).exists()]
+    steps = sorted({step for epoch in epochs for step in views.steps_of(epoch)})
+    seen = {epoch: sum(int((views.places(s)[1] == epoch).sum()) for s in views.steps_of(epoch)) for epoch in epochs}
+    writer = ViewWriter(folder, seen, num_images)
+    maker = ViewMaker(images, recipe, normalization(recipe.normalization, known))
+    teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
+
+    def make_batch(number: int) -> dict:
+        rows, epoch = views.places(steps[number])
+        return {"rows": rows, "epochs": epoch, "draws": views.draws(steps[number])}
+
+    def label(batch: dict) -> torch.Tensor:
+        logits = teacher(maker(batch))
+        if not logits.half().isfinite().all():
+            raise StageError("relabel: the teacher's outputs are NaN or too large for float16", "use another teacher")
+        return logits
+
+    predict(
+        label,
+        torch.nn.ModuleList([maker, teacher]),
+        Steps(make_batch, 0, len(steps)),
+        lambda batch, logits: writer.add(batch["rows"], batch["epochs"], logits),
+        title=f"relabel {node.title}",
+        accelerator=runtime.accelerator,
+    )
+    runtime.ranks.gather()
+    return {"num_views": views.num_epochs * num_images, "logit_bytes": num_bytes}
+
+
+def _images(inputs: Mapping[str, Path], class_names: list[str], size: int):
+    """Return the images of a distilled set, uint8 ``[n, C, size, size]``, in the order of its metadata."""
+    import torch
+
+    from ddoq.data.distilled import file_names, read_png
+    from ddoq.quantizers.codebook import ClassCodebooks
+
+    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
+    names = file_names(points.labels, points.index, class_names)
+    return torch.stack([read_png(inputs["generate"] / name, size) for name in names])
+
+
+def _announce(folder: Path, num_epochs: int, num_images: int, num_classes: int, num_bytes: int) -> None:
+    """Print how much is going to be written; refuse where the disk has no room."""
+    there = sum(file.stat().st_size for file in folder.glob("view-*.npy"))
+    console.print(
+        f"  soft labels: {num_epochs} views × {num_images:,} images × {num_classes:,} classes × 2 bytes = "
+        f"{num_bytes / 1e6:.3g} MB",
+        soft_wrap=True,
+    )
+    if num_bytes - there > shutil.disk_usage(folder).free:
+        raise StageError(
+            f"relabel: {num_bytes / 1e9:.1f} GB of soft labels do not fit on the disk of {folder}",
+            "use protocol.labels=soft, which stores none, or another paths.outputs",
+        )
