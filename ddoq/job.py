@@ -16,6 +16,7 @@ from ddoq.pipeline.graph import STAGES, downstream, unique
 from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
+from ddoq.stages.evaluate import check_protocol
 from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
@@ -77,6 +78,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
     if run["plan_only"]:
         return
     models.require([step.node for step in steps if step.state == "miss"])
+    check_protocol(config)
     with session(config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
             for node in stale:

@@ -20,6 +20,7 @@ ROOMS = {
     "config": BASE | {"pipeline"},
     **{room: BASE | {"data", room} for room in SCIENCE},
     "generators": BASE | {"data", "encoders"},
+    "evaluation": BASE | {"data", "quantizers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
     "report": BASE | {"config", "pipeline", "evaluation", "stages", "tracking"},

@@ -255,27 +255,6 @@ def test_nan_latents_stop_the_run_before_anything_is_built_on_them(tmp_path):
     assert {p.parent.parent.name for p in (tmp_path / "out" / "store").rglob("manifest.json")} == {"index"}
 
 
-def test_teacher_labels_go_through_the_corridor(finished, tmp_path):
-    shutil.copytree(finished / "store", tmp_path / "store")
-    run_here(
-        *TINY,
-        f"paths.outputs={tmp_path}",
-        "labeler=teacher",
-        "protocol.num_steps=120",
-        "protocol.num_seeds=1",
-        "ablation=none",
-        "baselines=none",
-    )
-    found = [
-        row for path in tmp_path.glob("runs/*/results.jsonl") for row in map(json.loads, path.read_text().splitlines())
-    ]
-    assert {row["labeler"] for row in found} == {"teacher"}
-    from safetensors.torch import load_file
-
-    soft = load_file(next((tmp_path / "store" / "label").glob("*/targets.safetensors")))["targets"]
-    assert soft.shape == (100, 10) and soft.sum(1).allclose(soft.new_ones(100)) and soft.max() < 1
-
-
 @pytest.mark.parametrize("experiment", ["fashion_mnist", pytest.param("cifar10", marks=pytest.mark.slow)])
 def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
     run_here(

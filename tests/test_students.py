@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import lightning as L
 import numpy as np
@@ -10,18 +11,15 @@ import pytest
 import torch
 from scipy import stats
 from torch import nn
-from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.functional import cross_entropy
 
 from ddoq.data.distilled import TrainingSet
-from ddoq.engine.fit import DenoiserModule, StudentModule
-from ddoq.engine.student import Normalize, train_student
-from ddoq.engine.trainer import fit_steps
-from ddoq.errors import ConfigError, StageError
-from ddoq.evaluation.augment import augment, draw_augmentation
+from ddoq.engine.fit import DenoiserModule
+from ddoq.engine.student import Normalize, StudentModule, train_student
+from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.evaluation.protocol import Protocol
 from ddoq.evaluation.statistics import summarize
-from ddoq.labelers import Teacher
-from ddoq.students import ConvNet, TimmStudent
+from ddoq.students import ConvNet
 
 PROTOCOL = Protocol(num_steps=60, batch_size=20, learning_rate=0.02, num_evaluations=2, num_seeds=1)
 
@@ -31,23 +29,22 @@ def toy(num: int = 40) -> TrainingSet:
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(num) % 2
     images = (60 + 120 * labels)[:, None, None, None] + torch.randint(-40, 40, (num, 1, 8, 8), generator=random)
-    return TrainingSet(images.to(torch.uint8), one_hot(labels, 2).float(), torch.ones(num))
+    return TrainingSet.of_images(images.to(torch.uint8), labels, 2)
 
 
 def trained(data: TrainingSet, test, seed: int = 0, protocol: Protocol = PROTOCOL):
     torch.manual_seed(seed)
     network = ConvNet(1, 2, 8, depth=1, width=4)
-    accuracies = train_student(network, data, test, protocol, Normalize([0.5], [0.25]), seed, "cpu")
-    return accuracies, network
+    measures = train_student(network, data, test, protocol, Normalize([0.5], [0.25]), seed, "cpu")
+    return measures["accuracies"], network
 
 
 def test_loss_is_the_weighted_mean_of_cross_entropies():
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
-    module = StudentModule(network, PROTOCOL, Normalize([0.0], [1.0]), temperature=2.0)
-    data = toy(6)
     weights = torch.tensor([0.0, 3.0, 1.0, 0.5, 0.5, 1.0])
-    draws = draw_augmentation(6, 0, False, torch.Generator())
-    loss = module.training_step((data.images, data.targets, weights, *draws), 0)
+    data = replace(toy(6), weights=weights, temperature=2.0)
+    module = StudentModule(network, data, PROTOCOL, Normalize([0.0], [1.0]))
+    loss = module.training_step({"rows": torch.arange(6), "draws": {}}, 0)
     logits = network(data.images.float() / 255) / 2.0
     expected = sum(w * cross_entropy(logits[i : i + 1], data.targets[i : i + 1]) for i, w in enumerate(weights)) / 6
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
@@ -61,10 +58,12 @@ def test_images_of_weight_zero_teach_nothing():
         clean.images.repeat(3, 1, 1, 1),
         torch.cat([clean.targets, *[clean.targets.flip(1)] * 2]),
         torch.cat([torch.ones(40), torch.zeros(80)]),
+        torch.cat([labels, 1 - labels, 1 - labels]),
+        torch.ones(120),
     )
     test = (clean.images, labels)
     assert trained(wrong, test)[0][-1] == 1.0
-    misled = TrainingSet(wrong.images, wrong.targets, torch.ones(120))
+    misled = replace(wrong, weights=torch.ones(120))
     assert trained(misled, test)[0][-1] < 0.5
 
 
@@ -90,11 +89,10 @@ def test_every_image_is_seen_equally_often_and_the_last_accuracy_is_of_the_last_
             return self.layer(images[:, :, 0, 0])
 
     images = torch.arange(7, dtype=torch.uint8).view(7, 1, 1, 1)
-    data = TrainingSet(images, one_hot(torch.arange(7) % 2, 2).float(), torch.ones(7))
+    data = TrainingSet.of_images(images, torch.arange(7) % 2, 2)
     protocol = Protocol(num_steps=14, batch_size=5, num_evaluations=3)
-    accuracies = train_student(
-        Counting(), data, (images, torch.arange(7) % 2), protocol, Normalize([0.0], [1 / 255]), 0, "cpu"
-    )
+    test = images, torch.arange(7) % 2
+    accuracies = train_student(Counting(), data, test, protocol, Normalize([0.0], [1 / 255]), 0, "cpu")["accuracies"]
     assert seen.tolist() == [10.0] * 7  # 14 batches of 5 are 10 epochs of 7
     assert len(accuracies) == 3
 
@@ -140,7 +138,7 @@ def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
                 lambda a, **o: original(a, **o | {"callbacks": [*o["callbacks"], _Killed(kill_at)]}),
             )
         try:
-            fit_steps(module, batch, 12, title="t", accelerator="cpu", num_epochs=4, checkpoint=checkpoint)
+            fit_steps(module, batch, even_ends(12, 4), title="t", accelerator="cpu", checkpoint=checkpoint)
         except (KeyboardInterrupt, SystemExit):
             pass
         finally:
@@ -152,56 +150,6 @@ def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
     assert any(not torch.equal(whole[name], interrupted[name]) for name in whole)
     resumed = run(tmp_path / "b.ckpt").state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-
-
-def test_augmentation_shifts_and_flips_each_image_by_its_own_draw():
-    images = torch.zeros(3, 1, 5, 5)
-    images[:, :, 2, 1] = 1
-    shifts, flips = torch.tensor([[1, 0], [0, -1], [0, 0]]), torch.tensor([False, False, True])
-    found = [tuple(torch.nonzero(image[0])[0].tolist()) for image in augment(images, shifts, flips, shift=1)]
-    # a shift moves the window, so the content moves the other way
-    assert found == [(1, 1), (2, 2), (2, 3)]
-
-
-def test_augmentation_draws_cover_their_range_evenly():
-    shifts, flips = draw_augmentation(9000, 1, True, torch.Generator().manual_seed(0))
-    counts = np.unique(shifts.numpy(), axis=0, return_counts=True)[1]
-    assert len(counts) == 9 and counts.min() > 900 and abs(flips.float().mean() - 0.5) < 0.02
-    assert not draw_augmentation(100, 0, False, torch.Generator())[1].any()
-
-
-@pytest.mark.parametrize(("channels", "size"), [(1, 8), (1, 28), (3, 32)])
-def test_convnet_has_the_shape_of_the_literature(channels, size):
-    network = ConvNet(channels, 10, size)
-    assert network(torch.zeros(2, channels, size, size)).shape == (2, 10)
-    if size == 32:
-        assert sum(p.numel() for p in network.parameters()) == 320_010  # ConvNet-D3, width 128
-
-
-def test_students_that_do_not_fit_are_refused():
-    with pytest.raises(ConfigError, match="student.depth"):
-        ConvNet(1, 10, 8, depth=4)
-    with pytest.raises(ConfigError, match="did you mean 'resnet18'"):
-        TimmStudent(3, 10, 32, model="resnet_18")
-    with pytest.raises(ConfigError, match="small_stem"):
-        TimmStudent(3, 10, 32, model="vit_tiny_patch16_224")
-
-
-def test_timm_resnet_keeps_resolution_with_the_small_stem():
-    network = TimmStudent(1, 10, 16).network
-    assert network.maxpool(network.conv1(torch.zeros(1, 1, 16, 16))).shape[-1] == 16
-    assert network(torch.zeros(2, 1, 16, 16)).shape == (2, 10)
-
-
-def test_teacher_labels_are_its_softmax_at_the_temperature():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    images = torch.randint(0, 255, (5, 1, 8, 8), dtype=torch.uint8)
-    normalize = Normalize([0.3], [0.2])
-    targets = Teacher(network, normalize, temperature=4.0)(images, torch.zeros(5).long(), 3)
-    assert torch.allclose(targets, (network(normalize(images)) / 4).softmax(1), atol=1e-6)
-    network[1].weight.data.fill_(torch.nan)
-    with pytest.raises(StageError, match="NaN"):
-        Teacher(network, normalize)(images, torch.zeros(5).long(), 3)
 
 
 def test_summary_is_students_t_interval():

@@ -63,6 +63,19 @@ def protocol_problems(config: Mapping[str, Any]) -> Problems:
         )
     if not 0 < protocol["test_crop"] <= 1:
         yield f"protocol.test_crop: {protocol['test_crop']} is outside (0, 1]", "1 keeps test images whole"
+    if config["dataset"]["channels"] == 1:
+        if protocol["normalization"] == "imagenet":
+            yield (
+                "protocol.normalization: imagenet has statistics of three channels",
+                "set protocol.normalization=dataset",
+            )
+        if protocol["augmentation"]["lighting"]:
+            yield "protocol.augmentation.lighting: grey images have no colours", "set protocol.augmentation.lighting=0"
+    for name in ("cutmix", "mixup", "lighting", "color_jitter", "shift"):
+        if protocol["augmentation"][name] < 0:
+            yield f"protocol.augmentation.{name}: {protocol['augmentation'][name]} is negative", "0 is off"
+    if not 0 <= protocol["augmentation"]["mix_probability"] <= 1:
+        yield "protocol.augmentation.mix_probability: outside [0, 1]", "1 mixes every batch"
     if protocol["labels"] == "stored" and protocol["weights"]["use"] == "sampling":
         yield (
             "protocol.labels: stored labels belong to fixed views, and weights.use=sampling draws others for every arm",

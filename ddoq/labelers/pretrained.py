@@ -87,5 +87,7 @@ def _from_torchvision(model: str, path: str | None, num_classes: int, image_size
     own = published[0].transforms()
     side = getattr(network, "image_size", own.crop_size[0])  # a ViT has one, and takes no other
     if image_size not in (None, side) and hasattr(network, "image_size"):
-        raise ConfigError(f"teacher.image_size: {model} takes images of {side} pixels only", "leave it out")
+        raise ConfigError(
+            f"teacher.image_size: {model} takes images of {side} pixels only", f"set it to {side} or null"
+        )
     return network, own.mean, own.std, side, hasattr(network, "image_size")

@@ -60,6 +60,13 @@ def resolved(identity: Mapping, index: Mapping) -> Protocol:
     return Protocol.from_config(identity["protocol"]).resolve(ipc, num_classes, identity["student"]["name"])
 
 
+def check_protocol(config: Mapping) -> None:
+    """Raise ConfigError where a protocol has values that it cannot be built with, before anything is computed."""
+    from ddoq.evaluation.protocol import Protocol
+
+    Protocol.from_config(config["protocol"])
+
+
 def recipe_facts(recipe: Protocol, num_images: int) -> dict:
     """Return what the rules of a protocol made of it for one data set, and its size."""
     return {

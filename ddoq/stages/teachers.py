@@ -20,20 +20,21 @@ def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
     """
     from ddoq.labelers import Ensemble
 
-    def load(conf: Mapping, name: str):
-        fitted = f"fitted.{name}"
-        if fitted in inputs:
-            return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
-        known = facts(inputs["index"])
-        path = runtime.models.place(conf["weights"], conf)
-        options = {"path": path, "num_classes": len(known["class_names"])}
-        if "classes" in conf:
-            from ddoq.data.label_space import LabelSpace
-
-            options["label_space"] = LabelSpace.from_facts(known)
-        return build({key: value for key, value in conf.items() if key != "weights"}, **options)
-
     conf = examined.identity["teacher"]
-    if "members" in conf:
-        return Ensemble({name: load(member, name) for name, member in conf["members"].items()})
-    return load(conf, "")
+    if "members" not in conf:
+        return _load(conf, "fitted.", examined, inputs, runtime)
+    members = {name: _load(one, f"fitted.{name}", examined, inputs, runtime) for name, one in conf["members"].items()}
+    return Ensemble(members)
+
+
+def _load(conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
+    if fitted in inputs:
+        return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
+    known = facts(inputs["index"])
+    path = runtime.models.place(conf["weights"], conf)
+    options = {"path": path, "num_classes": len(known["class_names"])}
+    if "classes" in conf:
+        from ddoq.data.label_space import LabelSpace
+
+        options["label_space"] = LabelSpace.from_facts(known)
+    return build({key: value for key, value in conf.items() if key != "weights"}, **options)

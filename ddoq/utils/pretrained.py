@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
@@ -207,9 +208,10 @@ def loading(model: str, key: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return the first sentence of an error; torch puts the first thing that is wrong into its second line."""
+    """Return the first sentence of an error, cut to 200 characters; torch puts what is wrong into its second line."""
     first, *others = str(error).splitlines() or [type(error).__name__]
-    return f"{first} {others[0].strip()}" if first.endswith(":") and others else first.split(". ")[0]
+    said = f"{first} {others[0]}" if first.endswith(":") and others else first.split(". ")[0]
+    return shorten(said, 200, placeholder=" …")
 
 
 def _require_hub(hub_id: str | None, key: str) -> None:
