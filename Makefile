@@ -5,7 +5,7 @@ STAMP  := $(VENV)/.installed
 EXTRA  ?= dev
 DEVICE ?= cpu
 
-.PHONY: help install run test test-slow bench-quantizers bench-generators lint report constraints clean
+.PHONY: help install run test test-slow bench-quantizers bench-generators bench-students lint report constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ bench-quantizers: install ## time the quantizers against scikit-learn, faiss and
 
 bench-generators: install ## time generation and encoding against diffusers' pipelines, 4 minutes (DEVICE=cuda for the full models)
 	$(BIN)/python tests/benchmarks/generators.py $(DEVICE) $(ARGS)
+
+bench-students: install ## time the training of students against ImageFolder and torchvision, 4 minutes (DEVICE=cuda for ResNet-18)
+	$(BIN)/python tests/benchmarks/students.py $(DEVICE) $(ARGS)
 
 lint: install ## check style
 	$(BIN)/ruff check ddoq tests

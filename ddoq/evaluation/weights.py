@@ -39,7 +39,9 @@ class WeightUse:
         if self.normalize != "global":
             return weights
         of_class = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(0, labels, counts.double())
-        scaled = weights * of_class[labels].to(weights.dtype)
+        # Weights of a class sum to its number of points, which differs between classes where points are allocated.
+        per_point = (of_class / labels.bincount().clamp_min(1))[labels]
+        scaled = weights * per_point.to(weights.dtype)
         return scaled / scaled.mean()
 
     def of_batch(self, weights: Tensor) -> Tensor:

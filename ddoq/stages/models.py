@@ -208,7 +208,8 @@ def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
             yield config[part], f"{part}.path"
     if config["space"]["name"] == "features":
         yield config["space"], "space.path"
-    if config["protocol"]["labels"] != "hard":
+    taught = config["protocol"]["labels"] != "hard" or config["compare"]["labels"]
+    if taught or config["measure"]["fidelity"] or config["space"]["name"] == "teacher":
         for teacher in (config["teacher"].get("members") or {"": config["teacher"]}).values():
             if "path" in teacher:
                 yield teacher, "teacher.path"
