@@ -37,8 +37,9 @@ def test_every_experiment_composes_and_passes_the_checks(experiment):
     check(composed(f"+experiment={experiment}"))
 
 
-#: What a choice needs that the default data set, of 8 pixels, does not give.
-_COMPANIONS = {"taef2": ["dataset.image_size=64"]}
+#: What a choice needs that the default data set, grey and of 8 pixels, does not give.
+_COLOURED = ("ddoq", "fkd1024", "fkd128", "igd", "minimax", "rd3", "rded")  # recipes for photographs
+_COMPANIONS = {"taef2": ["dataset.image_size=64"]} | {protocol: ["dataset.channels=3"] for protocol in _COLOURED}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -591,12 +591,13 @@ def test_stored_labels_train_the_same_student_as_the_teacher(tmp_path, length):
 # --- what must not become a number ---
 
 
-def test_nan_teacher_is_an_error():
-    """Bug: a student that learnt from NaN is measured at chance and the table shows it."""
+@pytest.mark.parametrize(("value", "loss"), [(math.nan, "kl"), (1e25, "mse")])
+def test_unusable_teacher_is_an_error(value, loss):
+    """Bug: a student that learnt from NaN is measured, or an infinite loss of finite gradients goes unnoticed."""
     broken = linear()
-    nn.init.constant_(broken[1].weight, float("nan"))
-    protocol = Protocol(num_steps=4, batch_size=4, labels="soft", num_evaluations=2)
-    with pytest.raises(StageError, match="NaN or infinite"):
+    nn.init.constant_(broken[1].weight, value)
+    protocol = Protocol(num_steps=4, batch_size=4, labels="soft", loss=loss, num_evaluations=2)
+    with pytest.raises(StageError, match="loss became NaN or infinite"):
         train(linear(), points(8), protocol, teacher=Teacher(broken, [0.0], [1.0]))
 
 

@@ -153,7 +153,7 @@ class DistilledDataset(Dataset):
         if (self.path / TARGETS).is_file():
             with safe_open(self.path / TARGETS, "pt") as file:
                 targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
-        counts = torch.from_numpy(self.metadata["count"].astype(np.float32))
+        counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
 
 
