@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from ddoq.config.checks import check
 from ddoq.errors import ConfigError, StageError
+from ddoq.stages.graph import Experiment
+from ddoq.stages.models import Models
 
 #: No diffusion model and no ablations: what is evaluated does not matter here.
 PLAIN = (
@@ -210,3 +212,10 @@ def test_the_rest_is_refused_before_anything_is_computed(overrides, cause, tmp_p
         run_here(*PLAIN, f"paths.outputs={tmp_path}", *overrides)
     assert cause in f"{caught.value.cause} {caught.value.remedy}"
     assert not list((tmp_path / "store").rglob("manifest.json"))
+
+
+def test_without_augmentation_is_the_same_where_there_is_none():
+    """Digits are not augmented: nothing has to be trained again for DD-Ranking's augmentation-robust score."""
+    experiment = Experiment(composed("compare=ranking", "compare.labels=[]"), "data", Models([]))
+    main = {entry.evaluate.key for entry in experiment.entries if entry.table == "main"}
+    assert {entry.evaluate.key for entry in experiment.entries if entry.table == "augmentation"} < main

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING
+
+from ddoq.config.evaluation import AugmentationConf
 
 if TYPE_CHECKING:
     from ddoq.stages.graph import Entry, Experiment
@@ -20,7 +23,7 @@ def comparisons(experiment: Experiment) -> Iterator[Entry]:
     """Yield the same arms with other students, teachers, labels, or without augmentation."""
     conf, protocol = experiment.config["compare"], experiment.config["protocol"]
     soft = protocol if protocol["labels"] != "hard" else {**protocol, "labels": "soft"}
-    plain = {**protocol, "augmentation": {}}
+    plain = {**protocol, "augmentation": asdict(AugmentationConf())}
     tables = {
         "student": {name: {"student": student} for name, student in conf["students"].items()},
         "teacher": {name: {"teacher": one, "protocol": soft} for name, one in conf["teachers"].items()},
