@@ -82,7 +82,7 @@ def hub(models, tmp_path):
 
 
 def test_fetch_downloads_what_an_experiment_reads_and_nothing_else(hub, models, tmp_path):
-    arguments = ["+experiment=imagenette_sd", "dataset=digits", f"paths.outputs={tmp_path}/out"]
+    arguments = ["+experiment=imagenette_sd", "dataset=digits", "protocol=smoke", f"paths.outputs={tmp_path}/out"]
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     done = ddoq("fetch", *arguments, f"paths.models=[{tmp_path}/fetched]", **environment)
     assert done.returncode == 0, done.stderr

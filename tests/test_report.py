@@ -60,7 +60,22 @@ def test_squared_distances_are_shares_of_the_variance_and_unknown_ones_a_dash():
 
 def test_terminal_table_shows_w2_of_the_masses_that_the_codebook_has():
     one = summarize([0.9])
-    line = Line("barycenter", one, one, (0.9,), {}, 100, 1000, measures())
+    line = Line(
+        label="barycenter",
+        arm="barycenter",
+        top1=one,
+        top1_best=one,
+        top5=None,
+        ece=one,
+        accuracies=(0.9,),
+        per_class=[],
+        parts={},
+        num_images=100,
+        num_steps=10,
+        epochs=None,
+        num_bytes=1000,
+        codebook=measures(),
+    )
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(main_table([line], "title"))
     assert console.export_text().splitlines()[-1].split()[-2:] == ["0.300", "0.400"]
@@ -100,6 +115,12 @@ def test_figure_leaves_out_what_is_unknown_or_has_no_logarithm():
             assert curve_figure([nothing]) == ""
 
 
+MADE_UP = {
+    **{"top1": 0.5, "top1_best": 0.6, "top5": None, "ece": 0.1, "nll": 1.0, "per_class": [0.5] * 10},
+    **{"num_images": 100, "epochs": None, "num_steps": 10, "batch_size": 50, "learning_rate": 0.1},
+}
+
+
 def test_report_without_curve_and_held_out_distortion(tmp_path):
     """A barycentre, whose own masses are not those of its cells. Accuracies are made up: no student is trained."""
     chosen = ("quantizer=barycenter", "generator=decode", "measure.curve=[]", "measure.num_folds=0")
@@ -110,7 +131,7 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
     experiment = Experiment(config, read_json(index)["body"]["identity"]["fingerprint"], Models([]))
     store = Store(tmp_path / "store")
     for entry in experiment.entries:
-        store.ensure(entry.evaluate, lambda folder: {"top1": 0.5, "top1_best": 0.6, "num_images": 100})
+        store.ensure(entry.evaluate, lambda folder: MADE_UP)
     write_report(experiment, store, [], tmp_path, Tracker(config, tmp_path))
 
     page = (tmp_path / "report.html").read_text()
