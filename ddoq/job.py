@@ -77,8 +77,10 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
     _print_plan(steps, in_full=run["plan_only"])
     if run["plan_only"]:
         return
-    models.require([step.node for step in steps if step.state == "miss"])
-    check_protocol(config)
+    missing = [step.node for step in steps if step.state == "miss"]
+    models.require(missing)
+    if missing:  # it imports torch, which a run that only reports does not need
+        check_protocol(config)
     with session(config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
             for node in stale:

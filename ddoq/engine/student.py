@@ -110,9 +110,11 @@ class StudentModule(L.LightningModule):
 
     def on_train_batch_start(self, *_) -> None:
         """Let the optimizer forget, where the protocol wants that at milestones."""
+        if not self.protocol.reset_at_milestones:
+            return
         step = self.global_step
         before, now = (self.protocol.milestones_passed(s, self.num_images) for s in (step - 1, step))
-        if self.protocol.reset_at_milestones and before != now:
+        if before != now:
             self.optimizers().optimizer.state.clear()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], _: int) -> None:

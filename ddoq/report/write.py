@@ -20,6 +20,7 @@ from ddoq.report import figures, tables
 from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, result_rows, summary_metrics
 from ddoq.report.comparisons import Pivot, pairings, pivot, scores
 from ddoq.report.costs import arm_costs, stage_costs
+from ddoq.stages.fidelity import PER_IMAGE
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
@@ -181,7 +182,7 @@ def _entropy_figure(experiment: Experiment, store: Store) -> str:
     node = experiment.fidelity.get(experiment.main_name)
     if node is None:
         return ""
-    images = pq.read_table(store.path(node) / "images.parquet").to_pydict()
+    images = pq.read_table(store.path(node) / PER_IMAGE).to_pydict()
     return figures.entropy_figure(images["weight"], images["entropy"])
 
 
