@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import hydra
@@ -26,6 +27,13 @@ def config_dir() -> str:
     here = Path(__file__).resolve().parent
     return str(next(folder for folder in (here / "conf", here.parent / "conf") if (folder / "config.yaml").is_file()))
 
+
+#: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it and returns the exit code.
+COMMANDS = {
+    "report": "ddoq.report.command",
+    "watch": "ddoq.report.watch",
+    "store": "ddoq.pipeline.command",
+}
 
 _failed = False
 
@@ -66,14 +74,17 @@ def main() -> None:
     """Run, and turn every problem the user can solve into two lines and exit code 1."""
     register()
     register_resolvers()
-    if {"--help", "-h"} & set(sys.argv[1:]):
+    if {"--help", "-h"} & set(sys.argv[1:]) and sys.argv[1] not in COMMANDS:
         _print_help()
         return
     if sys.argv[1:2] == ["fetch"]:
         sys.argv[1] = "run.fetch=true"
+    command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
+        if command:
+            sys.exit(import_module(command).main(sys.argv[2:]))
         _main()
     except DdoqError as error:
         _complain(error)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddoq.pipeline.keys import digest
 
 #: Parts of the configuration that cannot change a result.
-NOT_IDENTITY = ("paths", "run", "trainer", "logger", "hydra")
+NOT_IDENTITY = ("paths", "run", "sweep", "trainer", "logger", "hydra")
 
 #: Quantizers whose points are real latents.
 SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")

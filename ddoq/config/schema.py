@@ -61,6 +61,17 @@ class LoggerConf:
 
 
 @dataclass
+class SweepConf:
+    """``name``: of the sweep that a run belongs to; ``null`` for none, and in a sweep for its default name.
+
+    ``waves``: resources by stage, as overrides of ``hydra.launcher``; see ``ddoq.sweeps``.
+    """
+
+    name: str | None = None
+    waves: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class PathsConf:
     """``data`` and ``models``: one folder or a list, searched in order; downloads go into the first.
 
@@ -105,6 +116,7 @@ class Config:
     on_small_class: str = "error"
     seed: int = MISSING
     run: dict[str, Any] = MISSING
+    sweep: SweepConf = field(default_factory=SweepConf)
     paths: PathsConf = field(default_factory=PathsConf)
     trainer: TrainerConf = field(default_factory=TrainerConf)
 
