@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from rich.table import Table
 from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
 from ddoq.data.base import ImageDataset
-from ddoq.pipeline.graph import STAGES, downstream, unique
+from ddoq.pipeline.estimate import expected
+from ddoq.pipeline.graph import STAGES, Node, downstream, unique
+from ddoq.pipeline.keys import digest
 from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
@@ -25,6 +28,86 @@ from ddoq.utils.console import console
 from ddoq.utils.ranks import Alone, company
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run that has been checked and planned, and nothing computed yet.
+
+    Attributes:
+        config: resolved, without Hydra's part.
+        runtime: how to compute.
+        experiment: the graph of everything that is asked for.
+        store: where the artefacts are.
+        stale: nodes that ``run.from`` asks to compute again.
+        steps: the plan, inputs first.
+    """
+
+    config: dict[str, Any]
+    runtime: Runtime
+    experiment: Experiment
+    store: Store
+    stale: list[Node]
+    steps: list[Step]
+
+    @property
+    def missing(self) -> list[Node]:
+        """The nodes that have to be computed."""
+        return [step.node for step in self.steps if step.state == "miss"]
+
+
+def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints: dict[str, str] | None = None) -> Job:
+    """Check a resolved configuration and plan it, without computing anything.
+
+    Args:
+        config: resolved.
+        ranks: the processes that compute this run together.
+        fingerprints: of data sets that were looked at before, by their configuration; filled here.
+
+    Raises:
+        ConfigError, DataError: with cause and remedy.
+    """
+    check(config)
+    check_paths(config)
+    config = {name: part for name, part in config.items() if name != "hydra"}
+    ranks, models = ranks or Alone(), Models(config["paths"]["models"])
+    runtime = Runtime(_dataset(config), models, ranks, **config["trainer"])
+    # One process looks for the data first: it may have to download them.
+    fingerprint = ranks.share(_fingerprint(config, runtime, fingerprints) if ranks.rank == 0 else None)
+    experiment = Experiment(config, fingerprint, models)
+    store, run = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]
+    targets = experiment.targets(run["until"])
+    check_fit(config, models)
+    experiment.check()
+    stale = downstream(unique(targets), run["from"]) if run["from"] else []
+    return Job(config, runtime, experiment, store, stale, plan(targets, store, stale))
+
+
+def _fingerprint(config: Mapping[str, Any], runtime: Runtime, known: dict[str, str] | None) -> str:
+    known = {} if known is None else known
+    of = digest({"dataset": config["dataset"], "paths": config["paths"]["data"]})
+    if of not in known:
+        known[of] = runtime.dataset.fingerprint()
+    return known[of]
+
+
+def check_missing(job: Job) -> None:
+    """Raise DdoqError where what has to be computed lacks a model, fits no protocol, or does not fit the data.
+
+    It imports torch, which a run that only reports does not need.
+    """
+    job.runtime.models.require(job.missing)
+    if job.missing:
+        check_protocol(job.config)
+    if job.store.has(job.experiment.index):
+        check_data(job)
+
+
+def check_data(job: Job) -> None:
+    """Raise DdoqError where the data, once they have been indexed, cannot serve the configuration."""
+    facts = job.store.manifest(job.experiment.index)["facts"]
+    check_counts(job.config, facts)
+    check_classes(job.config, job.runtime.models, facts)
+
+
 def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     """Do what a resolved configuration asks for; everything lands below ``paths.outputs``.
 
@@ -34,18 +117,16 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
     check(config)
-    check_paths(config)
-    config = {name: part for name, part in config.items() if name != "hydra"}
     if config["run"]["fetch"]:
         fetch(config)
         return
     if config["run"]["plan_only"]:
-        _run(config, run_dir, Alone())
+        _print_plan(prepare(config), in_full=True)
         return
     ranks = _join()
     console.quiet = ranks.rank > 0
     try:
-        _run(config, run_dir, ranks)
+        _run(prepare(config, ranks), run_dir, ranks)
     except Exception as error:
         ranks.fail(error)
         raise
@@ -60,40 +141,21 @@ def _join() -> Alone:
     return Team()
 
 
-def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
-    models = Models(config["paths"]["models"])
-    runtime = Runtime(_dataset(config), models, ranks, **config["trainer"])
-    # One process looks for the data first: it may have to download them.
-    fingerprint = ranks.share(runtime.dataset.fingerprint() if ranks.rank == 0 else None)
-    experiment = Experiment(config, fingerprint, models)
-    store = Store(Path(config["paths"]["outputs"]) / "store")
-    run = config["run"]
-    targets = experiment.targets(run["until"])
-    check_fit(config, models)
-    experiment.check()
-    console.print(f"[bold]{run_name(config)}[/]", soft_wrap=True)
-    stale = downstream(unique(targets), run["from"]) if run["from"] else []
-    steps = plan(targets, store, stale)
-    _print_plan(steps, in_full=run["plan_only"])
-    if run["plan_only"]:
-        return
-    missing = [step.node for step in steps if step.state == "miss"]
-    models.require(missing)
-    if missing:  # it imports torch, which a run that only reports does not need
-        check_protocol(config)
-    with session(config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
+def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
+    _print_plan(job, in_full=False)
+    check_missing(job)
+    experiment, store, until = job.experiment, job.store, job.config["run"]["until"]
+    with session(job.config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
-            for node in stale:
+            for node in job.stale:
                 store.discard(node)
-        execute([experiment.index], store, lambda *arguments: compute(*arguments, runtime), ranks)
-        facts = store.manifest(experiment.index)["facts"]
-        check_counts(config, facts)
-        check_classes(config, models, facts)
-        execute(targets, store, lambda *arguments: compute(*arguments, runtime), ranks)
-        if run["until"] == "report" and ranks.rank == 0:
+        execute([experiment.index], store, lambda *arguments: compute(*arguments, job.runtime), ranks)
+        check_data(job)
+        execute(experiment.targets(until), store, lambda *arguments: compute(*arguments, job.runtime), ranks)
+        if until == "report" and ranks.rank == 0:
             from ddoq.report import write_report
 
-            write_report(experiment, store, steps, run_dir, tracker)
+            write_report(experiment, store, job.steps, run_dir, tracker)
 
 
 def _dataset(config: Mapping[str, Any]) -> ImageDataset:
@@ -113,17 +175,19 @@ def fetch(config: Mapping[str, Any]) -> None:
     dataset.fetch(dataset.search[0])
 
 
-def _print_plan(steps: list[Step], in_full: bool) -> None:
+def _print_plan(job: Job, in_full: bool) -> None:
     """Print one line per stage, or per node where the plan is all that was asked for."""
+    console.print(f"[bold]{run_name(job.config)}[/]", soft_wrap=True)
     if in_full:
         table = Table("stage", "what", "state", "key", box=None, pad_edge=False)
-        for step in steps:
+        for step in job.steps:
             colour = {"hit": "green", "miss": "yellow", "idle": "dim"}[step.state]
             table.add_row(step.node.stage, step.node.title, f"[{colour}]{step.state}[/]", step.node.key)
         console.print(table)
+        console.print(f"to compute: {expected(job.missing, job.store)}")
         return
     states: dict[str, list[str]] = {stage: [] for stage in STAGES}
-    for step in steps:
+    for step in job.steps:
         states[step.node.stage].append(step.state)
     parts = [f"{stage} {len(s) - s.count('miss')}/{len(s)}" for stage, s in states.items() if s]
     console.print("  in the store: " + "  ".join(parts), soft_wrap=True)

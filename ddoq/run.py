@@ -20,6 +20,7 @@ from ddoq.config.names import register_resolvers
 from ddoq.config.schema import register
 from ddoq.errors import DdoqError
 from ddoq.pipeline.graph import STAGES
+from ddoq.utils.stop import Stopped, stoppable
 
 
 def config_dir() -> str:
@@ -35,27 +36,27 @@ COMMANDS = {
     "store": "ddoq.pipeline.command",
 }
 
-_failed = False
-
 
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
 def _main(config: DictConfig) -> None:
-    global _failed
     from ddoq.job import run_job
     from ddoq.pipeline.store import disk_error
 
+    log = logging.getLogger("ddoq")
     try:
-        run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
+        with stoppable():
+            run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
+    except Stopped as stopped:
+        log.error("%s", stopped, exc_info=stopped)
+        raise
     except Exception as caught:
         error = caught if isinstance(caught, DdoqError) else disk_error(caught, config.paths.outputs)
-        logging.getLogger("ddoq").error("%s", error or caught, exc_info=caught)  # the traceback goes to run.log
+        log.error("%s", error or caught, exc_info=caught)  # the traceback goes to run.log
         if error is None:
             raise
-        # In a sweep on a cluster the launcher has to see the failure; here, the other points still run.
-        if HydraConfig.get().mode == RunMode.MULTIRUN and "submitit" in HydraConfig.get().launcher._target_:
-            raise error from (caught if error is not caught else None)
-        _complain(error)
-        _failed = True
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _complain(error)  # now, while the others go on
+        raise error from (caught if error is not caught else None)
 
 
 def _complain(error: DdoqError) -> None:
@@ -92,6 +93,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("ddoq: interrupted; the same command resumes", file=sys.stderr)
         sys.exit(130)
+    except Stopped as stopped:
+        print(f"ddoq: {stopped}; the same command resumes", file=sys.stderr)
+        sys.exit(128 + stopped.number)
     except BrokenPipeError:  # `ddoq ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -102,7 +106,6 @@ def main() -> None:
 
         _complain(explain(error))
         sys.exit(1)
-    sys.exit(1 if _failed else 0)
 
 
 if __name__ == "__main__":

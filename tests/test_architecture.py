@@ -25,6 +25,7 @@ ROOMS = {
     "tracking": BASE | {"config"},
     "report": BASE | {"config", "pipeline", "evaluation", "stages", "tracking"},
     "stages": BASE | SCIENCE | {"engine", "config", "pipeline"},
+    "sweeps": BASE | {"config", "pipeline", "report", "job"},
 }
 LIBRARIES = {
     "hydra": {"config", "stages", "run"},
@@ -32,7 +33,7 @@ LIBRARIES = {
     "lightning": {"engine"},
     "wandb": {"tracking"},
 }
-NO_TORCH = {"config", "pipeline", "report", "tracking", "run", "job"}
+NO_TORCH = {"config", "pipeline", "report", "tracking", "run", "job", "sweeps"}
 
 
 def room(path: Path) -> str:

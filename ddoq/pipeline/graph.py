@@ -73,6 +73,13 @@ def unique(nodes: Iterable[Node]) -> list[Node]:
     return sorted(seen.values(), key=lambda node: STAGES.index(node.stage))
 
 
+def data_key(node: Node) -> str:
+    """Return the key of the images that a node was made from: that of its ``index``."""
+    while node.stage != "index" and node.inputs:
+        node = node.inputs.get("index") or next(iter(node.inputs.values()))
+    return node.key
+
+
 def downstream(nodes: Iterable[Node], stage: str) -> list[Node]:
     """Return the nodes that belong to ``stage`` or to a later one."""
     return [node for node in nodes if STAGES.index(node.stage) >= STAGES.index(stage)]

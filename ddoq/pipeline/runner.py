@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.store import Store
-from ddoq.utils.console import console, progress_bar
+from ddoq.utils.console import Bar, console, progress_bar
 from ddoq.utils.ranks import Alone
 
 #: Computes a node in a folder, given the folders of its inputs; returns the artefact's facts.
@@ -70,13 +70,11 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         if node.key in missing:
             by_stage.setdefault(node.stage, []).append(node)
     for stage, nodes in by_stage.items():
-        together, done = stage in TOGETHER, []
         with progress_bar(stage, len(nodes)) as bar:
-            for node in nodes if together else ranks.mine(nodes):
-                inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
-                if _ensure(node, store, lambda folder, n=node, i=inputs: compute(n, i, folder), ranks, together):
-                    done.append(node.key)
-                bar.advance()
+            if stage in TOGETHER and ranks.size > 1:
+                done = _ensure_together(nodes, store, compute, ranks, bar)
+            else:
+                done = _ensure_all(ranks.mine(nodes), store, compute, bar)
         keys = {key for part in ranks.gather(done) for key in part}
         done = [node for node in nodes if node.key in keys]
         seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
@@ -85,20 +83,50 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
     return computed
 
 
-def _ensure(node: Node, store: Store, compute: Callable[[Path], dict], ranks: Alone, together: bool) -> bool:
-    """Return whether this process computed the node; of several that compute together, the first commits."""
-    if not together:
-        return store.ensure(node, compute)
-    if ranks.rank:
-        if ranks.share():
-            compute(store.path(node))
-        return False
+def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> list[str]:
+    """Return the keys of the nodes that this process computed.
 
-    def lead(folder: Path) -> dict:
-        ranks.share(True)
-        return compute(folder)
-
-    done = store.ensure(node, lead)
-    if not done:
-        ranks.share(False)
+    What another job is computing right now is left for later: jobs that need the same nodes share them out.
+    """
+    done: list[str] = []
+    wait = False
+    while nodes:
+        busy = []
+        for node in nodes:
+            # Nothing else is left to do: wait for the first one, then look at the others again.
+            computed = store.ensure(node, _bound(compute, node, store), wait and not busy)
+            if computed is None:
+                busy.append(node)
+                continue
+            if computed:
+                done.append(node.key)
+            bar.advance()
+        wait, nodes = len(busy) == len(nodes), busy
     return done
+
+
+def _ensure_together(nodes: list[Node], store: Store, compute: Compute, ranks: Alone, bar: Bar) -> list[str]:
+    """Let all processes compute each node; return the keys of those that this one, the first, committed."""
+    done = []
+    for node in nodes:
+        run = _bound(compute, node, store)
+
+        def lead(folder: Path, run: Callable[[Path], dict] = run) -> dict:
+            ranks.share(True)
+            return run(folder)
+
+        if ranks.rank:
+            if ranks.share():
+                run(store.path(node))
+        elif store.ensure(node, lead):
+            done.append(node.key)
+        else:
+            ranks.share(False)
+        bar.advance()
+    return done
+
+
+def _bound(compute: Compute, node: Node, store: Store) -> Callable[[Path], dict]:
+    """Return the computation of one node, to be given a folder."""
+    inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
+    return lambda folder: compute(node, inputs, folder)

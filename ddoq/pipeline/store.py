@@ -23,7 +23,7 @@ from typing import Any
 
 from ddoq.errors import StoreError
 from ddoq.pipeline.cost import measure_cost
-from ddoq.pipeline.graph import Node
+from ddoq.pipeline.graph import Node, data_key
 from ddoq.pipeline.keys import canonical
 from ddoq.pipeline.provenance import provenance
 from ddoq.utils.io import TEMPORARY, file_digest, read_json, write_json
@@ -80,15 +80,18 @@ class Store:
         if folder.exists():
             shutil.rmtree(folder)
 
-    def ensure(self, node: Node, compute: Callable[[Path], dict]) -> bool:
+    def ensure(self, node: Node, compute: Callable[[Path], dict], wait: bool = True) -> bool | None:
         """Make sure that the artefact exists; return whether ``compute(folder)`` had to run.
 
         ``compute`` finds in ``folder`` what an interrupted process left and returns the artefact's facts.
-        Only one process computes a key; the others wait for it and then find it finished.
+        Only one process computes a key; the others wait for it and then find it finished, or, with ``wait=False``,
+        get ``None`` at once and can do something else meanwhile.
         """
         if self.has(node):
             return False
-        with self._claim(node), _readable_disk_errors(self.root):
+        with self._claim(node, wait) as claimed, _readable_disk_errors(self.root):
+            if not claimed:
+                return None
             if self.has(node):
                 return False
             folder = self.path(node)
@@ -127,6 +130,7 @@ class Store:
             "stage": node.stage,
             "key": node.key,
             "title": node.title,
+            "data": data_key(node),
             "pid": os.getpid(),
             **cost,
         }
@@ -134,20 +138,25 @@ class Store:
             ledger.write(json.dumps(line) + "\n")
 
     @contextmanager
-    def _claim(self, node: Node) -> Iterator[None]:
-        """Hold the node's lock. The kernel drops it when the process dies, so no lock ever needs a human."""
+    def _claim(self, node: Node, wait: bool = True) -> Iterator[bool]:
+        """Hold the node's lock; yield whether it was to be had. The kernel drops it when the process dies, so no lock
+        ever needs a human.
+        """
         folder = self.path(node).parent
         with _readable_disk_errors(self.root):
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / f".{node.key}.lock").open("w")
         try:
+            claimed = True
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                claimed = False
             except OSError as error:
                 # A file system without locks: both processes may compute, and the atomic manifest keeps it right.
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
                     raise
-            yield
+            yield claimed
         finally:
             lock.close()
 

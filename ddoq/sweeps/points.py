@@ -1,0 +1,98 @@
+"""The points of a sweep: one run each, checked and planned before the first of them is started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddoq.config.explain import explain
+from ddoq.config.names import run_name
+from ddoq.errors import ConfigError, DdoqError
+from ddoq.job import Job, check_missing, prepare
+from ddoq.pipeline.graph import Node
+from ddoq.pipeline.runner import plan
+from ddoq.utils.io import read_json
+
+#: Composes the resolved configuration of one point from its overrides.
+Compose = Callable[[Sequence[str]], Mapping[str, Any]]
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    Attributes:
+        overrides: that make it.
+        swept: those of them that differ between the points of the sweep; what people know it by.
+        job: checked and planned.
+    """
+
+    overrides: tuple[str, ...]
+    swept: tuple[str, ...]
+    job: Job
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return run_name(self.job.config)
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder."""
+        return Path(self.job.config["paths"]["outputs"]) / "runs" / self.name
+
+    def __str__(self) -> str:
+        return " ".join(self.swept) or self.name
+
+    def is_reported(self) -> bool:
+        """Tell whether the run's folder has the report of just these artefacts, or is not to have one."""
+        if self.job.config["run"]["until"] != "report":
+            return True
+        try:
+            reported = {step["key"] for step in read_json(self.folder / "plan.json")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        files = [self.folder / name for name in ("results.jsonl", "report.html", "distilled")]
+        return reported == {step.node.key for step in self.job.steps} and all(file.exists() for file in files)
+
+    def missing(self, until: str) -> list[Node]:
+        """Return what the store lacks for the run up to a stage, as of now."""
+        steps = plan(self.job.experiment.targets(until), self.job.store)
+        return [step.node for step in steps if step.state == "miss"]
+
+
+def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
+    """Return the points of a sweep, each run once.
+
+    Raises:
+        DdoqError: for the points that are wrong, by number and by what was swept; nothing has been started.
+    """
+    common = set.intersection(*map(set, lists))
+    fingerprints: dict[str, str] = {}
+    points: dict[str, Point] = {}
+    wrong: list[tuple[str, DdoqError]] = []
+    for number, overrides in enumerate(lists, 1):
+        swept = tuple(override for override in overrides if override not in common)
+        try:
+            job = prepare(compose(overrides), fingerprints=fingerprints)
+            check_missing(job)
+            points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
+        except Exception as error:
+            readable = error if isinstance(error, DdoqError) else explain(error)
+            wrong.append((f"point {number} of {len(lists)} ({' '.join(swept)})", readable))
+    if wrong:
+        raise _refusal(wrong)
+    return list(points.values())
+
+
+def _refusal(wrong: list[tuple[str, DdoqError]]) -> ConfigError:
+    shown = wrong[:_MOST_NAMED]
+    causes = [f"{point}: {error.cause}" for point, error in shown]
+    if len(wrong) > len(shown):
+        causes.append(f"and {len(wrong) - len(shown)} more")
+    remedies = dict.fromkeys(error.remedy for _, error in shown)
+    return ConfigError("; ".join(causes), "; ".join(remedies) + " (nothing was started)")

@@ -1,0 +1,138 @@
+"""Run a sweep: check all of it, print the plan, start what is missing, end in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from ddoq.errors import DdoqError, StageError
+from ddoq.job import fetch, run_job
+from ddoq.pipeline.estimate import Estimate, Ledger
+from ddoq.sweeps.points import Compose, Point, expand
+from ddoq.sweeps.record import sweep_name, write_record
+from ddoq.sweeps.waves import Wave, jobs_of, waves
+from ddoq.utils.console import console
+from ddoq.utils.ranks import company
+
+#: Starts jobs, each given by its overrides, with resources of the launcher's; returns each one's error, if it had any.
+Launch = Callable[[Sequence[Sequence[str]], Mapping[str, Any]], Sequence[DdoqError | None]]
+
+
+def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch) -> None:
+    """Run the points of a sweep.
+
+    Args:
+        lists: the overrides of every point.
+        compose: makes a configuration of overrides.
+        launch: starts jobs and waits for them.
+
+    Raises:
+        DdoqError: a point is wrong, and nothing was started; or some points failed, and the others are finished.
+    """
+    points = expand(lists, compose)
+    conf = points[0].job.config
+    if conf["run"]["fetch"]:
+        for point in points:
+            fetch(point.job.config)
+        return
+    if company() > 1:  # every process of torchrun is here, and all have to do the same
+        _raise(points, _errors(points, launch([point.overrides for point in points], {})))
+        return
+    name, todo = sweep_name(points), waves(conf["sweep"]["waves"], conf["run"]["until"])
+    _print_plan(name, points, todo)
+    if conf["run"]["plan_only"]:
+        return
+    folder = Path(conf["paths"]["outputs"]) / "sweeps" / name
+    write_record(folder, points)
+    failures = _run_waves(name, points, todo, launch)
+    for point in points:
+        if point.name not in failures and not point.is_reported():
+            _report(point)
+    _raise(points, failures)
+
+
+def _run_waves(name: str, points: list[Point], todo: list[Wave], launch: Launch) -> dict[str, DdoqError]:
+    """Start wave after wave; return the errors of the points that failed, by run name. Those miss the later waves."""
+    for point in points:
+        for node in point.job.stale:  # here, once: a job would compute again what another one just has
+            point.job.store.discard(node)
+    failures: dict[str, DdoqError] = {}
+    for wave in todo:
+        able = [point for point in points if point.name not in failures]
+        chosen = jobs_of(wave, able, last=wave is todo[-1])
+        if not chosen:
+            continue
+        if len(todo) > 1:
+            console.print(f"[bold]up to {wave.until}[/]: {len(chosen)} of {len(points)} points {_resources(wave)}")
+        extra = [f"sweep.name={name}", f"run.until={wave.until}", "run.from=null"]
+        failures |= _errors(chosen, launch([[*point.overrides, *extra] for point in chosen], wave.resources))
+        failures |= {
+            point.name: _unfinished(wave) for point in able if point.name not in failures and point.missing(wave.until)
+        }
+    return failures
+
+
+def _errors(points: Sequence[Point], errors: Sequence[DdoqError | None]) -> dict[str, DdoqError]:
+    return {point.name: error for point, error in zip(points, errors, strict=True) if error}
+
+
+def _unfinished(wave: Wave) -> DdoqError:
+    return StageError(
+        f"not finished up to {wave.until}, as the job that was to compute a shared part failed",
+        "the same command goes on from there",
+    )
+
+
+def _report(point: Point) -> None:
+    """Write the report of a run that needed no job of its own; the sweep's table says what it would print."""
+    config, quiet = point.job.config, console.quiet
+    console.quiet = True
+    try:
+        run_job(
+            {**config, "run": {**config["run"], "from": None}, "logger": {**config["logger"], "mode": "none"}},
+            point.folder,
+        )
+    finally:
+        console.quiet = quiet
+
+
+def _raise(points: Sequence[Point], failures: Mapping[str, DdoqError]) -> None:
+    """Raise one error for all points that failed."""
+    if not failures:
+        return
+    failed = [point for point in points if point.name in failures]
+    causes = "; ".join(f"{point}: {failures[point.name].cause}" for point in failed)
+    remedies = "; ".join(dict.fromkeys(failures[point.name].remedy for point in failed))
+    raise StageError(
+        f"{len(failed)} of {len(points)} points failed: {causes}",
+        f"{remedies}; what is finished stays, and the same command goes on ({failed[0].folder / 'run.log'})",
+    )
+
+
+def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
+    """Print what each point lacks, what all of them lack, and in which waves they start."""
+    ledger = Ledger(points[0].job.store)
+    everything = ledger.estimate(node for point in points for node in point.job.missing)
+    table = Table("", "to compute", title=f"[bold]{escape(name)}[/]", title_justify="left", box=None, pad_edge=False)
+    for stage in everything.counts:
+        table.add_column(stage, justify="right")
+    table.add_column("expected")
+
+    def add(number: str, what: str, estimate: Estimate) -> None:
+        counts = (str(estimate.counts.get(stage, "")) for stage in everything.counts)
+        table.add_row(number, what, *counts, estimate.time())
+
+    for number, point in enumerate(points, 1):
+        add(str(number), escape(str(point)), ledger.estimate(point.job.missing))
+    add("", "[bold]all, what is shared once[/]", everything)
+    console.print(table)
+    for wave in todo if len(todo) > 1 else ():
+        console.print(f"  wave up to {wave.until:<10} {_resources(wave)}")
+
+
+def _resources(wave: Wave) -> str:
+    return "[dim]" + escape(" ".join(f"{key}={value}" for key, value in wave.resources.items())) + "[/]"
