@@ -124,7 +124,7 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
         _print_plan(prepare(config), in_full=True)
         return
     ranks = _join()
-    console.quiet = ranks.rank > 0
+    console.quiet = ranks.rank > 0 or config["run"]["quiet"]
     try:
         _run(prepare(config, ranks), run_dir, ranks)
     except Exception as error:

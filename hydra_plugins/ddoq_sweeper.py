@@ -88,7 +88,7 @@ class _Submitted:
         self.before = self._ids()
 
     def _ids(self) -> set[str]:
-        return {folder.name for folder in self.folder.iterdir()} if self.folder.is_dir() else set()
+        return {file.parent.name for file in self.folder.glob("*/*_submitted.pkl")}
 
     def wait(self) -> int:
         """Wait for the jobs to end, one way or another; return how many there were."""

@@ -13,7 +13,7 @@ from ddoq.config.schema import COMPONENTS, Config
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 
-RUN_KEYS = ("until", "from", "plan_only", "fetch")
+RUN_KEYS = ("until", "from", "plan_only", "fetch", "quiet")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 #: Schedulers of diffusers that start from an intermediate time and take every kind of prediction.

@@ -52,6 +52,7 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch) 
     for point in points:
         if point.name not in failures and not point.is_reported():
             _report(point)
+    console.quiet = False  # which jobs in this process may have set
     _raise(points, failures)
 
 
@@ -89,15 +90,9 @@ def _unfinished(wave: Wave) -> DdoqError:
 
 def _report(point: Point) -> None:
     """Write the report of a run that needed no job of its own; the sweep's table says what it would print."""
-    config, quiet = point.job.config, console.quiet
-    console.quiet = True
-    try:
-        run_job(
-            {**config, "run": {**config["run"], "from": None}, "logger": {**config["logger"], "mode": "none"}},
-            point.folder,
-        )
-    finally:
-        console.quiet = quiet
+    config = point.job.config
+    changes = {"run": {**config["run"], "from": None, "quiet": True}, "logger": {**config["logger"], "mode": "none"}}
+    run_job(config | changes, point.folder)
 
 
 def _raise(points: Sequence[Point], failures: Mapping[str, DdoqError]) -> None:
