@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 _MOST_LISTED = 20
 
@@ -33,6 +33,20 @@ class StoreError(DdoqError):
 
 class StageError(DdoqError):
     """A stage ran and produced something that must not be used (NaN latents, a teacher at chance)."""
+
+
+def together(errors: Mapping[str, DdoqError]) -> tuple[str, str]:
+    """Return one cause and one remedy for the errors of several things, by the thing's name, equal ones said once."""
+    names: dict[str, list[str]] = {}
+    for name, error in errors.items():
+        names.setdefault(error.cause, []).append(name)
+    causes = [f"{cause} ({', '.join(_shortened(of))})" for cause, of in names.items()]
+    remedies = list(dict.fromkeys(error.remedy for error in errors.values()))
+    return "; ".join(_shortened(causes)), "; ".join(_shortened(remedies))
+
+
+def _shortened(items: list[str], most: int = 3) -> list[str]:
+    return items if len(items) <= most else [*items[:most], f"and {len(items) - most} more"]
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
@@ -26,6 +27,10 @@ from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
 from ddoq.utils.ranks import Alone, company
+
+
+#: Values of ``run.until`` after which there are accuracies.
+_MEASURED = ("evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -108,10 +113,13 @@ def check_data(job: Job) -> None:
     check_classes(job.config, job.runtime.models, facts)
 
 
-def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
+def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
     """Do what a resolved configuration asks for; everything lands below ``paths.outputs``.
 
     Started by torchrun or srun, all processes come here and share the work; the first one speaks for them.
+
+    Returns:
+        What a search maximises: the main arm's mean accuracy on the validation split, where ``split`` says so.
 
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
@@ -119,17 +127,24 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     check(config)
     if config["run"]["fetch"]:
         fetch(config)
-        return
+        return None
     if config["run"]["plan_only"]:
         _print_plan(prepare(config), in_full=True)
-        return
+        return None
     ranks = _join()
     console.quiet = ranks.rank > 0 or config["run"]["quiet"]
     try:
-        _run(prepare(config, ranks), run_dir, ranks)
+        job = prepare(config, ranks)
+        _run(job, run_dir, ranks)
     except Exception as error:
         ranks.fail(error)
         raise
+    return _objective(job) if config["split"] == "validation" and config["run"]["until"] in _MEASURED else None
+
+
+def _objective(job: Job) -> float:
+    main = [entry for entry in job.experiment.entries if entry.table == "main" and entry.arm == job.experiment.main_name]
+    return fmean(job.store.manifest(entry.evaluate)["facts"]["top1"] for entry in main)
 
 
 def _join() -> Alone:

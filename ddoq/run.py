@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.names import register_resolvers
 from ddoq.config.schema import register
-from ddoq.errors import DdoqError
+from ddoq.errors import ConfigError, DdoqError
 from ddoq.pipeline.graph import STAGES
 from ddoq.utils.stop import Stopped, stoppable
 
@@ -38,14 +38,16 @@ COMMANDS = {
 
 
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
-def _main(config: DictConfig) -> None:
+def _main(config: DictConfig) -> float | None:
     from ddoq.job import run_job
     from ddoq.pipeline.store import disk_error
 
     log = logging.getLogger("ddoq")
     try:
+        if "optuna" in HydraConfig.get().sweeper._target_ and config.split == "test":
+            raise ConfigError("split: a search would choose on the test split", "set split=validation")
         with stoppable():
-            run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
+            return run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
     except Stopped as stopped:
         log.error("%s", stopped, exc_info=stopped)
         raise
@@ -80,6 +82,10 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["fetch"]:
         sys.argv[1] = "run.fetch=true"
+    if any(word.startswith("launcher=") and word != "launcher=local" for word in sys.argv[1:]):
+        # These launchers say so themselves, but Hydra does not hear them if anything is wrong with the configuration,
+        # takes the sweep for a single run and complains about its commas.
+        sys.argv.append("--multirun")
     command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them

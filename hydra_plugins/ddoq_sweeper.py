@@ -36,8 +36,6 @@ class DdoqSweeper(BasicSweeper):
         """
         from ddoq.sweeps.sweep import run_sweep
 
-        for resources in self.config.sweep.waves.values():
-            self._config_with(resources or {})  # an unknown resource is an error now, not after hours
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         lists = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)[0]
         run_sweep(lists, self._compose, self._launch)

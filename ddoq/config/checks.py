@@ -9,7 +9,7 @@ from string import Formatter
 from typing import Any, get_type_hints
 
 from ddoq.config import protocols
-from ddoq.config.schema import COMPONENTS, Config
+from ddoq.config.schema import COMPONENTS, Config, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 
@@ -42,6 +42,7 @@ _CHOICES = {
     "quantizer.covariance_type": ("diag", "spherical", "tied", "full"),
     "space.representative": ("mean", "nearest"),
     "allocation": ("equal", "error"),
+    "split": ("test", "validation"),
     "on_small_class": ("error", "duplicate"),
     "logger.mode": ("none", "csv", "online", "offline"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
@@ -112,6 +113,10 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         value = _get(config, key)
         if value is not None and value not in STAGES:
             yield f"{key}: there is no stage '{value}'", did_you_mean(str(value), STAGES)
+    waves = [stage.name for stage in fields(WaveResourcesConf)]
+    for stage in _get(config, "sweep.waves") or []:
+        if stage not in waves:
+            yield f"sweep.waves: no wave ends with '{stage}'", did_you_mean(stage, waves)
     until, start = _get(config, "run.until"), _get(config, "run.from")
     if until in STAGES and start in STAGES and STAGES.index(start) > STAGES.index(until):
         yield f"run.from: {start} comes after run.until={until}", "swap them, or leave run.until out"
@@ -263,14 +268,12 @@ def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
             f"'{facts['class_names'][smallest]}'",
             f"set ipc to at most {counts[smallest]}, or on_small_class=duplicate, or remove the class",
         )
-    needed = (
-        ("test", "validation") if config["ablation"]["strengths"] or config["ablation"]["weightings"] else ("test",)
-    )
-    for split in needed:
+    ablation = config["ablation"]["strengths"] or config["ablation"]["weightings"]
+    for split in dict.fromkeys((config["split"], "validation" if ablation else config["split"])):
         if not sum(facts["counts"][split]):
             raise DataError(
                 f"dataset: no {split} images in {sum(counts)} training images",
-                f"add images, raise dataset.{split}_fraction, or set ablation=none",
+                f"add images, raise dataset.{split}_fraction, or measure on another split (split, ablation=none)",
             )
 
 

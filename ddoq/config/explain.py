@@ -13,12 +13,12 @@ from ddoq.config.schema import COMPONENTS
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.pipeline.store import disk_error
 
-_GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "experiment"]
+_GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "search", "experiment"]
 
 
 def explain(error: Exception) -> DdoqError:
-    """Return the DdoqError that says what an exception means to a user; log the traceback."""
-    if logging.getLogger().handlers:  # run.log exists only once Hydra has a folder for it
+    """Return the DdoqError that says what an exception means to a user; log the traceback where there is a run.log."""
+    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
@@ -30,6 +30,12 @@ def explain(error: Exception) -> DdoqError:
         f"unexpected {type(error).__name__}: {first}",
         "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too",
     )
+
+
+def _nearest(key: str) -> str:
+    if key.startswith("hydra."):
+        return "`ddoq launcher=... --cfg hydra` prints the keys of Hydra and its launcher"
+    return did_you_mean(key, [*known_keys(), *_GROUPS])
 
 
 def _explain_config(text: str) -> ConfigError:
@@ -48,9 +54,9 @@ def _explain_config(text: str) -> ConfigError:
                 f"{key}: the chosen {key.split('.')[0]} has no such key",
                 f"it belongs to {' or '.join(owners)}: choose that, or leave the key out",
             )
-        return ConfigError(f"{key}: there is no such key", did_you_mean(key, [*known_keys(), *_GROUPS]))
+        return ConfigError(f"{key}: there is no such key", _nearest(key))
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
-        return ConfigError(f"{match.group(2)}: there is no such key", did_you_mean(match.group(2), known_keys()))
+        return ConfigError(f"{match.group(2)}: there is no such key", _nearest(match.group(2)))
     if match := re.search(
         r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL
     ):

@@ -61,14 +61,40 @@ class LoggerConf:
 
 
 @dataclass
+class ResourcesConf:
+    """What one job asks SLURM for; ``null``: as ``hydra.launcher`` says."""
+
+    partition: str | None = None
+    timeout_min: int | None = None
+    nodes: int | None = None
+    tasks_per_node: int | None = None
+    cpus_per_task: int | None = None
+    gpus_per_node: int | None = None
+    mem_gb: int | None = None
+    array_parallelism: int | None = None
+
+
+@dataclass
+class WaveResourcesConf:
+    """Resources of a wave, by its last stage: latents, codebooks, images, students."""
+
+    encode: ResourcesConf = field(default_factory=ResourcesConf)
+    curve: ResourcesConf = field(default_factory=ResourcesConf)
+    generate: ResourcesConf = field(default_factory=ResourcesConf)
+    report: ResourcesConf = field(default_factory=ResourcesConf)
+
+
+@dataclass
 class SweepConf:
     """``name``: of the sweep that a run belongs to; ``null`` for none, and in a sweep for its default name.
 
-    ``waves``: resources by stage, as overrides of ``hydra.launcher``; see ``ddoq.sweeps``.
+    ``waves``: stages at which the sweep stops until all its points are there; see ``ddoq.sweeps.waves``.
+    ``resources``: of the jobs of each wave.
     """
 
     name: str | None = None
-    waves: dict[str, Any] = field(default_factory=dict)
+    waves: list[str] = field(default_factory=list)
+    resources: WaveResourcesConf = field(default_factory=WaveResourcesConf)
 
 
 @dataclass
@@ -113,6 +139,7 @@ class Config:
     measure: MeasureConf = field(default_factory=MeasureConf)
     ipc: int = MISSING
     allocation: str = "equal"
+    split: str = "test"
     on_small_class: str = "error"
     seed: int = MISSING
     run: dict[str, Any] = MISSING

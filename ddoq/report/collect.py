@@ -172,18 +172,18 @@ def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> lis
 def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> list[Effect]:
     """Return what each ingredient adds, as paired differences over seeds, one ingredient at a time."""
     by_arm = {line.label: line for line in main}
-    name = experiment.main_name
+    name, split = experiment.main_name, experiment.config["split"]
     twin = by_arm.get(f"{name}_uniform", by_arm.get(name.removesuffix("_weighted")))
     found = []
 
-    def compare(what: str, after: Line | None, before: Line | None, split: str) -> None:
+    def compare(what: str, after: Line | None, before: Line | None, on: str) -> None:
         if after is not None and before is not None and after is not before:
             differences = [a - b for a, b in zip(after.accuracies, before.accuracies, strict=True)]
-            found.append(Effect(what, f"{before.label} → {after.label}", split, summarize(differences)))
+            found.append(Effect(what, f"{before.label} → {after.label}", on, summarize(differences)))
 
-    compare("choosing images by quantization, not at random", by_arm.get("nearest"), by_arm.get("random"), "test")
-    compare("converged k-means, not D4M's single pass", twin, by_arm.get("d4m"), "test")
-    compare("weights", by_arm[name], twin, "test")
+    compare("choosing images by quantization, not at random", by_arm.get("nearest"), by_arm.get("random"), split)
+    compare("converged k-means, not D4M's single pass", twin, by_arm.get("d4m"), split)
+    compare("weights", by_arm[name], twin, split)
     by_strength = {line.label: line for line in strengths}
     configured = by_strength.get(f"{experiment.config['generator'].get('strength', -1):g}")
     compare("diffusion at the configured strength, not bare decoding", configured, by_strength.get("0"), "validation")
@@ -196,6 +196,6 @@ def fidelities(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]
     return {arm: store.manifest(node)["facts"] for arm, node in experiment.fidelity.items()}
 
 
-def summary_metrics(main: list[Line]) -> dict[str, float]:
+def summary_metrics(main: list[Line], split: str) -> dict[str, float]:
     """Return flat metrics for trackers, e.g. ``test/ddoq/top1_mean``."""
-    return {f"test/{line.label}/top1_{name}": value for line in main for name, value in asdict(line.top1).items()}
+    return {f"{split}/{line.label}/top1_{name}": value for line in main for name, value in asdict(line.top1).items()}

@@ -53,7 +53,7 @@ def accuracy_figure(main: list[Line]) -> str:
             100 * line.top1.mean, row, xerr=np.nan_to_num(100 * line.top1.ci95), fmt="o", ms=5, capsize=3, color=colour
         )
     axes.set_yticks(range(len(main)), [line.label for line in reversed(main)])
-    axes.set_xlabel("top-1 accuracy on test, %")
+    axes.set_xlabel("top-1 accuracy, %")
     axes.grid(axis="x", color="#e2e8f0", lw=0.6)
     return _svg(figure)
 

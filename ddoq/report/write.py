@@ -91,7 +91,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "total_seconds": sum(cost.seconds for cost in spent),
     }
     write_text(run_dir / "report.html", _page(context))
-    tracker.log_results(rows, summary_metrics(main))
+    tracker.log_results(rows, summary_metrics(main, experiment.config["split"]))
     tracker.log_figure("distilled", run_dir / "grid.png")
     _print(experiment, main, pivots, context["index"]["provenance"], run_dir)
 

@@ -21,7 +21,7 @@ Conf = Mapping[str, Any]
 class Entry:
     """One student of the tables: an arm, its seed, and the nodes behind its accuracy.
 
-    ``table`` is ``main``, ``student``, ``teacher``, ``labels`` or ``augmentation`` (on the test split), ``strength`` or
+    ``table`` is ``main``, ``student``, ``teacher``, ``labels`` or ``augmentation`` (on the run's split), ``strength`` or
     ``weighting`` (on the validation split); ``value`` is what was varied. The full data have no codebook and no
     images of their own.
     """
@@ -121,7 +121,7 @@ class Experiment:
         arm: Conf,
         name: str,
         seed: int,
-        split: str = "test",
+        split: str,
         table: str = "main",
         value: str = "",
         change: Conf | None = None,

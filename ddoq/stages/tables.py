@@ -16,12 +16,12 @@ def main_table(experiment: Experiment) -> Iterator[Entry]:
     """Yield every arm with every seed."""
     for name, arm in experiment.arms().items():
         for seed in experiment.seeds(experiment.config["protocol"]["num_seeds"]):
-            yield experiment.entry(arm, name, seed)
+            yield experiment.entry(arm, name, seed, experiment.config["split"])
 
 
 def comparisons(experiment: Experiment) -> Iterator[Entry]:
     """Yield the same arms with other students, teachers, labels, or without augmentation."""
-    conf, protocol = experiment.config["compare"], experiment.config["protocol"]
+    conf, protocol, split = (experiment.config[name] for name in ("compare", "protocol", "split"))
     soft = protocol if protocol["labels"] != "hard" else {**protocol, "labels": "soft"}
     plain = {**protocol, "augmentation": asdict(AugmentationConf())}
     tables = {
@@ -36,7 +36,7 @@ def comparisons(experiment: Experiment) -> Iterator[Entry]:
             # the full data are only ever trained on with hard labels
             for value, change in changes.items() if arm or table == "student" else ():
                 for seed in experiment.seeds(protocol["num_seeds"]):
-                    yield experiment.entry(arm, name, seed, table=table, value=value, change=change)
+                    yield experiment.entry(arm, name, seed, split, table, value, change)
 
 
 def ablations(experiment: Experiment) -> Iterator[Entry]:

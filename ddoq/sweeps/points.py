@@ -9,7 +9,7 @@ from typing import Any
 
 from ddoq.config.explain import explain
 from ddoq.config.names import run_name
-from ddoq.errors import ConfigError, DdoqError
+from ddoq.errors import ConfigError, DdoqError, together
 from ddoq.job import Job, check_missing, prepare
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.runner import plan
@@ -17,8 +17,6 @@ from ddoq.utils.io import read_json
 
 #: Composes the resolved configuration of one point from its overrides.
 Compose = Callable[[Sequence[str]], Mapping[str, Any]]
-
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
     common = set.intersection(*map(set, lists))
     fingerprints: dict[str, str] = {}
     points: dict[str, Point] = {}
-    wrong: list[tuple[str, DdoqError]] = []
+    wrong: dict[str, DdoqError] = {}
     for number, overrides in enumerate(lists, 1):
         swept = tuple(override for override in overrides if override not in common)
         try:
@@ -82,17 +80,9 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
             check_missing(job)
             points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
         except Exception as error:
-            readable = error if isinstance(error, DdoqError) else explain(error)
-            wrong.append((f"point {number} of {len(lists)} ({' '.join(swept)})", readable))
+            point = f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"
+            wrong[point] = error if isinstance(error, DdoqError) else explain(error)
     if wrong:
-        raise _refusal(wrong)
+        cause, remedy = together(wrong)
+        raise ConfigError(cause, f"{remedy} (nothing was started)")
     return list(points.values())
-
-
-def _refusal(wrong: list[tuple[str, DdoqError]]) -> ConfigError:
-    shown = wrong[:_MOST_NAMED]
-    causes = [f"{point}: {error.cause}" for point, error in shown]
-    if len(wrong) > len(shown):
-        causes.append(f"and {len(wrong) - len(shown)} more")
-    remedies = dict.fromkeys(error.remedy for _, error in shown)
-    return ConfigError("; ".join(causes), "; ".join(remedies) + " (nothing was started)")

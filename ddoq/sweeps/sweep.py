@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from ddoq.errors import DdoqError, StageError
+from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
 from ddoq.sweeps.points import Compose, Point, expand
@@ -42,7 +42,7 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch) 
     if company() > 1:  # every process of torchrun is here, and all have to do the same
         _raise(points, _errors(points, launch([point.overrides for point in points], {})))
         return
-    name, todo = sweep_name(points), waves(conf["sweep"]["waves"], conf["run"]["until"])
+    name, todo = sweep_name(points), waves(conf["sweep"], conf["run"]["until"])
     _print_plan(name, points, todo)
     if conf["run"]["plan_only"]:
         return
@@ -83,8 +83,9 @@ def _errors(points: Sequence[Point], errors: Sequence[DdoqError | None]) -> dict
 
 def _unfinished(wave: Wave) -> DdoqError:
     return StageError(
-        f"not finished up to {wave.until}, as the job that was to compute a shared part failed",
-        "the same command goes on from there",
+        f"not finished up to {wave.until}: its job, or the one that was to compute what it shares, was killed, "
+        "cancelled, out of memory or over its time",
+        "see .submitit/*/*_log.err beside the runs",
     )
 
 
@@ -97,15 +98,13 @@ def _report(point: Point) -> None:
 
 def _raise(points: Sequence[Point], failures: Mapping[str, DdoqError]) -> None:
     """Raise one error for all points that failed."""
-    if not failures:
-        return
-    failed = [point for point in points if point.name in failures]
-    causes = "; ".join(f"{point}: {failures[point.name].cause}" for point in failed)
-    remedies = "; ".join(dict.fromkeys(failures[point.name].remedy for point in failed))
-    raise StageError(
-        f"{len(failed)} of {len(points)} points failed: {causes}",
-        f"{remedies}; what is finished stays, and the same command goes on ({failed[0].folder / 'run.log'})",
-    )
+    failed = {str(point): failures[point.name] for point in points if point.name in failures}
+    if failed:
+        cause, remedy = together(failed)
+        raise StageError(
+            f"{len(failed)} of {len(points)} points failed: {cause}",
+            f"{remedy}; what is finished stays, and the same command goes on from there",
+        )
 
 
 def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddoq.errors import ConfigError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 from ddoq.sweeps.points import Point
 
@@ -24,25 +23,24 @@ class Wave:
     resources: Mapping[str, Any]
 
 
-def waves(conf: Mapping[str, Mapping[str, Any]], until: str) -> list[Wave]:
+def waves(conf: Mapping[str, Any], until: str) -> list[Wave]:
     """Return the waves of a sweep that ends with the stage ``until``, in the corridor's order; the last one reaches it.
 
     Args:
-        conf: resources by the last stage that they serve, overrides of ``hydra.launcher``; may be empty.
+        conf: ``sweep``, with ``waves``, the stages to stop at, and their ``resources``.
         until: ``run.until``.
-
-    Raises:
-        ConfigError: there is no such stage.
     """
-    for stage in conf:
-        if stage not in STAGES:
-            raise ConfigError(f"sweep.waves.{stage}: there is no such stage", did_you_mean(stage, STAGES))
-    stages = sorted((stage for stage in conf if conf[stage] is not None), key=STAGES.index)
-    found = [Wave(stage, conf[stage]) for stage in stages if STAGES.index(stage) < STAGES.index(until)]
-    last = next((stage for stage in stages if STAGES.index(stage) >= STAGES.index(until)), None)
-    # What comes behind the last stage that is named has no needs of its own.
-    resources = conf[last] if last else (conf[stages[-1]] if stages else {})
-    return [*found, Wave(until, resources)]
+    stops = sorted(conf["waves"], key=STAGES.index)
+    before = [stage for stage in stops if STAGES.index(stage) < STAGES.index(until)]
+    # The rest has the resources of the wave that would end there; a sweep in one piece has the launcher's.
+    last = next((stage for stage in conf["resources"] if STAGES.index(stage) >= STAGES.index(until)), None)
+    own = [_stated(conf["resources"][stage]) for stage in before]
+    rest = _stated(conf["resources"][last]) if last and stops else {}
+    return [Wave(*wave) for wave in zip([*before, until], [*own, rest], strict=True)]
+
+
+def _stated(resources: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in resources.items() if value is not None}
 
 
 def jobs_of(wave: Wave, points: Sequence[Point], last: bool) -> list[Point]:
