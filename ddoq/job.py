@@ -14,6 +14,7 @@ from ddoq.config.names import run_name
 from ddoq.data.base import ImageDataset
 from ddoq.pipeline.graph import STAGES, downstream, unique
 from ddoq.pipeline.runner import Step, execute, plan
+from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
 from ddoq.stages.evaluate import check_protocol
@@ -22,7 +23,7 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
-from ddoq.utils.ranks import Alone, company
+from ddoq.utils.ranks import Alone, comes_first, company
 
 
 def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
@@ -33,6 +34,12 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
+    looks_only = config["run"]["fetch"] or config["run"]["plan_only"]
+    with followed(run_dir) if comes_first() and not looks_only else nullcontext():
+        _run_checked(config, run_dir)
+
+
+def _run_checked(config: Mapping[str, Any], run_dir: Path) -> None:
     check(config)
     check_paths(config)
     config = {name: part for name, part in config.items() if name != "hydra"}
@@ -74,6 +81,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
     console.print(f"[bold]{run_name(config)}[/]", soft_wrap=True)
     stale = downstream(unique(targets), run["from"]) if run["from"] else []
     steps = plan(targets, store, stale)
+    current().planned(steps)
     _print_plan(steps, in_full=run["plan_only"])
     if run["plan_only"]:
         return
@@ -93,6 +101,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
         if run["until"] == "report" and ranks.rank == 0:
             from ddoq.report import write_report
 
+            current().stage("report")
             write_report(experiment, store, steps, run_dir, tracker)
 
 

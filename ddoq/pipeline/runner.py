@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddoq.pipeline import status
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.store import Store
 from ddoq.utils.console import console, progress_bar
@@ -66,18 +67,23 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
     ranks, targets, computed = ranks or Alone(), list(targets), []
     missing = ranks.share({step.node.key for step in plan(targets, store) if step.state == "miss"})
     by_stage: dict[str, list[Node]] = {}
+    following = status.current()
     for node in unique(targets):
         if node.key in missing:
             by_stage.setdefault(node.stage, []).append(node)
     for stage, nodes in by_stage.items():
         together, done = stage in TOGETHER, []
+        mine = nodes if together else ranks.mine(nodes)
+        following.stage(stage, len(mine))
         with progress_bar(stage, len(nodes)) as bar:
-            for node in nodes if together else ranks.mine(nodes):
+            for node in mine:
                 inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
-                if _ensure(node, store, lambda folder, n=node, i=inputs: compute(n, i, folder), ranks, together):
-                    done.append(node.key)
+                with following.node(node):
+                    if _ensure(node, store, lambda folder, n=node, i=inputs: compute(n, i, folder), ranks, together):
+                        done.append(node.key)
                 bar.advance()
         keys = {key for part in ranks.gather(done) for key in part}
+        following.finished(nodes)
         done = [node for node in nodes if node.key in keys]
         seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
         console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s", soft_wrap=True)

@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ddoq.errors import StoreError
+from ddoq.pipeline import status
 from ddoq.pipeline.cost import measure_cost
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.keys import canonical
@@ -142,7 +143,7 @@ class Store:
             lock = (folder / f".{node.key}.lock").open("w")
         try:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                _lock(lock, node)
             except OSError as error:
                 # A file system without locks: both processes may compute, and the atomic manifest keeps it right.
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
@@ -150,6 +151,14 @@ class Store:
             yield
         finally:
             lock.close()
+
+
+def _lock(handle: IO, node: Node) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # another process computes the node
+        with status.current().waiting(node):
+            fcntl.flock(handle, fcntl.LOCK_EX)
 
 
 @contextmanager
