@@ -157,11 +157,15 @@ def test_nodes_that_other_processes_computed_are_counted_once(tmp_path):
     store, nodes = Store(tmp_path / "store"), chain()
     with followed(tmp_path):
         current().planned(plan(nodes, store))
-        with current().node(nodes[0]):
-            pass
+        store.ensure(nodes[0], lambda folder: {})
+        execute(nodes[:2], store, lambda *arguments: {})
+        assert current().snapshot()["stages"]["encode"] == {"total": 3, "done": 2, "hit": 0}
         current().finished(nodes)
         current().finished(nodes)
-    assert read(tmp_path)["stages"]["encode"] == {"total": 3, "done": 3, "hit": 0}
+    assert read(tmp_path)["stages"] == {
+        "index": {"total": 1, "done": 1, "hit": 0},
+        "encode": {"total": 3, "done": 3, "hit": 0},
+    }
 
 
 def test_a_run_that_waits_for_another_process_says_for_what(tmp_path):
@@ -272,7 +276,7 @@ def test_view_of_a_sweep_in_all_states(sweep, capsys):
     # a minute for the rest of the student, and two more students of 100 s
     assert re.search(r" 7/10 .* 11/s +4 min +[2-9] s", table["running"])
     assert re.search(r"generate 4/4 · ddoq seed 3 · ddoq 2/50 +\? +5 min ", table["slow"])
-    assert "another process computes quantize/0123456789abcdef" in table["locked"]
+    assert "evaluate 3/6 · ddoq seed 3 · another process computes it" in table["locked"]
     assert re.search(r"silent .* days", table["silent"]) and "11/s" not in table["silent"]
     assert "ipc=failed x=<b>&y</b>: image <i>3</i> cannot be read\n  -> repair [it]\n" in text
     assert rest[-1].startswith("8 runs: 1 done, 1 waiting, 3 running, 1 interrupted, 1 silent, 1 failed · ") and rest[

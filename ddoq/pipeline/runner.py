@@ -65,9 +65,10 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         ranks: the processes that compute this run together.
     """
     ranks, targets, computed = ranks or Alone(), list(targets), []
-    missing = ranks.share({step.node.key for step in plan(targets, store) if step.state == "miss"})
+    following, steps = status.current(), plan(targets, store)
+    following.finished(step.node for step in steps if step.state != "miss")  # by other processes since the run began
+    missing = ranks.share({step.node.key for step in steps if step.state == "miss"})
     by_stage: dict[str, list[Node]] = {}
-    following = status.current()
     for node in unique(targets):
         if node.key in missing:
             by_stage.setdefault(node.stage, []).append(node)

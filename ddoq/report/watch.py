@@ -158,7 +158,7 @@ def _cells(point: Point) -> dict[str, Any]:
         "doing": _line(doing(point)),
         "speed": speed(point.rate) if runs else "",
         "left": duration(point.left) if runs else "",
-        "seen": "" if point.age is None else duration(point.age),
+        "seen": duration(point.age) if runs or point.state == "silent" else "",
         "host": Text(point.host),
         "top-1 %": accuracy(point.top1),
     }

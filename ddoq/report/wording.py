@@ -35,10 +35,10 @@ def doing(point: Point) -> str:
     if not point.stage:
         return "starting"
     stage = f"{point.stage} {point.stage_done}/{point.stage_total}" if point.stage_total else point.stage
-    if point.lock:
-        return f"{stage} · another process computes {point.lock}"
     said = (point.title, point.what.removeprefix(f"{point.stage} "))
     parts = [stage, *dict.fromkeys(part for part in said if part not in ("", point.stage))]
+    if point.lock:
+        return " · ".join([*parts, "another process computes it"])
     return " · ".join(parts) + (f" {point.items[0]}/{point.items[1]}" if point.items else "")
 
 
