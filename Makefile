@@ -39,8 +39,8 @@ bench-students: install ## time the training of students against ImageFolder and
 	$(BIN)/python tests/benchmarks/students.py $(DEVICE) $(ARGS)
 
 lint: install ## check style
-	$(BIN)/ruff check ddoq tests
-	$(BIN)/ruff format --check ddoq tests
+	$(BIN)/ruff check ddoq hydra_plugins tests
+	$(BIN)/ruff format --check ddoq hydra_plugins tests
 
 report: install ## write the report of the default run again; what is in the store is not computed
 	$(BIN)/python -m ddoq.run run.from=report $(ARGS)

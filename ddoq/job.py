@@ -18,6 +18,7 @@ from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.runner import Step, execute, plan
+from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
 from ddoq.stages.evaluate import check_protocol
@@ -26,8 +27,7 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
-from ddoq.utils.ranks import Alone, company
-
+from ddoq.utils.ranks import Alone, comes_first, company
 
 #: Values of ``run.until`` after which there are accuracies.
 _MEASURED = ("evaluate", "report")
@@ -124,6 +124,12 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
+    looks_only = config["run"]["fetch"] or config["run"]["plan_only"]
+    with followed(run_dir) if comes_first() and not looks_only else nullcontext():
+        return _run_checked(config, run_dir)
+
+
+def _run_checked(config: Mapping[str, Any], run_dir: Path) -> float | None:
     check(config)
     if config["run"]["fetch"]:
         fetch(config)
@@ -143,7 +149,9 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
 
 
 def _objective(job: Job) -> float:
-    main = [entry for entry in job.experiment.entries if entry.table == "main" and entry.arm == job.experiment.main_name]
+    main = [
+        entry for entry in job.experiment.entries if entry.table == "main" and entry.arm == job.experiment.main_name
+    ]
     return fmean(job.store.manifest(entry.evaluate)["facts"]["top1"] for entry in main)
 
 
@@ -157,6 +165,7 @@ def _join() -> Alone:
 
 
 def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
+    current().planned(job.steps, job.config["run"]["until"])
     _print_plan(job, in_full=False)
     check_missing(job)
     experiment, store, until = job.experiment, job.store, job.config["run"]["until"]
@@ -170,6 +179,7 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
         if until == "report" and ranks.rank == 0:
             from ddoq.report import write_report
 
+            current().stage("report")
             write_report(experiment, store, job.steps, run_dir, tracker)
 
 

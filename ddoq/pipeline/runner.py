@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddoq.pipeline import status
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.store import Store
 from ddoq.utils.console import Bar, console, progress_bar
@@ -64,18 +65,24 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         ranks: the processes that compute this run together.
     """
     ranks, targets, computed = ranks or Alone(), list(targets), []
-    missing = ranks.share({step.node.key for step in plan(targets, store) if step.state == "miss"})
+    following, steps = status.current(), plan(targets, store)
+    following.finished(step.node for step in steps if step.state != "miss")  # by other processes since the run began
+    missing = ranks.share({step.node.key for step in steps if step.state == "miss"})
     by_stage: dict[str, list[Node]] = {}
     for node in unique(targets):
         if node.key in missing:
             by_stage.setdefault(node.stage, []).append(node)
     for stage, nodes in by_stage.items():
+        together = stage in TOGETHER and ranks.size > 1
+        mine = nodes if together else ranks.mine(nodes)
+        following.stage(stage, len(mine))
         with progress_bar(stage, len(nodes)) as bar:
-            if stage in TOGETHER and ranks.size > 1:
-                done = _ensure_together(nodes, store, compute, ranks, bar)
+            if together:
+                done = _ensure_together(mine, store, compute, ranks, bar)
             else:
-                done = _ensure_all(ranks.mine(nodes), store, compute, bar)
+                done = _ensure_all(mine, store, compute, bar)
         keys = {key for part in ranks.gather(done) for key in part}
+        following.finished(nodes)
         done = [node for node in nodes if node.key in keys]
         seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
         console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s", soft_wrap=True)
@@ -100,6 +107,8 @@ def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> 
                 continue
             if computed:
                 done.append(node.key)
+            else:
+                status.current().passed(node)
             bar.advance()
         wait, nodes = len(busy) == len(nodes), busy
     return done
@@ -122,6 +131,7 @@ def _ensure_together(nodes: list[Node], store: Store, compute: Compute, ranks: A
             done.append(node.key)
         else:
             ranks.share(False)
+            status.current().passed(node)
         bar.advance()
     return done
 
@@ -129,4 +139,9 @@ def _ensure_together(nodes: list[Node], store: Store, compute: Compute, ranks: A
 def _bound(compute: Compute, node: Node, store: Store) -> Callable[[Path], dict]:
     """Return the computation of one node, to be given a folder."""
     inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
-    return lambda folder: compute(node, inputs, folder)
+
+    def run(folder: Path) -> dict:
+        with status.current().node(node):
+            return compute(node, inputs, folder)
+
+    return run

@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ddoq.errors import StoreError
+from ddoq.pipeline import status
 from ddoq.pipeline.cost import measure_cost
 from ddoq.pipeline.graph import Node, data_key
 from ddoq.pipeline.keys import canonical
@@ -149,9 +150,7 @@ class Store:
         try:
             claimed = True
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                claimed = False
+                claimed = _lock(lock, node, wait)
             except OSError as error:
                 # A file system without locks: both processes may compute, and the atomic manifest keeps it right.
                 if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
@@ -159,6 +158,17 @@ class Store:
             yield claimed
         finally:
             lock.close()
+
+
+def _lock(handle: IO, node: Node, wait: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:  # another process computes the node
+        if wait:
+            with status.current().waiting(node):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        return wait
+    return True
 
 
 @contextmanager

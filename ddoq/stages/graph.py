@@ -21,8 +21,8 @@ Conf = Mapping[str, Any]
 class Entry:
     """One student of the tables: an arm, its seed, and the nodes behind its accuracy.
 
-    ``table`` is ``main``, ``student``, ``teacher``, ``labels`` or ``augmentation`` (on the run's split), ``strength`` or
-    ``weighting`` (on the validation split); ``value`` is what was varied. The full data have no codebook and no
+    ``table`` is ``main``, ``student``, ``teacher``, ``labels`` or ``augmentation`` (on the run's split), ``strength``
+    or ``weighting`` (on the validation split); ``value`` is what was varied. The full data have no codebook and no
     images of their own.
     """
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.provenance import provenance
+from ddoq.report.points import SWEEP
 from ddoq.sweeps.points import Point
 from ddoq.utils.io import write_json
-
-RECORD = "sweep.json"
 
 
 def sweep_name(points: Sequence[Point]) -> str:
@@ -28,12 +27,13 @@ def sweep_name(points: Sequence[Point]) -> str:
 def write_record(folder: Path, points: Sequence[Point]) -> None:
     """Write the record of a sweep that is about to start."""
     write_json(
-        folder / RECORD,
+        folder / SWEEP,
         {
             "name": folder.name,
             "command": " ".join(["ddoq", *sys.argv[1:]]),
             "created": round(time.time(), 3),
             "pid": os.getpid(),
+            "until": points[0].job.config["run"]["until"],
             "points": [{"run": point.name, "overrides": list(point.swept)} for point in points],
             "provenance": provenance(),
         },

@@ -12,6 +12,7 @@ from rich.table import Table
 from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
+from ddoq.report.live import LivePage
 from ddoq.sweeps.points import Compose, Point, expand
 from ddoq.sweeps.record import sweep_name, write_record
 from ddoq.sweeps.waves import Wave, jobs_of, waves
@@ -48,10 +49,11 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch) 
         return
     folder = Path(conf["paths"]["outputs"]) / "sweeps" / name
     write_record(folder, points)
-    failures = _run_waves(name, points, todo, launch)
-    for point in points:
-        if point.name not in failures and not point.is_reported():
-            _report(point)
+    with LivePage(Path(conf["paths"]["outputs"]), name):
+        failures = _run_waves(name, points, todo, launch)
+        for point in points:
+            if point.name not in failures and not point.is_reported():
+                _report(point)
     console.quiet = False  # which jobs in this process may have set
     _raise(points, failures)
 

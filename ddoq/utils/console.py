@@ -8,13 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 # Tables are cut at 80 columns when the output is a file or a pipe; a log can be wider.
 console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120, highlight=False)
 
 # A nested bar (an image inside a stage) joins the bar that is already on the screen.
 _live: list[Progress] = []
+
+# Over which the speed of a bar is taken: a batch of images can take minutes.
+_SPEED_SECONDS = 300
+
+
+def open_bars() -> list[Task]:
+    """Return the bars that are open, outermost first; any thread may ask."""
+    return [task for progress in _live[:] for task in progress.tasks]
 
 
 class Bar:
@@ -38,7 +46,10 @@ def progress_bar(description: str, total: int) -> Iterator[Bar]:
     outermost = not _live
     if outermost:
         columns = (TextColumn("  {task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
-        _live.append(Progress(*columns, console=console, transient=True, disable=not console.is_terminal))
+        hidden = not console.is_terminal
+        _live.append(
+            Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=_SPEED_SECONDS)
+        )
         _live[0].start()
     task = _live[0].add_task(description, total=total)
     try:

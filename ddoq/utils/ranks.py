@@ -14,6 +14,11 @@ def company() -> int:
     return int(os.environ["SLURM_NTASKS"]) if "SLURM_STEP_ID" in os.environ else 1
 
 
+def comes_first() -> bool:
+    """Tell whether this process is number 0 of its run, before the processes have met."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
+
+
 class Alone:
     """The only process of a run.
 

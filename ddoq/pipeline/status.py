@@ -1,0 +1,176 @@
+"""What a run is doing right now, as ``status.json`` in its folder, for ``ddoq watch`` and for whoever reads JSON.
+
+The run only changes a few attributes. A thread writes them: at most once a second, and every five seconds even if
+nothing has changed, so that ``updated`` tells a dead process from a slow one. No disk is ever in the run's way.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddoq.errors import DdoqError
+from ddoq.pipeline.graph import Node
+from ddoq.utils.console import open_bars
+from ddoq.utils.io import write_json
+
+if TYPE_CHECKING:
+    from rich.progress import Task
+
+    from ddoq.pipeline.runner import Step
+
+STATUS = "status.json"
+_TICK, _BEAT = 1.0, 5.0  # seconds
+
+
+class Status:
+    """The state of a run: ``planned``, ``stage``, ``node``, ``finished`` and ``waiting`` tell it what happens."""
+
+    def __init__(self):
+        self._started = time.time()
+        self._stages: dict[str, dict[str, int]] = {}
+        self._missing: set[str] = set()  # keys
+        self._stage = self._title = self._waiting = self._until = None
+        self._nodes = {"total": 0, "done": 0, "seconds": 0.0}  # of the current stage, those of this process
+        self._outer_bars = 0
+
+    def planned(self, steps: Iterable[Step], until: str) -> None:
+        """Take the plan up to the stage ``until``; what nothing needs is not counted."""
+        stages: dict[str, dict[str, int]] = {}
+        missing = set()
+        for step in steps:
+            if step.state == "idle":
+                continue
+            count = stages.setdefault(step.node.stage, {"total": 0, "done": 0, "hit": 0})
+            hit = step.state == "hit"
+            count["total"] += 1
+            count["done"] += hit
+            count["hit"] += hit
+            if not hit:
+                missing.add(step.node.key)
+        self._stages, self._missing, self._until = stages, missing, until
+
+    def stage(self, name: str, num_nodes: int = 0) -> None:
+        """Begin a stage, of which this process computes so many nodes."""
+        self._stage, self._title = name, None
+        self._nodes = {"total": num_nodes, "done": 0, "seconds": 0.0}
+
+    @contextmanager
+    def node(self, node: Node) -> Iterator[None]:
+        """Compute a node in the block. Where the block fails, the node stays the current one."""
+        self._title, self._outer_bars, start = node.title, len(open_bars()), time.monotonic()
+        yield
+        self._title = None
+        self._nodes["done"] += 1
+        self._nodes["seconds"] += time.monotonic() - start
+        self.finished([node])
+
+    def passed(self, node: Node) -> None:
+        """Leave out a node of this process's, which another one has computed meanwhile."""
+        self._nodes["total"] -= 1
+        self.finished([node])
+
+    def finished(self, nodes: Iterable[Node]) -> None:
+        """Count nodes that are finished, whichever process computed them; once each."""
+        for node in nodes:
+            if node.key in self._missing:
+                self._missing.remove(node.key)
+                self._stages[node.stage]["done"] += 1
+
+    @contextmanager
+    def waiting(self, node: Node) -> Iterator[None]:
+        """Wait in the block for another process that computes the node."""
+        self._waiting = f"{node.stage}/{node.key}"
+        try:
+            yield
+        finally:
+            self._waiting = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return what can be said now, as plain JSON; any thread may ask.
+
+        ``stages`` counts nodes over all processes, ``nodes`` those of this process in the current ``stage``;
+        ``items`` is the innermost progress bar inside the current node, its ``rate`` in items per second.
+        """
+        inner = open_bars()[self._outer_bars :]
+        return {
+            "until": self._until,
+            "stages": self._stages,
+            "stage": self._stage,
+            "title": self._title,
+            "nodes": dict(self._nodes),
+            "items": _items(inner[-1]) if inner else None,
+            "waiting": self._waiting,
+            "started": self._started,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        }
+
+
+_CURRENT: ContextVar[Status] = ContextVar("status")
+
+
+def current() -> Status:
+    """Return the status of the run that this code is part of; without one, a status that nobody writes."""
+    return _CURRENT.get(Status())
+
+
+@contextmanager
+def followed(folder: Path) -> Iterator[None]:
+    """Keep ``folder/status.json`` up to date during the block; in the end it says how the block ended."""
+    status, end = Status(), threading.Event()
+    path = Path(folder) / STATUS
+    writer = threading.Thread(target=_keep_writing, args=(status, path, end), name="status", daemon=True)
+    token = _CURRENT.set(status)
+    writer.start()
+    state, error = "interrupted", None
+    try:
+        yield
+        state = "done"
+    except Exception as caught:
+        state, error = "failed", _two_lines(caught, folder)
+        raise
+    finally:
+        _CURRENT.reset(token)
+        end.set()
+        writer.join()
+        _write(path, state, status.snapshot(), error)
+
+
+def _keep_writing(status: Status, path: Path, end: threading.Event) -> None:
+    written, last = None, 0.0
+    while not end.is_set():
+        now, snapshot = time.monotonic(), status.snapshot()
+        text = repr(snapshot)  # of this moment: the counts inside go on changing
+        if text != written or now - last >= _BEAT:
+            _write(path, "running", snapshot)
+            written, last = text, now
+        end.wait(_TICK)
+
+
+def _write(path: Path, state: str, snapshot: dict[str, Any], error: list[str] | None = None) -> None:
+    with suppress(OSError):  # a full disk has its say where the results are written
+        write_json(path, {"state": state, **snapshot, "updated": time.time(), "error": error})
+
+
+def _items(bar: Task) -> dict[str, Any]:
+    return {"what": bar.description, "done": bar.completed, "total": bar.total, "rate": bar.speed}
+
+
+def _two_lines(error: Exception, folder: Path) -> list[str]:
+    """Return cause and remedy."""
+    from ddoq.pipeline.store import disk_error  # which tells this module that it waits
+
+    readable = error if isinstance(error, DdoqError) else disk_error(error, folder)
+    if readable is None:
+        first = (str(error).splitlines() or [""])[0]
+        return [f"{type(error).__name__}: {first}", f"the traceback is in {Path(folder) / 'run.log'}"]
+    return [readable.cause, readable.remedy]
