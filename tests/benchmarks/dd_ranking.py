@@ -1,11 +1,12 @@
 """Our evaluator against DD-Ranking's, on a distilled folder of CIFAR-10: `dd_ranking.py outputs/runs/<run>/distilled`.
 
 Needs DD-Ranking (Li et al. 2025): `pip install --no-deps ddranking kornia kornia_rs tqdm pandas`, or its checkout on
-PYTHONPATH (0.2.0 asks for numpy below 2, and runs with 2). Its ConvNet-3 is trained and tested by the loops of its
-LabelRobustScoreHard (its GeneralEvaluator ends with a NameError in 0.2.0), our ConvNet-D3 by ours: with the same
-images, hard labels, normalisation, initial weights, SGD, batch size, epochs and steps of the rate. Two recipes: `plain`
-sees all images in every batch and has no augmentation, so nothing is random and the two students should end as one;
-`dsa` has small batches and DSA, where order and augmentation are each side's own.
+PYTHONPATH (0.2.0 asks for numpy below 2 and scipy below 1.16; what is called here runs with later ones).
+Its ConvNet-3 is trained and tested by the loops of its LabelRobustScoreHard (its GeneralEvaluator ends with a NameError
+in 0.2.0), our ConvNet-D3 by ours: with the same images, hard labels, no weights, and the same normalisation, initial
+weights, SGD, batch size, epochs and steps of the rate. Two recipes: `plain` sees all images in every batch and has no
+augmentation, so nothing is random and the two students should end as one; `dsa` has small batches and DSA, where order
+and augmentation are each side's own.
 Besides the distilled set: `random`, as many real images, drawn for every seed, for the improvement over random; and
 `full`, the train split for as many gradient steps, by ours alone. Accuracies are fractions of the test images; `best`
 is that of the best tenth epoch.
@@ -36,11 +37,11 @@ from ddoq.data.builtin import CIFAR10
 from ddoq.data.distilled import TrainingSet
 from ddoq.data.images import to_uint8
 from ddoq.engine.student import Normalize, train_student
+from ddoq.errors import DataError, DdoqError
 from ddoq.evaluation.augment import Augmentation
 from ddoq.evaluation.protocol import Protocol
 from ddoq.evaluation.ranking import hard_label_recovery, improvement_over_random, label_robust_score
 from ddoq.evaluation.statistics import compare_paired, summarize
-from ddoq.evaluation.weights import WeightUse
 from ddoq.pipeline.provenance import provenance
 from ddoq.students import ConvNet
 from ddoq.utils.device import device_of
@@ -66,6 +67,9 @@ DSA_RANGES = {"flip": 0.5, "rotate": 15.0, "saturation": 2.0, "brightness": 1.0,
 DSA_RANGES |= {"scale": 1.2, "crop": 0.125, "cutout": 0.5}
 
 
+Split = tuple[Tensor, Tensor]  # images and labels
+
+
 @dataclass(frozen=True)
 class Measured:
     """A trained student: accuracies as fractions, the network on the CPU, wall seconds."""
@@ -76,18 +80,29 @@ class Measured:
     seconds: float
 
 
-def read_cifar10(split: str, every: int = 1) -> tuple[Tensor, Tensor]:
+def read_cifar10(split: str, every: int = 1) -> Split:
     """Return uint8 images ``[n, 3, 32, 32]`` and labels ``[n]`` of a split, or of every so many-th image."""
     source = CIFAR10("cifar10", SIZE, 3, search=tuple(DATA)).open()
     rows = np.flatnonzero(source.split == split)[::every].tolist()
     return torch.stack([to_uint8(source.read(i), SIZE, 3) for i in rows]), torch.from_numpy(source.labels[rows])
 
 
+def read_distilled(folder: Path) -> TrainingSet:
+    """Return a distilled set of CIFAR-10 with hard labels and without weights: DD-Ranking knows no weights."""
+    distilled = load_distilled(folder)
+    images, num_classes = distilled.training_set().images, len(distilled.class_names)
+    if (num_classes, *images.shape[1:]) != (NUM_CLASSES, 3, SIZE, SIZE):
+        raise DataError(
+            f"{folder} is no distilled CIFAR-10", "give the folder distilled/ of a run with dataset=cifar10"
+        )
+    return TrainingSet.of_images(images, distilled.labels, num_classes)
+
+
 def recipes(num_images: int, epochs: int) -> dict[str, Protocol]:
     """Return the recipes by name."""
     options = {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "epochs": epochs}
     options |= {"schedule": "step", "schedule_by": "epoch", "milestones": (0.5,), "milestone_factor": 0.1}
-    options |= {"num_evaluations": epochs // INTERVAL, "weights": WeightUse(use="none")}
+    options |= {"num_evaluations": epochs // INTERVAL}
     augmented = Protocol(32, augmentation=Augmentation(dsa=DSA_STRATEGY), **options)
     return {"plain": Protocol(num_images, **options), "dsa": augmented}
 
@@ -98,7 +113,7 @@ class TheirEvaluator(LabelRobustScoreHard):
     Its training and its test are called as they are.
     """
 
-    def __init__(self, recipe: Protocol, test: tuple[Tensor, Tensor], device: str):
+    def __init__(self, recipe: Protocol, test: Split, device: str):
         self.use_dist, self.rank, self.num_workers, self.device = False, 0, 0, device
         self.optimizer, self.momentum, self.weight_decay = recipe.optimizer, recipe.momentum, recipe.weight_decay
         self.lr_scheduler, self.step_size = "step", recipe.epochs // 2
@@ -115,7 +130,7 @@ class TheirEvaluator(LabelRobustScoreHard):
         return last / 100, best / 100
 
 
-def by_theirs(data: TrainingSet, test: tuple[Tensor, Tensor], recipe: Protocol, normalize: Normalize, seed: int):
+def by_theirs(data: TrainingSet, test: Split, recipe: Protocol, normalize: Normalize, seed: int) -> Measured:
     """Return DD-Ranking's student of a training set, measured by DD-Ranking."""
     device = device_of("auto")
     torch.manual_seed(item_seed(seed, "weights"))
@@ -128,7 +143,7 @@ def by_theirs(data: TrainingSet, test: tuple[Tensor, Tensor], recipe: Protocol, 
     return Measured(last, best, network.cpu(), time.perf_counter() - start)
 
 
-def by_ours(data: TrainingSet, test: tuple[Tensor, Tensor], recipe: Protocol, normalize: Normalize, seed: int):
+def by_ours(data: TrainingSet, test: Split, recipe: Protocol, normalize: Normalize, seed: int) -> Measured:
     """Return our student of a training set, measured by us."""
     torch.manual_seed(item_seed(seed, "weights"))
     network, start = ConvNet(3, NUM_CLASSES, SIZE), time.perf_counter()
@@ -151,12 +166,11 @@ def random_set(images: Tensor, labels: Tensor, ipc: int, seed: int) -> TrainingS
     return TrainingSet.of_images(images[rows], labels[rows], NUM_CLASSES)
 
 
-def rows_of(
-    distilled: TrainingSet, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], epochs: int, num_seeds: int
-) -> Iterator[dict]:
+def rows_of(distilled: TrainingSet, train: Split, test: Split, epochs: int, num_seeds: int) -> Iterator[dict]:
     """Yield one row per recipe, set, seed and side; DD-Ranking's hold the ``distance`` from ours."""
     pixels = train[0].float() / 255
     normalize = Normalize(pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist())
+    del pixels  # 600 MB
     num, normalized = len(distilled.images), normalize(test[0].float() / 255)
     everything = TrainingSet.of_images(*train, NUM_CLASSES)
     for recipe, protocol in recipes(num, epochs).items():
@@ -216,27 +230,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="outputs/runs/<run>/distilled of a run on CIFAR-10")
     parser.add_argument("--epochs", type=int, default=40, help="a multiple of 20 (default: 40)")
-    parser.add_argument("--seeds", type=int, default=3, help="students per side (default: 3)")
+    parser.add_argument("--seeds", type=int, default=3, help="students per side, at least 2 (default: 3)")
     parser.add_argument("--every", type=int, default=10, help="test on every so many-th test image (default: 10)")
     asked, console = parser.parse_args(), Console(width=130)
-    if asked.epochs % (2 * INTERVAL):
+    if asked.epochs < 1 or asked.epochs % (2 * INTERVAL):
         parser.error("--epochs: the rate falls half-way and every tenth epoch is tested: give a multiple of 20")
-    distilled, train, test = load_distilled(asked.folder).training_set(), *map(read_cifar10, ("train", "test"))
-    test = tuple(part[:: asked.every] for part in test)
+    try:
+        distilled, train, test = read_distilled(asked.folder), read_cifar10("train"), read_cifar10("test", asked.every)
+    except DdoqError as error:
+        raise SystemExit(str(error)) from None
     start, rows = time.perf_counter(), []
     for row in rows_of(distilled, train, test, asked.epochs, asked.seeds):
-        console.print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
+        console.print({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
         rows.append(row)
-    found = {
+    version = next((found.version for found in metadata.distributions(name="ddranking")), "a checkout")
+    done = {
         "folder": str(asked.folder),
         "images": len(distilled.images),
         "epochs": asked.epochs,
         "tested": len(test[0]),
     }
-    found |= {"ddranking": metadata.version("ddranking"), "minutes": (time.perf_counter() - start) / 60}
-    console.print(table_of(rows), scores(rows), found)
+    done |= {"ddranking": version, "minutes": (time.perf_counter() - start) / 60, "scores": scores(rows)}
+    console.print(table_of(rows), done)
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
-    OUTPUT.write_text(json.dumps(found | {"machine": provenance(), "scores": scores(rows), "rows": rows}, indent=1))
+    OUTPUT.write_text(json.dumps(done | {"machine": provenance(), "rows": rows}, indent=1))
 
 
 if __name__ == "__main__":
