@@ -5,7 +5,7 @@ STAMP  := $(VENV)/.installed
 EXTRA  ?= dev
 DEVICE ?= cpu
 
-.PHONY: help install run test test-slow bench-quantizers bench-generators bench-students lint report constraints clean
+.PHONY: help install run test test-slow test-slurm bench-quantizers bench-generators bench-students lint report constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -24,10 +24,13 @@ run: install ## run the main job on scikit-learn's digits (ARGS="+experiment=fas
 	$(BIN)/python -m ddoq.run $(ARGS)
 
 test: install ## run the test suite
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
 
 test-slow: install ## run the long tests
 	$(BIN)/python -m pytest -m slow
+
+test-slurm: install ## run a sweep on a private SLURM, which is installed if need be (Debian, root)
+	$(BIN)/python -m pytest -m slurm
 
 bench-quantizers: install ## time the quantizers against scikit-learn, faiss and POT, 25 minutes (ARGS="sweep" for a section)
 	$(BIN)/python tests/benchmarks/quantizers.py $(ARGS)

@@ -66,7 +66,7 @@ def _run_waves(name: str, points: list[Point], todo: list[Wave], launch: Launch)
     failures: dict[str, DdoqError] = {}
     for wave in todo:
         able = [point for point in points if point.name not in failures]
-        chosen = jobs_of(wave, able, last=wave is todo[-1])
+        chosen = jobs_of(wave, able)
         if not chosen:
             continue
         if len(todo) > 1:

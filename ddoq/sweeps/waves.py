@@ -43,16 +43,16 @@ def _stated(resources: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in resources.items() if value is not None}
 
 
-def jobs_of(wave: Wave, points: Sequence[Point], last: bool) -> list[Point]:
+def jobs_of(wave: Wave, points: Sequence[Point]) -> list[Point]:
     """Return the points to start in a wave: enough of them to compute everything that is missing.
 
-    In the last wave a point is started if it lacks anything itself, since its job also writes its report.
+    A point that reports is started if it lacks anything itself: students are many, and jobs share them out.
     """
     covered: set[str] = set()
     chosen = []
     for point in points:
         lacks = {node.key for node in point.missing(wave.until)}
-        if lacks if last else lacks - covered:
+        if lacks if wave.until == "report" else lacks - covered:
             chosen.append(point)
             covered |= lacks
     return chosen
