@@ -1,7 +1,7 @@
-"""A private SLURM of two nodes on this machine, for the tests marked ``slurm``. Debian's packages, no root needed to run.
+"""A private SLURM of two nodes on this machine, for the tests marked ``slurm``.
 
-Everything lives in one folder: configuration, key, sockets, logs. Memory limits are not enforced (no cgroups), the GPUs
-are imaginary, and there is no accounting.
+From Debian's packages, which only root can install. Everything lives in one folder: configuration, key, sockets, logs.
+Memory limits are not enforced (no cgroups), the GPUs are imaginary, and there is no accounting.
 """
 
 from __future__ import annotations
