@@ -43,7 +43,7 @@ _CHOICES = {
     "space.representative": ("mean", "nearest"),
     "allocation": ("equal", "error"),
     "on_small_class": ("error", "duplicate"),
-    "logger.mode": ("none", "csv", "online", "offline"),
+    "logger.mode": ("none", "csv", "tensorboard", "online", "offline"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "encoder.posterior": ("mode", "sample"),
     "encoder.precision": _PRECISIONS,
