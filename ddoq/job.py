@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
+from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
 from ddoq.pipeline.graph import STAGES, downstream, unique
 from ddoq.pipeline.runner import Step, execute, plan
@@ -33,6 +34,7 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> None:
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
+    check_secrets(leaves(config))
     check(config)
     check_paths(config)
     config = {name: part for name, part in config.items() if name != "hydra"}

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.names import register_resolvers
 from ddoq.config.schema import register
+from ddoq.config.secrets import check_secrets
 from ddoq.errors import DdoqError
 from ddoq.pipeline.graph import STAGES
 
@@ -83,6 +84,7 @@ def main() -> None:
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
+        check_secrets(word.partition("=")[::2] for word in sys.argv[1:])  # before Hydra writes them down
         if command:
             sys.exit(import_module(command).main(sys.argv[2:]))
         _main()

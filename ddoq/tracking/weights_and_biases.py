@@ -18,6 +18,8 @@ from ddoq.utils.console import console
 
 _CONNECT, _UPLOAD = 15.0, 300.0  # seconds that W&B may take to start a run, and to upload what is left at its end
 
+_LATER = "the run goes on without it; the same command mirrors it later"
+
 #: Of a student's run, which only holds a curve: the machine and its packages are those of the job's run.
 _LIGHT = {"x_disable_stats": True, "x_disable_meta": True, "x_save_requirements": False, "disable_git": True}
 
@@ -25,13 +27,12 @@ _LIGHT = {"x_disable_stats": True, "x_disable_meta": True, "x_save_requirements"
 class WandbTracker(Tracker):
     """Mirrors a run to W&B, where ids are stable: a requeued or repeated job, or student, continues its own run.
 
-    The sweep, or else the data set, is the group. Whatever W&B raises and however long it takes, the run goes on; one
-    that cannot be mirrored online is kept for ``wandb sync``.
+    The sweep, or else the data set, is the group. Whatever W&B raises and however long it takes, the run goes on. What
+    W&B has missed it gets from the same command later, which then computes nothing.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path):
         super().__init__(config, run_dir)
-        self._mode = config["logger"]["mode"]
         choices = {group: part["name"] for group, part in config.items() if _is_choice(group, part)}
         name = run_name(config)
         self._run = self._start(
@@ -39,12 +40,7 @@ class WandbTracker(Tracker):
         )
 
     def _start(self, light: bool = False, **options: Any) -> Any:
-        """Return a new run, offline where online is out of reach; ``None`` where W&B does not work at all."""
-        if self._mode == "online":
-            run = _guarded(lambda: self._init(light, **options), _CONNECT + 5, "it is kept for `wandb sync`")
-            if run is not None:
-                return run
-            self._mode = "offline"
+        """Return a new run, ``None`` where W&B cannot be reached."""
         return _guarded(lambda: self._init(light, **options), _CONNECT + 5)
 
     def _init(self, light: bool, **options: Any) -> Any:
@@ -57,9 +53,9 @@ class WandbTracker(Tracker):
             project=self.config["logger"]["project"],
             entity=self.config["logger"]["entity"],
             group=self.config["sweep"]["name"] or self.config["dataset"]["name"],
-            mode=self._mode,
+            mode=self.config["logger"]["mode"],
             dir=str(self.run_dir.resolve()),
-            resume="allow" if self._mode == "online" else None,
+            resume="allow" if self.config["logger"]["mode"] == "online" else None,
             reinit="create_new",  # never the run that is open already: the job's own, or that of another job
             settings=wandb.Settings(**settings, **quiet, **(_LIGHT if light else {})),
             **options,
@@ -100,7 +96,7 @@ class WandbTracker(Tracker):
         folder = self.run_dir / "wandb"
         then = f"`wandb sync --include-online {folder}` uploads the rest"
         _guarded(lambda: self._run.finish(exit_code=int(failed)), _UPLOAD + 5, then)
-        if self._mode == "offline":
+        if self.config["logger"]["mode"] == "offline":
             console.print(f"upload     wandb sync {folder}", soft_wrap=True)
 
 
@@ -129,7 +125,7 @@ def _log_student(run: Any, student: Student) -> bool:
     return True
 
 
-def _guarded(action: Callable[[], Any], seconds: float = _UPLOAD, then: str = "the run goes on without it") -> Any:
+def _guarded(action: Callable[[], Any], seconds: float = _UPLOAD, then: str = _LATER) -> Any:
     """Return what ``action`` returns; ``None``, with a warning, where it fails or takes too long.
 
     Not every call into W&B has a time limit of its own, so it is waited for in a thread, which may be left behind.
