@@ -144,6 +144,6 @@ def _guarded(action: Callable[[], Any], seconds: float = _UPLOAD, then: str = _L
     except TimeoutError as error:
         reason = str(error) or f"no answer within {seconds:.0f} s"
     except (Exception, SystemExit) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}".rstrip(": ")
     console.print(f"[yellow]W&B: {escape(' '.join(reason.split()))}; {then}[/]", soft_wrap=True)
     return None
