@@ -13,6 +13,7 @@ from rich.table import Table
 
 from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
+from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
@@ -70,6 +71,7 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     Raises:
         ConfigError, DataError: with cause and remedy.
     """
+    check_secrets(leaves(config))
     check(config)
     check_paths(config)
     config = {name: part for name, part in config.items() if name != "hydra"}

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.names import register_resolvers
 from ddoq.config.schema import register
+from ddoq.config.secrets import check_secrets
 from ddoq.errors import ConfigError, DdoqError
 from ddoq.pipeline.graph import STAGES
 from ddoq.utils.stop import Stopped, stoppable
@@ -67,7 +68,7 @@ def _complain(error: DdoqError) -> None:
 
 def _print_help() -> None:
     """Print the help. (Hydra's own lists the groups by composing each of them, which takes a second.)"""
-    groups = sorted(folder for folder in Path(config_dir()).iterdir() if folder.is_dir())
+    groups = sorted(folder for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "hydra")
     choices = [f"  {group.name:<11}{', '.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups]
     text = Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
     print(text.format(groups="\n".join(choices), stages=" ".join(STAGES)), end="")
@@ -90,6 +91,7 @@ def main() -> None:
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
+        check_secrets(word.partition("=")[::2] for word in sys.argv[1:])  # before Hydra writes them down
         if command:
             sys.exit(import_module(command).main(sys.argv[2:]))
         _main()

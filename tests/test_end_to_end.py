@@ -272,7 +272,7 @@ def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
     assert {(row["arm"], row["strength"]) for row in rows(tmp_path)} == {("ddoq", 0.8), ("ddoq_uniform", 0.8)}
 
 
-# --- sweeps, trackers, README ----------------------------------------------------------------------------------------
+# --- sweeps, README --------------------------------------------------------------------------------------------------
 
 
 def test_sweep_shares_what_its_points_have_in_common(finished):
@@ -285,13 +285,6 @@ def test_sweep_shares_what_its_points_have_in_common(finished):
     for folder in (finished / "runs").iterdir():  # leave the fixture as it was
         if folder.name != run_name(composed(*TINY)):
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
-
-
-def test_offline_wandb_mirrors_the_results(finished, tmp_path):
-    shutil.copytree(finished / "store", tmp_path / "store")
-    done = ddoq(*TINY, f"paths.outputs={tmp_path}", "logger=wandb_offline")
-    assert done.returncode == 0, done.stderr
-    assert list(tmp_path.glob("runs/*/wandb/offline-run-*/*.wandb")), done.stdout
 
 
 def test_readme_commands_compose():

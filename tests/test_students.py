@@ -97,6 +97,31 @@ def test_every_image_is_seen_equally_often_and_the_last_accuracy_is_of_the_last_
     assert len(accuracies) == 3
 
 
+def test_history_has_the_mean_loss_of_the_steps_since_the_evaluation_before():
+    """Bug: the loss of all steps so far, or of the last step only, or steps that are those of another protocol."""
+
+    class Surer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused, self.calls = nn.Parameter(torch.zeros(())), 0
+
+        def forward(self, images):
+            self.calls += self.training
+            return torch.tensor([[self.calls, 0.0]]).expand(len(images), 2) + self.unused
+
+    images = torch.zeros(6, 1, 1, 1, dtype=torch.uint8)
+    data = TrainingSet.of_images(images, torch.zeros(6, dtype=torch.long), 2)
+    protocol = Protocol(num_steps=7, batch_size=3, num_evaluations=2)
+    test = images, torch.zeros(6, dtype=torch.long)
+    measures = train_student(Surer(), data, test, protocol, Normalize([0.0], [1.0]), 0, "cpu")
+    ends = protocol.evaluation_steps(6)
+    losses = [math.log1p(math.exp(-call)) for call in range(1, 8)]
+    assert [point["step"] for point in measures["history"]] == ends and ends[-1] == 7
+    expected = [np.mean(losses[: ends[0]]), np.mean(losses[ends[0] :])]
+    assert [point["loss"] for point in measures["history"]] == pytest.approx(expected, rel=1e-5)
+    assert [point["top1"] for point in measures["history"]] == measures["accuracies"] == [1.0, 1.0]
+
+
 class _Killed(L.Callback):
     def __init__(self, step: int):
         self.step = step

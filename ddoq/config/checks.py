@@ -44,7 +44,7 @@ _CHOICES = {
     "allocation": ("equal", "error"),
     "split": ("test", "validation"),
     "on_small_class": ("error", "duplicate"),
-    "logger.mode": ("none", "csv", "online", "offline"),
+    "logger.mode": ("none", "csv", "tensorboard", "online", "offline"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "mps"),
     "encoder.posterior": ("mode", "sample"),
     "encoder.precision": _PRECISIONS,

@@ -53,11 +53,15 @@ class CompareConf:
 
 @dataclass
 class LoggerConf:
-    """``mode``: none, csv, online or offline (both W&B)."""
+    """``mode``: none, csv, tensorboard, online or offline (both W&B).
+
+    ``project``, ``entity``: of W&B; ``students``: one W&B run for every student of the main table.
+    """
 
     mode: str = "none"
     project: str = "ddoq"
     entity: str | None = None
+    students: bool = True
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -56,8 +57,8 @@ class StudentModule(L.LightningModule):
     """Trains a student with the weighted loss ``(1/B) sum_i w_i * loss_i`` of a protocol.
 
     A training batch is that of ``ViewMaker``, with the teacher's logits in ``stored`` where they were stored; a
-    validation batch is ``(uint8 images, labels)``. ``accuracies`` collects the accuracy at each evaluation,
-    ``logits`` holds those of the last one.
+    validation batch is ``(uint8 images, labels)``. ``history`` collects, at each evaluation, the ``step``, the accuracy
+    ``top1`` and the mean training ``loss`` since the one before; ``logits`` holds those of the last one.
 
     Args:
         network: maps normalised images to logits.
@@ -83,8 +84,8 @@ class StudentModule(L.LightningModule):
         in_loss = protocol.weights.use == "loss"
         self.register_buffer("weights", weights if in_loss else torch.ones_like(weights), persistent=False)
         self.register_buffer("targets", data.targets, persistent=False)
-        self.register_buffer("finite", torch.tensor(True), persistent=False)
-        self.accuracies: list[float] = []
+        self.register_buffer("loss_sum", torch.tensor(0.0), persistent=False)
+        self.history: list[dict[str, float]] = []
         self.logits = self.labels = torch.empty(0)
         self._parts: list[tuple[Tensor, Tensor]] = []
 
@@ -97,7 +98,7 @@ class StudentModule(L.LightningModule):
             targets, weights = self.protocol.weights.mix(targets, weights, draws["partner"], draws["share"])
         losses = self._losses(self.network(self.normalize(views)), targets, views, batch.get("stored"))
         loss = (self.protocol.weights.of_batch(weights) * losses).mean()
-        self.finite &= loss.detach().isfinite()
+        self.loss_sum += loss.detach()  # stays on the device: asking for its value would wait for every step
         return loss
 
     def _losses(self, logits: Tensor, targets: Tensor, views: Tensor, stored: Tensor | None) -> Tensor:
@@ -123,19 +124,23 @@ class StudentModule(L.LightningModule):
         self._parts.append((self.network(self.normalize(images.float() / 255)).float(), labels))
 
     def on_validation_epoch_end(self) -> None:
-        """Keep the accuracy, as a fraction.
+        """Keep the accuracy, as a fraction, and the loss.
 
         Raises:
             StageError: a loss was NaN or infinite.
         """
-        if not self.finite:
+        num_steps = self.global_step - (self.history[-1]["step"] if self.history else 0)
+        loss = self.loss_sum.item() / num_steps
+        self.loss_sum.zero_()
+        if not math.isfinite(loss):
             raise StageError(
                 "evaluate: the student's loss became NaN or infinite",
                 "lower protocol.learning_rate, or look at the teacher's labels",
             )
         logits, labels = zip(*self._parts, strict=True)
         self.logits, self.labels = torch.cat(logits).cpu(), torch.cat(labels).cpu()
-        self.accuracies.append((self.logits.argmax(1) == self.labels).double().mean().item())
+        top1 = (self.logits.argmax(1) == self.labels).double().mean().item()
+        self.history.append({"step": self.global_step, "top1": top1, "loss": loss})
         self._parts.clear()
 
     def configure_optimizers(self) -> dict:
@@ -191,8 +196,8 @@ def train_student(
         views_seed: instead of ``seed``, where views are those that were labelled before.
 
     Returns:
-        ``top1`` at the end and ``top1_best``, the ``accuracies`` along the way, and the other measures of
-        ``ddoq.evaluation.metrics`` at the end.
+        ``top1`` at the end and ``top1_best``, the ``accuracies`` along the way, the ``history`` of ``StudentModule``,
+        and the other measures of ``ddoq.evaluation.metrics`` at the end.
     """
     module = StudentModule(network, data, protocol, normalize, teacher)
     seed = seed if views_seed is None else views_seed
@@ -213,4 +218,5 @@ def train_student(
         precision="bf16-mixed" if protocol.precision == "bfloat16" else "32-true",
     )
     measures = classification_metrics(module.logits, module.labels)
-    return measures | {"top1_best": max(module.accuracies), "accuracies": module.accuracies}
+    accuracies = [point["top1"] for point in module.history]
+    return measures | {"top1_best": max(accuracies), "accuracies": accuracies, "history": module.history}

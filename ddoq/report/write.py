@@ -17,9 +17,10 @@ from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
-from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, result_rows, summary_metrics
+from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, result_rows
 from ddoq.report.comparisons import Pivot, pairings, pivot, scores
 from ddoq.report.costs import arm_costs, stage_costs
+from ddoq.report.tracked import tracked
 from ddoq.stages.fidelity import PER_IMAGE
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
@@ -91,8 +92,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "total_seconds": sum(cost.seconds for cost in spent),
     }
     write_text(run_dir / "report.html", _page(context))
-    tracker.log_results(rows, summary_metrics(main, experiment.config["split"]))
-    tracker.log_figure("distilled", run_dir / "grid.png")
+    tracker.log(tracked(experiment, store, rows, main, spent, {"distilled": run_dir / "grid.png"}))
     _print(experiment, main, pivots, context["index"]["provenance"], run_dir)
 
 

@@ -1,14 +1,18 @@
-"""What can follow a run."""
+"""What can follow a run, but for W&B."""
 
 from __future__ import annotations
 
 import csv
+import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ddoq.config.names import run_name
-from ddoq.utils.console import console
+from PIL import Image
+
+from ddoq.errors import ConfigError
+from ddoq.tracking.results import Results
 
 
 class Tracker:
@@ -17,11 +21,8 @@ class Tracker:
     def __init__(self, config: Mapping[str, Any], run_dir: Path):
         self.config, self.run_dir = config, run_dir
 
-    def log_results(self, rows: list[dict], summary: Mapping[str, float]) -> None:
-        """Take the result rows and the summary metrics."""
-
-    def log_figure(self, name: str, path: Path) -> None:
-        """Take a picture."""
+    def log(self, results: Results) -> None:
+        """Take the results of a run, once, when there are all of them."""
 
     def finish(self, failed: bool) -> None:
         """Close; a crash is shown as crashed."""
@@ -30,74 +31,50 @@ class Tracker:
 class CSVTracker(Tracker):
     """Writes ``results.csv`` beside ``results.jsonl``."""
 
-    def log_results(self, rows: list[dict], summary: Mapping[str, float]) -> None:
+    def log(self, results: Results) -> None:
         """Write the rows."""
         with (self.run_dir / "results.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, rows[0])
+            writer = csv.DictWriter(file, results.rows[0])
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(results.rows)
 
 
-class WandbTracker(Tracker):
-    """One W&B run per job, with a stable id: a requeued or repeated job continues it.
+class TensorBoardTracker(Tracker):
+    """Writes event files below ``tensorboard``: the run's metrics in one folder, every student's curve in its own.
 
-    An outage costs a warning: whatever W&B raises, the run goes on.
+    The package ``tensorboard`` itself writes them; torch's writer would only put torch in front of it.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path):
         super().__init__(config, run_dir)
-        self._run = None
-        self._guard(self._start)
-
-    def _start(self) -> None:
-        import wandb
-
-        name, logger = run_name(self.config), self.config["logger"]
-        self._run = wandb.init(
-            project=logger["project"],
-            entity=logger["entity"],
-            mode=logger["mode"],
-            dir=str(self.run_dir),
-            id=name.rsplit("-", 1)[1],
-            name=name,
-            group=self.config["dataset"]["name"],
-            job_type="pipeline",
-            resume="allow" if logger["mode"] == "online" else None,
-            config=dict(self.config),
-            settings=wandb.Settings(init_timeout=30, console="off", silent=True),
-        )
-
-    def log_results(self, rows: list[dict], summary: Mapping[str, float]) -> None:
-        """Log a table and the summary."""
-
-        def log() -> None:
-            import wandb
-
-            columns = list(rows[0])
-            self._run.log({"results": wandb.Table(columns, [[row[name] for name in columns] for row in rows])})
-            self._run.summary.update(dict(summary))
-
-        self._guard(log)
-
-    def log_figure(self, name: str, path: Path) -> None:
-        """Log one image."""
-
-        def log() -> None:
-            import wandb
-
-            self._run.log({name: wandb.Image(str(path))})
-
-        self._guard(log)
-
-    def finish(self, failed: bool) -> None:
-        """End the W&B run with an exit code that tells a crash from a success."""
-        self._guard(lambda: self._run.finish(exit_code=int(failed)))
-
-    def _guard(self, action) -> None:
-        if self._run is None and action != self._start:
-            return
         try:
-            action()
-        except Exception as error:
-            console.print(f"[yellow]W&B: {type(error).__name__}: {error}; the run goes on without it[/]")
-            self._run = None
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError:
+            raise ConfigError(
+                "logger: the package tensorboard is not installed", "pip install 'ddoq[tensorboard]', or set logger=csv"
+            ) from None
+        self._writer = EventFileWriter
+
+    def log(self, results: Results) -> None:
+        """Write everything anew, so that a repeated run does not draw its curves twice."""
+        folder = self.run_dir / "tensorboard"
+        shutil.rmtree(folder, ignore_errors=True)
+        self._write(folder / "pipeline", [{"step": 0, **results.summary}], results.figures)
+        for student in results.students:
+            self._write(folder / student.name, student.curve)
+
+    def _write(self, folder: Path, points: Any, figures: Mapping[str, Path] | None = None) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        writer = self._writer(str(folder))
+        for point in points:
+            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in point.items() if tag != "step"]
+            writer.add_event(Event(wall_time=time.time(), step=int(point["step"]), summary=Summary(value=values)))
+        for name, path in (figures or {}).items():
+            with Image.open(path) as picture:
+                width, height = picture.size
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            value = Summary.Value(tag=name, image=image)
+            writer.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=[value])))
+        writer.close()

@@ -1,0 +1,120 @@
+"""What a run tells its tracker."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ddoq.config.names import arm_name
+from ddoq.pipeline.keys import digest
+from ddoq.pipeline.store import Store
+from ddoq.report.collect import Line, summary_metrics
+from ddoq.report.costs import StageCost
+from ddoq.stages.graph import Entry, Experiment
+from ddoq.tracking import Artefact, Results, Student
+
+_MEASURES = ("top1", "top1_best", "top5", "ece", "nll", "seconds")
+_OF_CODEBOOK = ("w2_squared", "distortion", "variance")
+_DERIVED = ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")
+
+
+def tracked(
+    experiment: Experiment,
+    store: Store,
+    rows: Sequence[dict[str, Any]],
+    main: Sequence[Line],
+    spent: Sequence[StageCost],
+    figures: dict[str, Path],
+) -> Results:
+    """Return a finished run as plain data.
+
+    Args:
+        experiment: the run.
+        store: where its artefacts are.
+        rows: one per entry of the experiment, in its order.
+        main: the lines of the main table.
+        spent: the cost of every stage.
+        figures: PNG files by name.
+    """
+    entry = next(entry for entry in experiment.entries if entry.arm == experiment.main_name)
+    codebook, distilled = artefacts(experiment, store, entry)
+    students = {
+        one.evaluate.key: _student(one, row, store)
+        for one, row in zip(experiment.entries, rows, strict=True)
+        if one.table == "main"
+    }
+    return Results(
+        rows=rows,
+        summary=metrics(main, spent, experiment.config["split"]),
+        columns={"key": _keys(experiment, entry), "derived": _derived(experiment, store, entry)},
+        students=list(students.values()),
+        codebook=codebook,
+        distilled=distilled,
+        figures=figures,
+    )
+
+
+def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dict[str, float]:
+    """Return accuracies (fractions), measures of codebooks (in units of the latents), seconds and MiB, all finite."""
+    codebooks = {
+        f"codebook/{line.label}/{name}": line.codebook[name]
+        for line in main
+        if line.codebook
+        for name in _OF_CODEBOOK
+        if line.codebook[name] is not None
+    }
+    cost = {f"cost/{one.stage}/seconds": one.seconds for one in spent}
+    cost["cost/total_seconds"] = sum(one.seconds for one in spent)
+    cost["cost/peak_mib"] = max(one.peak_mib for one in spent)
+    cost["cost/gpu_peak_mib"] = max(one.gpu_peak_mib for one in spent)
+    found = summary_metrics(main, split) | codebooks | cost
+    return {name: value for name, value in found.items() if math.isfinite(value)}  # one seed has no spread
+
+
+def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artefact, Artefact]:
+    """Return the codebook and the distilled data of an entry; the latents behind them are only named."""
+    config = experiment.config
+    slug = f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}"
+    about = {"dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"], **entry.parts}
+    codebook, images = entry.quantize, entry.label
+    about |= {"latents": experiment.encode.key}
+    return (
+        Artefact(codebook.key, f"codebook-{slug}", "codebook", store.path(codebook), about),
+        Artefact(
+            images.key,
+            f"distilled-{slug}",
+            "distilled-dataset",
+            store.path(images),
+            about | {"codebook": codebook.key, "generate": entry.generate.key},
+        ),
+    )
+
+
+def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:
+    facts = store.manifest(entry.evaluate)["facts"]
+    # Artefacts from before there was a history know the accuracies, but not after which steps they were measured.
+    accuracies = enumerate(facts.get("accuracies", ()), 1)
+    curve = facts.get("history") or [{"step": i, "top1": top1} for i, top1 in accuracies]
+    size = f"-ipc{row['ipc']}" if entry.label else ""
+    return Student(
+        key=entry.evaluate.key,
+        name=f"{entry.arm}{size}-s{entry.seed}",
+        config={name: value for name, value in row.items() if name not in _MEASURES},
+        curve=curve,
+        summary={name: row[name] for name in _MEASURES if row[name] is not None},
+    )
+
+
+def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
+    """Return the keys of the stages behind the main arm's first student."""
+    nodes = (experiment.index, experiment.encode, entry.quantize, entry.generate, entry.label)
+    return {node.stage: node.key for node in nodes} | {"protocol": digest(experiment.config["protocol"])}
+
+
+def _derived(experiment: Experiment, store: Store, entry: Entry) -> dict[str, Any]:
+    """Return what the data and the protocol's rules came to."""
+    index, facts = store.manifest(experiment.index)["facts"], store.manifest(entry.evaluate)["facts"]
+    counts = {"num_classes": len(index["class_names"]), "num_train": sum(index["counts"]["train"])}
+    return counts | {name: facts[name] for name in _DERIVED}
