@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -160,6 +161,10 @@ def _objective(job: Job) -> float:
 def _join() -> Alone:
     """Return the processes that compute this run; torch is only imported where there are several."""
     if company() == 1:
+        if (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE", 1))) > 1:
+            console.print(
+                f"[yellow]{gpus - 1} of {gpus} GPUs idle: a process uses one (srun --ntasks-per-node={gpus})[/]"
+            )
         return Alone()
     from ddoq.engine.ranks import Team
 

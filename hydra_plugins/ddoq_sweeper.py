@@ -38,7 +38,7 @@ class DdoqSweeper(BasicSweeper):
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         lists = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)[0]
-        run_sweep(lists, self._compose, self._launch)
+        run_sweep(lists, self._compose, self._launch, OmegaConf.to_container(self.config.hydra.launcher))
 
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))

@@ -12,10 +12,10 @@ from rich.table import Table
 from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
-from ddoq.report.live import LivePage
+from ddoq.report.live import PAGE, LivePage
 from ddoq.sweeps.points import Compose, Point, expand
 from ddoq.sweeps.record import sweep_name, write_record
-from ddoq.sweeps.waves import Wave, jobs_of, waves
+from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
 from ddoq.utils.ranks import company
 
@@ -23,13 +23,14 @@ from ddoq.utils.ranks import company
 Launch = Callable[[Sequence[Sequence[str]], Mapping[str, Any]], Sequence[DdoqError | None]]
 
 
-def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch) -> None:
+def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, launcher: Mapping[str, Any]) -> None:
     """Run the points of a sweep.
 
     Args:
         lists: the overrides of every point.
         compose: makes a configuration of overrides.
         launch: starts jobs and waits for them.
+        launcher: the resources that its jobs have, unless a wave says otherwise.
 
     Raises:
         DdoqError: a point is wrong, and nothing was started; or some points failed, and the others are finished.
@@ -44,11 +45,14 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch) 
         _raise(points, _errors(points, launch([point.overrides for point in points], {})))
         return
     name, todo = sweep_name(points), waves(conf["sweep"], conf["run"]["until"])
+    for wave in todo:
+        check_resources(launcher, wave)
     _print_plan(name, points, todo)
     if conf["run"]["plan_only"]:
         return
     folder = Path(conf["paths"]["outputs"]) / "sweeps" / name
     write_record(folder, points)
+    console.print(f"[dim]ddoq watch {name}   or   {folder / PAGE}[/]", soft_wrap=True)
     with LivePage(Path(conf["paths"]["outputs"]), name):
         failures = _run_waves(name, points, todo, launch)
         for point in points:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ddoq.errors import ConfigError
 from ddoq.pipeline.graph import STAGES
 from ddoq.sweeps.points import Point
 
@@ -41,6 +42,31 @@ def waves(conf: Mapping[str, Any], until: str) -> list[Wave]:
 
 def _stated(resources: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in resources.items() if value is not None}
+
+
+def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:
+    """Raise ConfigError where a wave asks SLURM for what it cannot use.
+
+    Args:
+        launcher: what ``hydra.launcher`` says; other launchers than SLURM's are not looked at.
+        wave: with its own resources.
+    """
+    conf = {**launcher, **wave.resources}
+    if "signal_delay_s" not in conf:
+        return
+    if conf["timeout_min"] * 60 <= conf["signal_delay_s"]:
+        raise ConfigError(
+            f"hydra.launcher.timeout_min: {conf['timeout_min']} minutes are over when the warning of "
+            f"{conf['signal_delay_s']} s before the end is due (up to {wave.until})",
+            "raise hydra.launcher.timeout_min, or lower hydra.launcher.signal_delay_s",
+        )
+    gpus, tasks = conf["gpus_per_node"] or 0, conf["tasks_per_node"]
+    if gpus > tasks:
+        raise ConfigError(
+            f"hydra.launcher.gpus_per_node: a process uses one GPU, so {gpus - tasks} of {gpus} would idle (up to "
+            f"{wave.until})",
+            f"set tasks_per_node={gpus}, in hydra.launcher or in sweep.resources.{wave.until}",
+        )
 
 
 def jobs_of(wave: Wave, points: Sequence[Point]) -> list[Point]:
