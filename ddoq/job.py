@@ -162,9 +162,7 @@ def _join() -> Alone:
     """Return the processes that compute this run; torch is only imported where there are several."""
     if company() == 1:
         if (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE", 1))) > 1:
-            console.print(
-                f"[yellow]{gpus - 1} of {gpus} GPUs idle: a process uses one (srun --ntasks-per-node={gpus})[/]"
-            )
+            console.print(f"[yellow]{gpus - 1} of {gpus} GPUs idle: start one process for each (srun -n {gpus})[/]")
         return Alone()
     from ddoq.engine.ranks import Team
 

@@ -13,7 +13,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -70,11 +70,10 @@ class DdoqSweeper(BasicSweeper):
 def _error(result: JobReturn) -> DdoqError | None:
     from ddoq.config.explain import explain
 
-    try:
-        result.return_value  # noqa: B018  raises what the job raised
-    except Exception as error:
-        return error if isinstance(error, DdoqError) else explain(error)
-    return None
+    if result.status != JobStatus.FAILED:
+        return None
+    error = result._return_value  # the property would print the overrides, and raise
+    return error if isinstance(error, DdoqError) else explain(error)
 
 
 class _Submitted:

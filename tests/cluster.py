@@ -51,7 +51,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "gres.conf").write_text(f"Name=gpu File={gpu}\n")
     (folder / "cgroup.conf").write_text("CgroupPlugin=autodetect\n")
     conf.write_text(_configuration(folder))
-    environment = os.environ | {"SLURM_CONF": str(conf), "PATH": PATH}
+    # n1 and n2 are no names that anybody could resolve, so the first of several processes says where it is
+    environment = os.environ | {"SLURM_CONF": str(conf), "PATH": PATH, "MASTER_ADDR": "127.0.0.1"}
     munge = ["munged", f"--key-file={key}", f"--socket={folder}/munge.socket", f"--log-file={folder}/munged.log"]
     munge += [f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge/seed", "--foreground", "--force"]
     daemons = [munge, ["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]]

@@ -28,7 +28,7 @@ CHOICES = [
     for group in sorted(CONF.iterdir())
     if group.is_dir()
     for file in sorted(group.glob("*.yaml"))
-    if group.name not in ("experiment", "launcher")
+    if group.name not in ("experiment", "launcher", "search")
 ]
 
 

@@ -100,7 +100,7 @@ def test_two_processes_of_a_job_share_its_work(slurm, tmp_path):
 
 
 def test_a_bad_point_or_bad_resources_never_reach_the_queue(slurm, tmp_path):
-    for override, said in (("ipc=1,5000", "5000"), ("sweep.resources.encode.gpu_per_node=1", "gpus_per_node")):
+    for override, said in (("seed=0,-1", "negative"), ("sweep.resources.encode.gpu_per_node=1", "gpus_per_node")):
         done = start(tmp_path, slurm, override)
         _, errors = done.communicate(timeout=100)
         assert done.returncode == 1 and said in errors and "Traceback" not in errors
