@@ -13,6 +13,7 @@ from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
 from ddoq.data.base import ImageDataset
 from ddoq.pipeline.graph import STAGES, downstream, unique
+from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
@@ -83,6 +84,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
         check_protocol(config)
     with session(config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
+            write_plan(run_dir, steps, add=True)  # before anything is computed: it keeps `ddoq store gc` away
             for node in stale:
                 store.discard(node)
         execute([experiment.index], store, lambda *arguments: compute(*arguments, runtime), ranks)

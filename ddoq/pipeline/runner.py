@@ -73,8 +73,7 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         together, done = stage in TOGETHER, []
         with progress_bar(stage, len(nodes)) as bar:
             for node in nodes if together else ranks.mine(nodes):
-                inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
-                if _ensure(node, store, lambda folder, n=node, i=inputs: compute(n, i, folder), ranks, together):
+                if _ensure(node, store, lambda folder, n=node: compute(n, _inputs(n, store), folder), ranks, together):
                     done.append(node.key)
                 bar.advance()
         keys = {key for part in ranks.gather(done) for key in part}
@@ -83,6 +82,11 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s", soft_wrap=True)
         computed += done
     return computed
+
+
+def _inputs(node: Node, store: Store) -> dict[str, Path]:
+    """Return the folders of a node's inputs, which nothing has damaged since they were finished."""
+    return {name: store.intact(upstream) for name, upstream in node.inputs.items()}
 
 
 def _ensure(node: Node, store: Store, compute: Callable[[Path], dict], ranks: Alone, together: bool) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,11 @@ from typing import Any
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a sibling of ``path`` that is this process's own, among those of all machines that share the disk."""
+    return path.with_name(f"{TEMPORARY}{platform.node()}-{os.getpid()}-{path.name}")
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``; it takes the name ``path`` only when the block succeeds.
@@ -21,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the whole file or none, whenever the writer is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
