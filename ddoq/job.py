@@ -23,6 +23,7 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.io import remove_leftovers
 from ddoq.utils.ranks import Alone, company
 
 
@@ -84,6 +85,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
         check_protocol(config)
     with session(config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
+            remove_leftovers(run_dir)
             write_plan(run_dir, steps, add=True)  # before anything is computed: it keeps `ddoq store gc` away
             for node in stale:
                 store.discard(node)

@@ -8,6 +8,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from ddoq.pipeline.lock import hold, is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run, write_plan
 from ddoq.pipeline.runner import execute, plan
 from ddoq.pipeline.store import Store, remove
+from ddoq.utils.io import remove_leftovers, temporary_path
 
 DAYS = 86_400
 
@@ -200,6 +202,21 @@ def test_killed_while_removing_leaves_nothing_to_resume_in(outputs):
     (trash,) = (outputs / "store" / "quantize").glob(".tmp-*")
     assert any(trash.rglob("*"))
     assert run(outputs, "ten", chain()[1]) == ["quantize"]
+
+
+def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(tmp_path):
+    """A run's folder has no lock: a report that another process is writing there now must stay."""
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    other, old = tmp_path / f".tmp-{platform.node()}-{os.getppid()}-a.html", tmp_path / ".tmp-elsewhere-1-b.html"
+    for path in (other, old, tmp_path / ".tmp-elsewhere-2-c.html", tmp_path / "report.html"):
+        path.touch()
+    os.utime(old, (0, 0))
+    (tmp_path / f".tmp-{platform.node()}-{gone.pid}-d.html").touch()
+    (tmp_path / f".tmp-{platform.node()}-{gone.pid}-distilled").symlink_to(tmp_path)
+    (temporary_path(tmp_path / "e") / "sub").mkdir(parents=True)  # by this number, but not by this process
+    remove_leftovers(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {other.name, ".tmp-elsewhere-2-c.html", "report.html"}
 
 
 # --- gc --------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from ddoq.stages.fidelity import PER_IMAGE
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
-from ddoq.utils.io import write_jsonl, write_text
+from ddoq.utils.io import temporary_path, write_jsonl, write_text
 
 #: The tables of other evaluations, by what is varied.
 PIVOTS = {
@@ -182,12 +182,15 @@ def _entropy_figure(experiment: Experiment, store: Store) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed."""
-    if target.is_symlink() or target.is_file():
-        target.unlink()
-    elif target.is_dir():
+    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed.
+
+    It takes its name when it is whole: two processes may write the report of one run.
+    """
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
+    aside = temporary_path(target)
     try:
-        target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
+        aside.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
     except OSError:
-        shutil.copytree(source, target)
+        shutil.copytree(source, aside)
+    os.replace(aside, target)
