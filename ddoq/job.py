@@ -19,6 +19,7 @@ from ddoq.data.base import ImageDataset
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
 from ddoq.pipeline.keys import digest
+from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
@@ -29,6 +30,7 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.io import remove_leftovers
 from ddoq.utils.ranks import Alone, comes_first, company
 
 #: Values of ``run.until`` after which there are accuracies.
@@ -176,6 +178,8 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
     experiment, store, until = job.experiment, job.store, job.config["run"]["until"]
     with session(job.config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
+            remove_leftovers(run_dir)
+            write_plan(run_dir, job.steps, add=True)  # before anything is computed: it keeps `ddoq store gc` away
             for node in job.stale:
                 store.discard(node)
         execute([experiment.index], store, lambda *arguments: compute(*arguments, job.runtime), ranks)

@@ -201,7 +201,7 @@ def test_a_search_chooses_on_validation_and_repeats_its_trials_for_nothing(tmp_p
     assert again.returncode == 0 and ledger(tmp_path) == computed
     [found] = tmp_path.glob("searches/*/optimization_results.yaml")
     values = []
-    for run in tmp_path.glob("searches/*/digits-*"):
+    for run in tmp_path.glob("runs/digits-*"):
         rows = [json.loads(line) for line in (run / "validation.jsonl").read_text().splitlines()]
         assert {row["split"] for row in rows} == {"validation"} and not (run / "results.jsonl").read_text()
         values.append(sum(row["top1"] for row in rows if row["arm"] == "ddoq") / 2)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ddoq.pipeline.graph import STAGES, Node, data_key
-from ddoq.pipeline.store import Store
+from ddoq.pipeline.store import LEDGER, Store
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Ledger:
 
     def __init__(self, store: Store):
         took: dict[tuple[str, ...], list[float]] = defaultdict(list)
-        path = store.root / "ledger.jsonl"
+        path = store.root / LEDGER
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
                 entry = json.loads(line)

@@ -138,10 +138,10 @@ def _ensure_together(nodes: list[Node], store: Store, compute: Compute, ranks: A
 
 def _bound(compute: Compute, node: Node, store: Store) -> Callable[[Path], dict]:
     """Return the computation of one node, to be given a folder."""
-    inputs = {name: store.path(upstream) for name, upstream in node.inputs.items()}
 
     def run(folder: Path) -> dict:
         with status.current().node(node):
+            inputs = {name: store.intact(upstream) for name, upstream in node.inputs.items()}
             return compute(node, inputs, folder)
 
     return run

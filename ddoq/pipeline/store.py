@@ -2,7 +2,7 @@
 
     <root>/<stage>/<key>/            the files of the artefact
     <root>/<stage>/<key>/manifest.json   written last, atomically
-    <root>/<stage>/.<key>.lock       held by the process that computes it
+    <root>/<stage>/.<key>.lock       held by the process that computes it (``ddoq.pipeline.lock``)
     <root>/ledger.jsonl              one line per computation, ever
 
 A killed process leaves a folder without a manifest. It is not an artefact; the next process resumes in it.
@@ -11,25 +11,27 @@ A killed process leaves a folder without a manifest. It is not an artefact; the 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ddoq.errors import StoreError
 from ddoq.pipeline import status
 from ddoq.pipeline.cost import measure_cost
 from ddoq.pipeline.graph import Node, data_key
+from ddoq.pipeline.integrity import damage, describe, manifest_damage, seal
 from ddoq.pipeline.keys import canonical
+from ddoq.pipeline.lock import hold, lock_path
 from ddoq.pipeline.provenance import provenance
-from ddoq.utils.io import TEMPORARY, file_digest, read_json, write_json
+from ddoq.utils.io import TEMPORARY, read_json, temporary_path, write_json
 
-MANIFEST = "manifest.json"
+MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
+_REPAIR = "run `ddoq store repair`, then the same command again"
 
 
 class Store:
@@ -37,6 +39,7 @@ class Store:
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self._intact: set[str] = set()  # keys whose files this process wrote or hashed itself
 
     def path(self, node: Node) -> Path:
         """Return the folder of the node's artefact, whether it exists or not."""
@@ -65,21 +68,31 @@ class Store:
                 f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}"
             ) from error
         if manifest["body"] != canonical(node.body):
-            raise StoreError(
-                f"{path} was made from another configuration than its key says", f"remove {path.parent} and run again"
-            )
+            raise StoreError(f"{path} was made from another configuration than its key says", _REPAIR)
         return manifest
 
-    def discard(self, node: Node) -> None:
-        """Remove an artefact so that it is computed again: the manifest first, then the files."""
-        with self._claim(node), _readable_disk_errors(self.root):
-            self._remove(self.path(node))
+    def intact(self, node: Node) -> Path:
+        """Return the folder of an artefact that something is about to be computed from, its files hashed.
 
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        (folder / MANIFEST).unlink(missing_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
+        Once per process and artefact: a bad sector or a file that somebody opened and saved must not become a wrong
+        number. 10 GB of latents take 6 s to 10 s, and nothing that is computed from them takes less than minutes.
+        Finished results and reports are taken as they are (``has`` looks at sizes).
+
+        Raises:
+            StoreError: the artefact is missing or damaged.
+        """
+        if node.key not in self._intact:
+            folder, manifest = self.path(node), self.manifest(node)
+            found = manifest_damage(manifest, node.stage, node.key) or damage(folder, manifest["files"])
+            if found:
+                raise StoreError(f"{folder} is damaged: {found[0]}", _REPAIR)
+            self._intact.add(node.key)
+        return self.path(node)
+
+    def discard(self, node: Node) -> None:
+        """Remove an artefact so that it is computed again."""
+        with self._claim(node), _readable_disk_errors(self.root):
+            remove(self.path(node))
 
     def ensure(self, node: Node, compute: Callable[[Path], dict], wait: bool = True) -> bool | None:
         """Make sure that the artefact exists; return whether ``compute(folder)`` had to run.
@@ -97,7 +110,7 @@ class Store:
                 return False
             folder = self.path(node)
             if (folder / MANIFEST).exists():  # finished once and damaged since: none of its files can be trusted
-                self._remove(folder)
+                remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.rglob(f"{TEMPORARY}*"):
                 leftover.unlink(missing_ok=True)
@@ -108,24 +121,19 @@ class Store:
 
     def _commit(self, node: Node, facts: dict, cost: dict) -> None:
         folder = self.path(node)
-        files = {
-            str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
-        }
+        files = describe(folder)
         cost["bytes"] = sum(file["bytes"] for file in files.values())
-        write_json(
-            folder / MANIFEST,
-            {
-                "key": node.key,
-                "title": node.title,
-                "body": canonical(node.body),
-                "facts": facts,
-                "cost": cost,
-                "files": files,
-                "provenance": provenance(),
-            },
-        )
+        manifest = {
+            "key": node.key,
+            "title": node.title,
+            "body": canonical(node.body),
+            "facts": facts,
+            "cost": cost,
+            "files": files,
+            "provenance": provenance(),
+        }
+        write_json(folder / MANIFEST, manifest | {"seal": seal(manifest)})
+        self._intact.add(node.key)
         line = {
             "time": round(time.time(), 3),
             "stage": node.stage,
@@ -135,40 +143,28 @@ class Store:
             "pid": os.getpid(),
             **cost,
         }
-        with (self.root / "ledger.jsonl").open("a", encoding="utf-8") as ledger:
+        with (self.root / LEDGER).open("a", encoding="utf-8") as ledger:
             ledger.write(json.dumps(line) + "\n")
 
     @contextmanager
     def _claim(self, node: Node, wait: bool = True) -> Iterator[bool]:
-        """Hold the node's lock; yield whether it was to be had. The kernel drops it when the process dies, so no lock
-        ever needs a human.
-        """
-        folder = self.path(node).parent
-        with _readable_disk_errors(self.root):
-            folder.mkdir(parents=True, exist_ok=True)
-            lock = (folder / f".{node.key}.lock").open("w")
-        try:
-            claimed = True
-            try:
-                claimed = _lock(lock, node, wait)
-            except OSError as error:
-                # A file system without locks: both processes may compute, and the atomic manifest keeps it right.
-                if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                    raise
-            yield claimed
-        finally:
-            lock.close()
+        """Hold the node's lock; yield whether it is held, which only ``wait=False`` may answer with no."""
+        folder = self.path(node)
+        with _readable_disk_errors(self.root), ExitStack() as stack:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held = stack.enter_context(hold(lock_path(folder), wait=False))
+            if wait and not held:
+                with status.current().waiting(node):
+                    held = stack.enter_context(hold(lock_path(folder)))
+            yield held
 
 
-def _lock(handle: IO, node: Node, wait: bool) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:  # another process computes the node
-        if wait:
-            with status.current().waiting(node):
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        return wait
-    return True
+def remove(folder: Path) -> None:
+    """Remove an artefact whose lock is held; killed half-way, it leaves nothing that looks like work to resume."""
+    if folder.exists():
+        aside = temporary_path(folder)
+        os.rename(folder, aside)
+        shutil.rmtree(aside)
 
 
 @contextmanager

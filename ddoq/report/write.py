@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from ddoq.config.names import run_name
 from ddoq.pipeline.graph import unique
+from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
@@ -25,7 +26,7 @@ from ddoq.stages.fidelity import PER_IMAGE
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
-from ddoq.utils.io import write_json, write_jsonl, write_text
+from ddoq.utils.io import temporary_path, write_jsonl, write_text
 
 #: The tables of other evaluations, by what is varied.
 PIVOTS = {
@@ -46,13 +47,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     write_jsonl(run_dir / "results.jsonl", [row for row in rows if row["split"] == "test"])
     write_jsonl(run_dir / "validation.jsonl", [row for row in rows if row["split"] != "test"])
     write_text(run_dir / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
-    write_json(
-        run_dir / "plan.json",
-        [
-            {"stage": step.node.stage, "title": step.node.title, "key": step.node.key, "state": step.state}
-            for step in steps
-        ],
-    )
+    write_plan(run_dir, steps)
     distilled = store.path(next(e for e in experiment.entries if e.arm == experiment.main_name).label)
     _link(distilled, run_dir / "distilled")
     classes = _images(distilled)
@@ -187,12 +182,15 @@ def _entropy_figure(experiment: Experiment, store: Store) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed."""
-    if target.is_symlink() or target.is_file():
-        target.unlink()
-    elif target.is_dir():
+    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed.
+
+    It takes its name when it is whole: two processes may write the report of one run.
+    """
+    if target.is_dir() and not target.is_symlink():
         shutil.rmtree(target)
+    aside = temporary_path(target)
     try:
-        target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
+        aside.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
     except OSError:
-        shutil.copytree(source, target)
+        shutil.copytree(source, aside)
+    os.replace(aside, target)

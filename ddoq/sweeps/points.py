@@ -12,6 +12,7 @@ from ddoq.config.names import run_name
 from ddoq.errors import ConfigError, DdoqError, together
 from ddoq.job import Job, check_missing, prepare
 from ddoq.pipeline.graph import Node
+from ddoq.pipeline.plans import LINK, PLAN
 from ddoq.pipeline.runner import plan
 from ddoq.utils.io import read_json
 
@@ -51,10 +52,10 @@ class Point:
         if self.job.config["run"]["until"] != "report":
             return True
         try:
-            reported = {step["key"] for step in read_json(self.folder / "plan.json")}
+            reported = {step["key"] for step in read_json(self.folder / PLAN)}
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        files = [self.folder / name for name in ("results.jsonl", "report.html", "distilled")]
+        files = [self.folder / name for name in ("results.jsonl", "report.html", LINK)]
         return reported == {step.node.key for step in self.job.steps} and all(file.exists() for file in files)
 
     def missing(self, until: str) -> list[Node]:

@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a sibling of ``path`` that is this process's own, among those of all machines that share the disk."""
+    return path.with_name(f"{TEMPORARY}{platform.node()}-{os.getpid()}-{path.name}")
 
 
 @contextmanager
@@ -21,7 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     A reader sees the whole file or none, whenever the writer is killed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    temporary = temporary_path(path)
     try:
         yield temporary
         with temporary.open("rb") as handle:
@@ -29,6 +38,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove from a folder that is nobody's alone the temporary files whose writers are gone.
+
+    These are killed processes of this machine, and, since nobody knows about those of others, whatever is a day old.
+    """
+    mine = f"{TEMPORARY}{platform.node()}-"
+    for path in folder.glob(f"{TEMPORARY}*"):
+        pid = path.name.removeprefix(mine).partition("-")[0] if path.name.startswith(mine) else ""
+        with suppress(FileNotFoundError):
+            if (pid.isdecimal() and not _is_alive(int(pid))) or path.lstat().st_mtime < time.time() - 86_400:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _is_alive(pid: int) -> bool:
+    """Tell whether another process has this number; this one has nothing half-written when it looks."""
+    return pid != os.getpid() and psutil.pid_exists(pid)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,69 @@
+"""``plan.json`` of a run: which artefacts it stands on. What no plan lists, nobody needs (``ddoq store gc``)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ddoq.errors import StoreError
+from ddoq.pipeline.runner import Step
+from ddoq.utils.io import read_json, write_json
+
+PLAN, LINK = "plan.json", "distilled"
+
+
+def write_plan(run_dir: Path, steps: Iterable[Step], *, add: bool = False) -> None:
+    """Write the plan of a run; ``add``: to what an earlier plan lists, which a shorter run must not disown.
+
+    An earlier plan that cannot be read is left alone then: nothing is removed until a whole run has replaced it.
+    """
+    rows = [
+        {"stage": step.node.stage, "title": step.node.title, "key": step.node.key, "state": step.state}
+        for step in steps
+    ]
+    if add:
+        new = {row["key"] for row in rows}
+        try:
+            rows += [row for row in _rows(run_dir) if row["key"] not in new]
+        except StoreError:
+            return
+    write_json(run_dir / PLAN, rows)
+
+
+def keys_by_run(outputs: Path) -> dict[str, set[str]]:
+    """Return the keys that each run refers to, inputs of inputs included; runs without a plan have an empty set.
+
+    Raises:
+        StoreError: a plan cannot be read, or there is no folder of runs: then nobody knows what is in use.
+    """
+    runs = outputs / "runs"
+    try:
+        with os.scandir(runs) as found:
+            folders = sorted(Path(entry.path) for entry in found if entry.is_dir())
+    except OSError as error:
+        raise StoreError(
+            f"{runs} cannot be read ({error.strerror}), so nothing says which artefacts are in use",
+            "give the folder that holds both, store and runs: --outputs DIR",
+        ) from error
+    return {folder.name: {row["key"] for row in _rows(folder)} | _linked(folder / LINK) for folder in folders}
+
+
+def _rows(run_dir: Path) -> list[dict]:
+    path = run_dir / PLAN
+    try:
+        rows = read_json(path)
+        if not all(isinstance(row["key"], str) for row in rows):
+            raise ValueError("no key")
+        return rows
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"{path} cannot be read, so nothing says which artefacts this run needs",
+            f"run the command of {run_dir.name} again, which writes it anew, or remove that folder",
+        ) from error
+
+
+def _linked(link: Path) -> set[str]:
+    return {Path(os.readlink(link)).name} if link.is_symlink() else set()
