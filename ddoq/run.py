@@ -83,7 +83,8 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["fetch"]:
         sys.argv[1] = "run.fetch=true"
-    if any(word.startswith("launcher=") and word != "launcher=local" for word in sys.argv[1:]):
+    launchers = [word for word in sys.argv[1:] if word.startswith("launcher=") and word != "launcher=local"]
+    if launchers and not any(word.startswith("-") for word in sys.argv[1:]):
         # These launchers say so themselves, but Hydra does not hear them if anything is wrong with the configuration,
         # takes the sweep for a single run and complains about its commas.
         sys.argv.append("--multirun")

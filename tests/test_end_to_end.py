@@ -19,6 +19,7 @@ from PIL import Image
 
 from ddoq.config.names import run_name
 from ddoq.errors import DataError, StageError
+from ddoq.run import COMMANDS
 
 COLUMNS = {"dataset", "arm", "ipc", "protocol", "student", "seed", "top1", "top1_best"}
 
@@ -289,11 +290,12 @@ def test_sweep_shares_what_its_points_have_in_common(finished):
 
 def test_readme_commands_compose():
     """Every `python -m ddoq.run` line of the README is a valid command."""
-    commands = re.findall(
-        r"^(?:python -m ddoq\.run|ddoq) ?(.*?)(?:\s+#.*)?$", (ROOT / "README.md").read_text(), re.MULTILINE
-    )
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^(?:python -m ddoq\.run|ddoq) ?(.*?)(?:\s+#.*)?$", text, re.MULTILINE)
     assert len(commands) >= 5
     for command in commands:
+        if command.split(" ")[0] in COMMANDS:
+            continue
         words = [word for word in command.replace('"', "").split() if word != "-m"]
         first_points = [re.sub(r"(?<==)([^\[,]+),.*", r"\1", word) for word in words]
         done = ddoq(*first_points, "--cfg", "job")
