@@ -91,7 +91,7 @@ def _run(config: Mapping[str, Any], run_dir: Path, ranks: Alone) -> None:
         check_classes(config, models, facts)
         execute(targets, store, lambda *arguments: compute(*arguments, runtime), ranks)
         if run["until"] == "report" and ranks.rank == 0:
-            from ddoq.report import write_report
+            from ddoq.report.write import write_report
 
             write_report(experiment, store, steps, run_dir, tracker)
 

@@ -13,10 +13,10 @@ from rich.console import Console
 from ddoq.evaluation.statistics import summarize
 from ddoq.job import run_job
 from ddoq.pipeline.store import Store
-from ddoq.report import write_report
 from ddoq.report.collect import Curve, Line
 from ddoq.report.figures import curve_figure
 from ddoq.report.tables import main_table, number, relative, saved, share
+from ddoq.report.write import write_report
 from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models
 from ddoq.tracking import Tracker

@@ -1,5 +1,4 @@
-"""What a run says for itself: rows, the terminal table, figures and one self-contained HTML page. No torch."""
+"""What runs say for themselves: rows, tables, figures and self-contained HTML pages. No torch.
 
-from ddoq.report.write import write_report
-
-__all__ = ["write_report"]
+``write`` reports one run when it ends; ``command`` reports any set of runs, ``sweep_table`` those of a sweep.
+"""

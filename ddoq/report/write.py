@@ -17,9 +17,10 @@ from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
-from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, result_rows, summary_metrics
+from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, summary_metrics
 from ddoq.report.comparisons import Pivot, pairings, pivot, scores
 from ddoq.report.costs import arm_costs, stage_costs
+from ddoq.report.rows import result_rows
 from ddoq.stages.fidelity import PER_IMAGE
 from ddoq.stages.graph import Experiment
 from ddoq.tracking import Tracker
