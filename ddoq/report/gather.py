@@ -79,7 +79,7 @@ def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
     """Return the rows of run folders; append one line to ``warnings`` for each with something damaged or old."""
     rows, old = [], 0
     for run in runs:
-        found, damage = _read_run(run)
+        found, damage = _read_run(run) if is_run(run) else ([], ["no results yet"])
         if damage:
             warnings.append(f"{run}: {'; '.join(damage)}: left out")
         old += any("group_key" not in row for row in found)
@@ -159,25 +159,31 @@ def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
     if sweep := _sweep_folder(place, outputs):
         return _runs_of(sweep, warnings)
     for folder in (Path(place), outputs / "runs" / place):
-        if _is_run(folder):
+        if is_run(folder):
             return [folder]
         if folder.is_dir():
             return _runs_in(folder) or _runs_in(folder / "runs")
-    names = [path.parent.name for path in outputs.glob(f"sweeps/*/{_SWEEP}")]
-    names += [run.name for run in _runs_in(outputs / "runs")]
+    names = names_in(outputs)
     raise DataError(
         f"report: there is no run, sweep or folder '{place}'",
         did_you_mean(place, names) if names else f"there are none in {outputs}: name another folder with --outputs",
     )
 
 
-def _is_run(folder: Path) -> bool:
+def names_in(outputs: Path) -> list[str]:
+    """Return the names of the sweeps and runs below an outputs folder."""
+    sweeps = [path.parent.name for path in sorted(outputs.glob(f"sweeps/*/{_SWEEP}"))]
+    return sweeps + [run.name for run in _runs_in(outputs / "runs")]
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder has results."""
     return any((folder / name).exists() for name in _RESULTS)
 
 
 def _runs_in(folder: Path) -> list[Path]:
     """Return the run folders directly below a folder."""
-    return sorted(child for child in folder.iterdir() if _is_run(child)) if folder.is_dir() else []
+    return sorted(child for child in folder.iterdir() if is_run(child)) if folder.is_dir() else []
 
 
 def _sweep_folder(place: str, outputs: Path) -> Path | None:
@@ -186,20 +192,31 @@ def _sweep_folder(place: str, outputs: Path) -> Path | None:
     return next((folder for folder in folders if (folder / _SWEEP).is_file()), None)
 
 
+def read_sweep(sweep: Path) -> dict[str, Any]:
+    """Return what a sweep's folder says about it; empty for any other folder. Raises DataError if it is damaged."""
+    path = sweep / _SWEEP
+    try:
+        found = read_json(path)
+        if all(isinstance(point["run"], str) for point in found["points"]):
+            return found
+        cause = "a point names no run"
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cause = f"{type(error).__name__}: {error}"
+    raise DataError(
+        f"report: {path} is damaged ({cause})", "start the sweep again: finished points are free; or name its runs"
+    )
+
+
 def _runs_of(sweep: Path, warnings: list[str]) -> list[Path]:
     """Return the run folders of a sweep that have results, and warn of those that have none yet."""
-    try:
-        names = [point["run"] for point in read_json(sweep / _SWEEP)["points"]]
-        runs = [sweep.parent.parent / "runs" / name for name in dict.fromkeys(names)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"report: {sweep / _SWEEP} is damaged ({type(error).__name__}: {error})",
-            "start the sweep again: finished points are free; or name its runs",
-        ) from error
-    missing = [run.name for run in runs if not _is_run(run)]
+    names = dict.fromkeys(point["run"] for point in read_sweep(sweep)["points"])
+    runs = [sweep.parent.parent / "runs" / name for name in names]
+    missing = [run.name for run in runs if not is_run(run)]
     if missing:
         warnings.append(
             f"{len(missing)} of {len(runs)} points of sweep {sweep.name} have no results yet: {', '.join(missing[:3])}"
             f"{' …' if len(missing) > 3 else ''}"
         )
-    return [run for run in runs if _is_run(run)]
+    return [run for run in runs if is_run(run)]

@@ -23,8 +23,9 @@ _MEASURES = ("w2_squared", "w2_squared_uniform", "variance", "held_out_distortio
 def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
     """Return one row per student, on whichever split; accuracies are fractions, squared distances those of latents.
 
-    Students with the same ``group_key`` differ in nothing but their seeds; with the same ``recipe_key`` they are the
-    same network, trained by the same protocol. What a manifest does not say, or no longer can, is ``None``.
+    Students with the same ``group_key`` differ in nothing but their seeds; with the same ``arm_key`` their
+    distilled sets were made in the same way; with the same ``recipe_key`` they are the same network, trained by the
+    same protocol. What a manifest does not say, or no longer can, is ``None``.
     """
 
     @cache
@@ -65,6 +66,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "allocation": space and space["allocation"],
         "redraw": bool(config["protocol"]["redraw"] or experiment.arms()[entry.arm].get("redraw")) if space else None,
         "group_key": _meaning(entry.evaluate),
+        "arm_key": _meaning(entry.label) if entry.label else None,
         "recipe_key": digest({name: identity[name] for name in ("student", "protocol")}),
         "host": manifest["provenance"]["host"],
         "git": manifest["provenance"]["git"],

@@ -147,15 +147,29 @@ def _beside_full(groups: Sequence[Group]) -> Iterator[tuple[dict[str, Any], Grou
             yield fields | {"labels": labels, "teacher": teacher}, group
 
 
+def varying(groups: Sequence[Group], names: Sequence[str]) -> list[str]:
+    """Return those of the fields in which some groups differ."""
+    return [name for name, found in _values(groups, names).items() if len(found) > 1]
+
+
 def _constant(groups: Sequence[Group], names: Sequence[str]) -> tuple[str, list[str]]:
     """Return the fields that are the same everywhere, as text, and the names of the others."""
-    values = {name: list(dict.fromkeys(group[name] for group in groups)) for name in names}
-    # The full data have no images per class and hard labels, whatever the others have.
-    own = {name: list(dict.fromkeys(g[name] for g in groups if g["ipc"] is not None)) for name in names}
-    values |= {name: own[name] or values[name] for name in ("ipc", "labels", "teacher") if name in values}
+    values = _values(groups, names)
     known = {name: found[0] for name, found in values.items() if len(found) == 1 and found[0] not in (None, "")}
-    said = [f"{name} {_word(name, value)}" for name, value in known.items()]
-    return ", ".join(said), [name for name, found in values.items() if len(found) > 1]
+    said = ", ".join(f"{name} {_word(name, value)}" for name, value in known.items())
+    return said, varying(groups, names)
+
+
+def _values(groups: Sequence[Group], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the different values of fields, in order.
+
+    The full data have hard labels, no teacher and no number of images per class, whatever the others have.
+    """
+    own = [group for group in groups if group["ipc"] is not None] or groups
+    return {
+        name: list(dict.fromkeys(group[name] for group in (own if name in ("ipc", "labels", "teacher") else groups)))
+        for name in names
+    }
 
 
 def record(group: Group) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+_LEGIBLE = 9  # characters that a column of words keeps in a narrow terminal
+
 
 @dataclass(frozen=True)
 class View:
@@ -35,7 +37,14 @@ def show(view: View, console: Console) -> None:
     table = Table(box=None, pad_edge=False)
     for place, name in enumerate(view.columns):
         left = place < view.num_left
-        table.add_column(escape(name), justify="left" if left else "right", no_wrap=not left, overflow="fold")
+        width = max(map(len, [name, *(row[place] for row in view.rows)]))
+        table.add_column(
+            escape(name),
+            justify="left" if left else "right",
+            no_wrap=not left,
+            overflow="fold",
+            min_width=min(width, _LEGIBLE),
+        )
     for number, row in enumerate(view.rows):
         table.add_row(*map(escape, row), style="bold" if number in view.bold else None)
     console.print(f"\n[bold]{escape(view.title)}[/]")
