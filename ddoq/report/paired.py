@@ -22,6 +22,10 @@ _SHARED = ("dataset", "dataset_key", "split", "protocol", "student", "ipc", "tab
 _TRAINED = ("labels", "teacher", "recipe_key")
 _SHOWN = ("dataset", "protocol", "student", "ipc")
 _MAIN = "main arm"
+_NOTE = (
+    "Top-1 of the last epoch, A minus B on the same seeds; p of the two-sided paired t test, not corrected for the "
+    "number of comparisons."
+)
 
 Side = dict[tuple, dict[int, Row]]  # by what is shared, then by seed
 
@@ -42,7 +46,7 @@ def print_comparison(a: str, b: str, what: Sequence[str], outputs: Path) -> None
         queries.append("split=test")
         rows = Query("split", ("test",)).keep(rows)
     sides = [_rows(text, rows, queries, outputs) for text in (a, b)]
-    show(comparison((a, b), sides, _free(a, b, rows)), console)
+    show(comparison((a, b), sides, _free((a, b), sides, {row["arm"] for row in rows})), console)
 
 
 def _rows(text: str, rows: list[Row], queries: Sequence[str], outputs: Path) -> list[Row]:
@@ -62,17 +66,21 @@ def _rows(text: str, rows: list[Row], queries: Sequence[str], outputs: Path) -> 
     return [row | {"arm": _MAIN} if main.get(row["run"]) == row["arm"] else row for row in found]
 
 
-def _free(a: str, b: str, rows: Sequence[Row]) -> set[str]:
-    """Return the fields in which the user wants the sides to differ: arms, what queries name, runs' settings."""
-    arms, free = {row["arm"] for row in rows}, set()
-    for text in (a, b):
+def _free(names: Sequence[str], sides: Sequence[list[Row]], arms: set[str]) -> set[str]:
+    """Return the fields in which a pair may differ: arms, what queries name, and the settings of two runs."""
+    free: set[str] = set()
+    for text in names:
         if is_query(text):
             free |= {part.partition("=")[0] for part in text.split()}
         elif text in arms:
             free.add("arm")
-        else:
-            free |= {"protocol", "student", "ipc", *_TRAINED}
+        else:  # where a side has several values, these are what its students are paired by
+            free |= {name for name in ("protocol", "student", "ipc", *_TRAINED) if _single(name, sides)}
     return free | {"recipe_key"} if free & {"protocol", "student", "labels", "protocol_key"} else free
+
+
+def _single(field: str, sides: Sequence[list[Row]]) -> bool:
+    return all(len({_value(row, field) for row in rows if not is_full(row)}) <= 1 for rows in sides)
 
 
 def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str]) -> View:
@@ -110,12 +118,7 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
         [*columns, "A %", "B %", "A − B", "95 % interval", "d_z", "p", "better / equal / worse", "pairs"],
         rows,
         num_left=len(columns),
-        note=" ".join(
-            [
-                "Top-1 of the last epoch, A minus B on the same seeds; p of the two-sided paired t test, not corrected for the"
-            ]
-            + ["number of comparisons.", *left_out]
-        ),
+        note=" ".join([_NOTE, *left_out]),
     )
 
 

@@ -41,9 +41,7 @@ class Query:
         for value in self.values:
             if _spelling(value) not in written:
                 known = {one for one in written if one}
-                raise DataError(
-                    f"report: no result with {self.key}={value} among those named", did_you_mean(value, known)
-                )
+                raise DataError(f"report: no result has {self.key}={value}", did_you_mean(value, known))
         wanted = {_spelling(value) for value in self.values}
         return [row for row, own in zip(rows, written, strict=True) if own in wanted]
 

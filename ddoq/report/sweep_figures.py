@@ -47,7 +47,8 @@ def _accuracy(groups: Sequence[Group], full: Sequence[Group]) -> str:
     for number, (name, own) in enumerate(by_arm.items()):
         own.sort(key=lambda group: group["ipc"])
         half = [0 if math.isnan(group.top1.ci95) else 100 * group.top1.ci95 for group in own]
-        x, y = [group["ipc"] for group in own], [100 * group.top1.mean for group in own]
+        beside = 1.015 ** (number - len(by_arm) / 2)  # or the intervals of all arms would be one line
+        x, y = [group["ipc"] * beside for group in own], [100 * group.top1.mean for group in own]
         style = {"marker": "o", "ms": 4, "lw": 1.4, "capsize": 2.5, "elinewidth": 0.9}
         axes.errorbar(x, y, half, label=name, color=_COLOURS[number % len(_COLOURS)], **style)
     for one in full:
