@@ -6,9 +6,9 @@ import csv
 import json
 import math
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -167,8 +167,8 @@ def test_runs_folders_and_queries_select(tmp_path):
     for what, cause, remedy in (
         (["armm=ddoq"], "rows have no 'armm'", "did you mean 'arm'?"),
         (["arm=dd0q"], "no result has arm=dd0q", "did you mean 'ddoq'?"),
-        (["ipc=10", "ipc=1"], "no result has ipc=1", "choose one of: 10"),
-        (["bb"], "there is no run, sweep or folder 'bb'", "choose one of: a, b"),
+        (["ipc=10", "ipc=1"], "no result has ipc=1", "did you mean '10'?"),
+        (["zz"], "there is no run, sweep or folder 'zz'", "choose one of: a, b"),
         (["arm="], "'arm=' is no query", "write key=value"),
     ):
         with pytest.raises(DataError) as error:
@@ -204,10 +204,11 @@ def test_pivots_average_nothing_and_put_the_full_data_beside_every_kind_of_label
 
 
 def test_pivot_of_datasets_has_a_column_for_every_setting():
-    rows = [row(0.5), row(0.6, dataset="mnist", protocol="dc"), row(0.7, dataset="mnist", student="wide")]
+    rows = [row(0.9, "full"), row(0.5), row(0.6, dataset="mnist", protocol="dc")]
+    rows += [row(0.7, dataset="mnist", student="wide")]
     (view,) = pivots(groups_of(rows), "arm", "dataset")
     assert view.columns == ["arm", "digits · smoke · convnet", "mnist · dc · convnet", "mnist · smoke · wide"]
-    assert view.rows == [["ddoq", "50.0 (1)", "60.0 (1)", "70.0 (1)"]]
+    assert view.rows == [["full", "90.0 (1)", "–", "–"], ["ddoq", "50.0 (1)", "60.0 (1)", "70.0 (1)"]]
 
 
 def test_files_say_the_same_and_escape_what_users_name(tmp_path):
@@ -277,7 +278,7 @@ def test_comparison_is_the_paired_t_test_of_the_common_seeds(tmp_path, capsys):
 
 def test_comparison_pairs_runs_by_main_arm_and_queries_by_what_they_do_not_name(tmp_path, capsys):
     write_run(tmp_path, "x", [row(0.4, "random"), row(0.5, "d4m")])
-    write_run(tmp_path, "y", [row(0.4, "random"), row(0.7, "ddoq"), row(0.2, "random", ipc=1)])
+    write_run(tmp_path, "y", [row(0.2, "random", ipc=1), row(0.4, "random"), row(0.7, "ddoq")])
     print_comparison("y", "x", [], tmp_path)
     assert "+20.0" in capsys.readouterr().out  # ddoq against d4m; the random arms are the same students
     print_comparison("arm=random ipc=10", "arm=random ipc=1", [], tmp_path)
@@ -318,13 +319,14 @@ def test_a_thousand_rows_of_twenty_runs_take_no_torch_and_little_time(tmp_path):
         (["best", *base], set()),
         (["compare", "ddoq", "d4m", *base], set()),
     ):
-        start = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(
             [sys.executable, "-c", _IN_A_PROCESS.format(arguments=arguments, allowed=allowed)],
             check=True,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
         )
-        assert time.perf_counter() - start < 5
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)  # of the processor: the machine may be busy
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     (folder,) = (tmp_path / "reports").iterdir()
     assert sum(int(one["num_seeds"]) for one in table(folder)) == 20 * 40 + 10  # the full data once

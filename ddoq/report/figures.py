@@ -132,14 +132,19 @@ def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
     return bool(shown)
 
 
-def plain_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+def number_ticks(axes: Axes, nums: list[int]) -> None:
+    """Label a logarithmic x axis with plain numbers: those of ``nums``, in order, that have room."""
     room, ticks = np.log(nums[-1] / nums[0]) / 16, []
     for num in nums:
         if not ticks or np.log(num / ticks[-1]) > room:
             ticks.append(num)
     axes.set_xticks(ticks, [str(num) for num in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_ticks(axes: Axes, nums: list[int]) -> None:
+    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+    number_ticks(axes, nums)
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(MaxNLocator(6) if high < 8 * low else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

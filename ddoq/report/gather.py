@@ -67,7 +67,8 @@ def select(what: Sequence[str], outputs: Path) -> Selection:
     names = [run.name for run in runs]
     home = sweep or outputs / "reports" / digest([sorted(names), sorted(map(str, queries))])
     title = sweep.name if sweep else " ".join(what) if what else f"all runs in {outputs / 'runs'}"
-    return Selection(title, home, rows, runs, warnings)
+    kept = {row["run"] for row in rows}
+    return Selection(title, home, rows, [run for run in runs if run.name in kept], warnings)
 
 
 def is_query(text: str) -> bool:
@@ -108,9 +109,9 @@ def _read_run(run: Path) -> tuple[list[Row], list[str]]:
         if bad:
             damage.append(f"{name}, line {', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}")
         rows += [row | {"run": run.name} for row in parsed if row is not None]
-    for row in rows:
-        if "group_key" not in row:
-            row["setting"] = _setting(run)
+    if any("group_key" not in row for row in rows):
+        setting = _setting(run)
+        rows = [row if "group_key" in row else row | {"setting": setting} for row in rows]
     return rows, damage
 
 

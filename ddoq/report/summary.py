@@ -75,7 +75,7 @@ def cost_view(groups: Sequence[Group]) -> View:
 def pivots(groups: Sequence[Group], row: str, column: str, least: int = 2) -> list[View]:
     """Return tables of accuracies by two fields, one for each combination of all the others.
 
-    Groups are never averaged. The full data stand beside every kind of labels. A column that is a dataset is a
+    Groups are never averaged. The full data stand beside all others. A column that is a dataset is a
     dataset with its protocol, labels, teacher and student: each has its own.
 
     Args:
@@ -93,7 +93,7 @@ def pivots(groups: Sequence[Group], row: str, column: str, least: int = 2) -> li
             raise DataError(f"report: --pivot {name}: there is no such field", did_you_mean(name, known))
     blocks: dict[tuple, list[tuple[dict[str, Any], Group]]] = {}
     names = [name for name in _BLOCK if name not in _shown_by(row, column)]
-    for fields, group in _beside_full(groups):
+    for fields, group in _beside_full(groups, row, column):
         blocks.setdefault(tuple(fields[name] for name in names), []).append((fields, group))
     said = set(_constant(groups, names)[1])
     views = []
@@ -133,18 +133,18 @@ def _shown_by(row: str, column: str) -> set[str]:
     return shown | set(SETTING) if "dataset" in (row, column) else shown
 
 
-def _beside_full(groups: Sequence[Group]) -> Iterator[tuple[dict[str, Any], Group]]:
-    """Yield the fields of every group; those of the full data once for all labels and teachers they stand beside."""
-    names = (*LABEL, *PARTS, "condition", "variant")
-    same = ("dataset", "protocol", "student", "split")
+def _beside_full(groups: Sequence[Group], row: str, column: str) -> Iterator[tuple[dict[str, Any], Group]]:
+    """Yield the fields of every group; those of the full data once for all that they stand beside."""
+    names, same = (*LABEL, *PARTS, "condition", "variant"), ("dataset", "protocol", "student", "split")
+    open_to = [name for name in ("labels", "teacher", "ipc") if name not in (row, column)]
     for group in groups:
         fields = {name: group[name] for name in names}
-        if group["ipc"] is not None:
+        beside = [o for o in groups if o["ipc"] is not None and all(o[name] == group[name] for name in same)]
+        if group["ipc"] is not None or not beside:
             yield fields, group
             continue
-        beside = [o for o in groups if o["ipc"] is not None and all(o[name] == group[name] for name in same)]
-        for labels, teacher in dict.fromkeys((one["labels"], one["teacher"]) for one in beside) or [("hard", None)]:
-            yield fields | {"labels": labels, "teacher": teacher}, group
+        for values in dict.fromkeys(tuple(one[name] for name in open_to) for one in beside):
+            yield fields | dict(zip(open_to, values, strict=True)), group
 
 
 def varying(groups: Sequence[Group], names: Sequence[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddoq.report.figures import INK, MAIN, SOFT, plain_ticks, svg
+from ddoq.report.figures import INK, MAIN, SOFT, number_ticks, plain_ticks, svg
 from ddoq.report.groups import Group
 from ddoq.report.summary import SETTING
 from ddoq.report.tables import share
@@ -54,9 +54,7 @@ def _accuracy(groups: Sequence[Group], full: Sequence[Group]) -> str:
     for one in full:
         axes.axhline(100 * one.top1.mean, color=SOFT, ls="--", lw=1, label=one.name)
     axes.set(xscale="log", xlabel="images per class", ylabel="top-1 on test, %")
-    nums = sorted({group["ipc"] for group in groups})
-    axes.set_xticks(nums, [str(num) for num in nums])
-    axes.minorticks_off()
+    number_ticks(axes, sorted({group["ipc"] for group in groups}))
     return _finished(figure, axes)
 
 
