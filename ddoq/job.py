@@ -186,7 +186,7 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
         check_data(job)
         execute(experiment.targets(until), store, lambda *arguments: compute(*arguments, job.runtime), ranks)
         if until == "report" and ranks.rank == 0:
-            from ddoq.report import write_report
+            from ddoq.report.write import write_report
 
             current().stage("report")
             write_report(experiment, store, job.steps, run_dir, tracker)

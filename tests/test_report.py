@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import re
 import warnings
 
 from conftest import composed
+from report_rows import NEW
 from rich.console import Console
 
 from ddoq.evaluation.statistics import summarize
 from ddoq.job import run_job
 from ddoq.pipeline.store import Store
-from ddoq.report import write_report
+from ddoq.report import command
 from ddoq.report.collect import Curve, Line
 from ddoq.report.figures import curve_figure
+from ddoq.report.rows import _meaning
 from ddoq.report.tables import main_table, number, relative, saved, share
+from ddoq.report.write import write_report
 from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models
 from ddoq.tracking import Tracker
@@ -141,3 +145,33 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
     assert w2 != distortion and page.count(f"<td>{w2}</td><td>{w2}</td>") == 2 * 2  # two arms in two tables
     assert page.count("<td>0.0</td>\n<td>–</td>\n<td>10.0 of 10</td>\n<td>0.00</td>") == 2
     assert len(re.findall(r"<td>\d</td><td>–</td><td>–</td><td>10</td>", page)) == 10  # no slope, no dimension
+
+    # ... and its rows say what a table of many runs needs, all of it known but what was made up.
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert set(rows[0]) >= {"table", "value", "key", *NEW}
+    known = {"num_train": 1099, "num_validation": 199, "num_test": 499, "dataset_source": "scikit-learn digits"}
+    for one, entry in zip(rows, experiment.entries, strict=True):
+        assert one.items() >= known.items() and one["device"] == "cpu" and one["redraw"] is True
+        assert one["w2_squared"] == facts["w2_squared"] and one["space"] == "latents"
+        assert one["num_bytes"] == store.manifest(entry.label)["cost"]["bytes"]
+    assert command.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert "barycenter" in (tmp_path / "out" / "table.csv").read_text()
+
+
+def test_group_keys_know_everything_but_the_seed():
+    """Two runs of other seeds, and other folds, belong to one mean; another strength or student does not."""
+    few = ("baselines=none", "ablation=none", "protocol.num_seeds=2")
+
+    def keys(*overrides: str) -> set[str]:
+        experiment = Experiment(composed(*few, *overrides), "fingerprint", Models([]))
+        return {_meaning(entry.evaluate) for entry in experiment.entries if entry.arm == experiment.main_name}
+
+    assert len(keys()) == 1 and keys() == keys("seed=3", "measure.num_folds=0", "protocol.num_seeds=4")
+    for change in (
+        "generator.strength=0.3",
+        "student.width=8",
+        "dataset.split_seed=1",
+        "quantizer.num_restarts=2",
+        "ipc=5",
+    ):
+        assert keys() != keys(change), change

@@ -1,11 +1,4 @@
-"""What a run says for itself: rows, the terminal table, figures and one self-contained HTML page. No torch."""
+"""What runs say for themselves: rows, tables, figures and self-contained HTML pages. No torch.
 
-__all__ = ["write_report"]
-
-
-def __getattr__(name: str):
-    if name in __all__:  # imported late, so that the commands beside it do not wait for figures
-        from ddoq.report import write
-
-        return getattr(write, name)
-    raise AttributeError(f"module 'ddoq.report' has no attribute '{name}'")
+``write`` reports one run when it ends; ``command`` reports any set of runs, ``sweep_table`` those of a sweep.
+"""

@@ -1,4 +1,4 @@
-"""From the store's manifests to rows and tables. Nothing is computed that a manifest does not say."""
+"""From the store's manifests to the tables of a run. Nothing is computed that a manifest does not say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import Any
 
 from ddoq.evaluation.statistics import Summary, summarize
-from ddoq.pipeline.keys import digest
 from ddoq.pipeline.store import Store
+from ddoq.report.costs import set_bytes
 from ddoq.stages.graph import Entry, Experiment
 
 
@@ -54,39 +54,6 @@ class Curve:
     per_class: dict[int, dict[str, float | None]]  # slope and dimension by label
 
 
-def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
-    """Return one row per student, on whichever split; accuracies are fractions."""
-    config = experiment.config
-    protocol = digest(config["protocol"])
-    rows = []
-    for entry in experiment.entries:
-        manifest = store.manifest(entry.evaluate)
-        facts = manifest["facts"]
-        rows.append(
-            {
-                "dataset": config["dataset"]["name"],
-                "arm": entry.arm,
-                "ipc": config["ipc"],
-                "protocol": config["protocol"]["name"],
-                "student": entry.student,
-                "seed": entry.seed,
-                **{name: facts[name] for name in ("top1", "top1_best", "top5", "ece", "nll")},
-                "split": entry.split,
-                "table": entry.table,
-                "value": entry.value,
-                **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
-                "strength": float(entry.value) if entry.table == "strength" else entry.strength,
-                "labels": entry.labels,
-                "teacher": _teacher(entry),
-                **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
-                "protocol_key": protocol,
-                "seconds": manifest["cost"]["seconds"],
-                "key": entry.evaluate.key,
-            }
-        )
-    return rows
-
-
 def lines(experiment: Experiment, store: Store, table: str) -> list[Line]:
     """Return the lines of a table, in the experiment's order."""
     entries = [entry for entry in experiment.entries if entry.table == table]
@@ -96,12 +63,6 @@ def lines(experiment: Experiment, store: Store, table: str) -> list[Line]:
 def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
     manifests = [store.manifest(entry.evaluate) for entry in entries]
     first, facts = entries[0], manifests[0]["facts"]
-    if first.label:
-        num_bytes = store.manifest(first.label)["cost"]["bytes"]
-        codebook = _codebook(store.manifest(first.quantize)["facts"])
-    else:  # the pixels of the training images, uncompressed
-        dataset = experiment.config["dataset"]
-        num_bytes, codebook = facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2, None
     measured = {name: [manifest["facts"][name] for manifest in manifests] for name in _MEASURES}
     return Line(
         label=first.value or first.arm,
@@ -118,20 +79,12 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
         num_images=facts["num_images"],
         num_steps=facts["num_steps"],
         epochs=facts["epochs"],
-        num_bytes=num_bytes,
-        codebook=codebook,
+        num_bytes=set_bytes(first, experiment, store),
+        codebook=_codebook(store.manifest(first.quantize)["facts"]) if first.quantize else None,
     )
 
 
 _MEASURES = ("top1", "top1_best", "top5", "ece", "per_class")
-
-
-def _teacher(entry: Entry) -> str | None:
-    """Return the name of the teacher whose labels a student saw."""
-    if entry.labels == "hard":
-        return None
-    through = {"soft": entry.evaluate, "stored": entry.evaluate.inputs.get("relabel"), "fixed": entry.label}
-    return through[entry.labels].inputs["teacher"].title
 
 
 def _codebook(facts: dict[str, Any]) -> dict[str, float | None]:

@@ -45,7 +45,8 @@ class ArmCost:
     weight_bytes: int
 
 
-_OF_ARM = ("quantize", "generate", "label", "relabel")
+#: The stages whose results belong to one arm.
+OF_ARM = ("quantize", "generate", "label", "relabel")
 
 
 def stage_costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[StageCost]:
@@ -85,7 +86,7 @@ def _arm_cost(arm: str, entries: list[Entry], store: Store) -> ArmCost:
     def seconds(some: Iterable[Node]) -> float:
         return sum(manifests[node.key]["cost"]["seconds"] for node in some)
 
-    own = [node for node in nodes if node.stage in _OF_ARM]
+    own = [node for node in nodes if node.stage in OF_ARM]
     students = [node for node in nodes if node.stage == "evaluate"]
     shared = [node for node in nodes if node not in own and node not in students]
     num_sets = max(1, sum(node.stage == "label" for node in nodes))
@@ -101,6 +102,18 @@ def _arm_cost(arm: str, entries: list[Entry], store: Store) -> ArmCost:
         max(cost.get("gpu_peak_mib", 0) for cost in costs),
         *sizes,
     )
+
+
+def set_bytes(entry: Entry, experiment: Experiment, store: Store) -> int:
+    """Return the bytes of a student's distilled set, stored soft labels included.
+
+    Those of the full data are the pixels of the training images, uncompressed.
+    """
+    if entry.label is None:
+        dataset, facts = experiment.config["dataset"], store.manifest(entry.evaluate)["facts"]
+        return facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2
+    relabel = entry.evaluate.inputs.get("relabel")
+    return sum(store.manifest(node)["cost"]["bytes"] for node in (entry.label, relabel) if node)
 
 
 def _sizes(entry: Entry, manifests: dict[str, dict]) -> tuple[int, int, int]:

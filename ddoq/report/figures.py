@@ -18,22 +18,23 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-_INK, _MAIN, _SOFT = "#1f2937", "#0f766e", "#94a3b8"
+INK, MAIN, SOFT = "#1f2937", "#0f766e", "#94a3b8"
 plt.rcParams.update(
     {
         "font.size": 9,
         "axes.spines.top": False,
         "axes.spines.right": False,
-        "axes.edgecolor": _SOFT,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
+        "axes.edgecolor": SOFT,
+        "text.color": INK,
+        "axes.labelcolor": INK,
         "svg.hashsalt": "ddoq",
         "svg.fonttype": "none",
     }
 )
 
 
-def _svg(figure) -> str:
+def svg(figure) -> str:
+    """Return a figure as SVG and close it."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     plt.close(figure)
@@ -45,7 +46,7 @@ def accuracy_figure(main: list[Line]) -> str:
     """Return the accuracy of every arm: each student a dot, the mean and its 95 % interval."""
     figure, axes = plt.subplots(figsize=(6.2, 0.36 * len(main) + 0.7))
     for row, line in enumerate(reversed(main)):
-        colour = _MAIN if line is main[-1] else _INK
+        colour = MAIN if line is main[-1] else INK
         axes.scatter(
             [100 * a for a in line.accuracies], [row] * len(line.accuracies), s=14, color=colour, alpha=0.35, lw=0
         )
@@ -55,7 +56,7 @@ def accuracy_figure(main: list[Line]) -> str:
     axes.set_yticks(range(len(main)), [line.label for line in reversed(main)])
     axes.set_xlabel("top-1 accuracy, %")
     axes.grid(axis="x", color="#e2e8f0", lw=0.6)
-    return _svg(figure)
+    return svg(figure)
 
 
 def strength_figure(strengths: list[Line], configured: float) -> str:
@@ -64,31 +65,31 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
     mean = np.array([100 * line.top1.mean for line in strengths])
     half = np.nan_to_num(np.array([100 * line.top1.ci95 for line in strengths]))
     figure, axes = plt.subplots(figsize=(4.6, 2.6))
-    axes.fill_between(x, mean - half, mean + half, color=_MAIN, alpha=0.15, lw=0)
-    axes.plot(x, mean, "o-", color=_MAIN, ms=4)
-    axes.axvline(configured, color=_SOFT, ls="--", lw=1)
+    axes.fill_between(x, mean - half, mean + half, color=MAIN, alpha=0.15, lw=0)
+    axes.plot(x, mean, "o-", color=MAIN, ms=4)
+    axes.axvline(configured, color=SOFT, ls="--", lw=1)
     axes.annotate(
         "configured",
         (configured, 1),
         xycoords=("data", "axes fraction"),
         fontsize=8,
-        color=_SOFT,
+        color=SOFT,
         xytext=(3, -8),
         textcoords="offset points",
     )
     axes.set_xlabel("strength (0: decode, 1: from noise)")
     axes.set_ylabel("top-1 on validation, %")
-    return _svg(figure)
+    return svg(figure)
 
 
 def entropy_figure(weights: list[float], entropies: list[float]) -> str:
     """Return the entropy of the teacher's labels, over that of knowing nothing, against the weights."""
     figure, axes = plt.subplots(figsize=(4.6, 2.6))
-    axes.scatter(weights, entropies, s=12, color=_MAIN, alpha=0.5, lw=0)
+    axes.scatter(weights, entropies, s=12, color=MAIN, alpha=0.5, lw=0)
     axes.set_xlabel("weight")
     axes.set_ylabel("label entropy / log of classes")
     axes.grid(color="#e2e8f0", lw=0.6)
-    return _svg(figure)
+    return svg(figure)
 
 
 def curve_figure(curves: list[Curve]) -> str:
@@ -99,19 +100,19 @@ def curve_figure(curves: list[Curve]) -> str:
     """
     *others, main = curves
     figure, axes = plt.subplots(figsize=(4.8, 3.2))
-    drawn = _curve(axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=_MAIN, ls="-")
-    _curve(axes, main, "w2_squared_uniform", f"{main.name}, equal masses", color=_MAIN, ls="--", alpha=0.75)
-    _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=_MAIN, ls=":")
+    drawn = _curve(axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-")
+    _curve(axes, main, "w2_squared_uniform", f"{main.name}, equal masses", color=MAIN, ls="--", alpha=0.75)
+    _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=MAIN, ls=":")
     for other in others:
-        _curve(axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=_SOFT, ls="-")
+        _curve(axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-")
     if not drawn:
         plt.close(figure)
         return ""
     axes.set(xscale="log", yscale="log", xlabel="K, points per class", ylabel="W2 / standard deviation of a class")
-    _plain_ticks(axes, sorted({point["num_centroids"] for curve in curves for point in curve.points}))
+    plain_ticks(axes, sorted({point["num_centroids"] for curve in curves for point in curve.points}))
     axes.grid(color="#e2e8f0", lw=0.6)
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _rate(curve: Curve) -> str:
@@ -131,14 +132,19 @@ def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
     return bool(shown)
 
 
-def _plain_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+def number_ticks(axes: Axes, nums: list[int]) -> None:
+    """Label a logarithmic x axis with plain numbers: those of ``nums``, in order, that have room."""
     room, ticks = np.log(nums[-1] / nums[0]) / 16, []
     for num in nums:
         if not ticks or np.log(num / ticks[-1]) > room:
             ticks.append(num)
     axes.set_xticks(ticks, [str(num) for num in ticks])
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def plain_ticks(axes: Axes, nums: list[int]) -> None:
+    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+    number_ticks(axes, nums)
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(MaxNLocator(6) if high < 8 * low else LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

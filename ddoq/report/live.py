@@ -75,15 +75,9 @@ class LivePage:
 
 
 def _render(view: View, reload: int | None) -> str:
-    import jinja2
+    from ddoq.report.pages import templates
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     for shown in (wording.accuracy, wording.doing, wording.duration, wording.speed):
         environment.filters[shown.__name__] = shown
     return environment.get_template("live.html").render(

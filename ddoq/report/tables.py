@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from ddoq.evaluation.statistics import Summary
-from ddoq.report.collect import Line
-from ddoq.report.comparisons import Pivot
+
+if TYPE_CHECKING:
+    from ddoq.report.collect import Line
+    from ddoq.report.comparisons import Pivot
 
 
 def percent(summary: Summary, signed: bool = False) -> str:

@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import jinja2
 import pyarrow.parquet as pq
 import yaml
 from rich.markup import escape
@@ -18,9 +17,11 @@ from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
-from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, result_rows
+from ddoq.report.collect import class_rows, curves, effects, fidelities, lines
 from ddoq.report.comparisons import Pivot, pairings, pivot, scores
 from ddoq.report.costs import arm_costs, stage_costs
+from ddoq.report.pages import templates
+from ddoq.report.rows import result_rows
 from ddoq.report.tracked import tracked
 from ddoq.stages.fidelity import PER_IMAGE
 from ddoq.stages.graph import Experiment
@@ -92,13 +93,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
 
 
 def _page(context: dict) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates()
     for shown in (tables.percent, tables.interval, tables.num_bytes, tables.score, tables.p_value, tables.decimal):
         environment.filters[shown.__name__] = shown
     for shown in (tables.relative, tables.saved, tables.number, tables.training):

@@ -12,6 +12,8 @@ from rich.table import Table
 from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
+from ddoq.report import sweep_table
+from ddoq.report.gather import is_run
 from ddoq.report.live import PAGE, LivePage
 from ddoq.sweeps.points import Compose, Point, expand
 from ddoq.sweeps.record import sweep_name, write_record
@@ -59,6 +61,8 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, 
             if point.name not in failures and not point.is_reported():
                 _report(point)
     console.quiet = False  # which jobs in this process may have set
+    if conf["run"]["until"] == "report" and any(is_run(point.folder) for point in points):
+        sweep_table.write([point.folder for point in points], folder, name)
     _raise(points, failures)
 
 

@@ -1,0 +1,223 @@
+"""From what a user names (runs, folders, sweeps, queries) to rows of results. What is damaged is named and left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ddoq.config.names import NOT_IDENTITY
+from ddoq.errors import DataError, did_you_mean
+from ddoq.pipeline.keys import digest
+from ddoq.report.query import Query
+from ddoq.utils.io import read_json
+
+Row = dict[str, Any]
+
+_RESULTS, _SWEEP = ("results.jsonl", "validation.jsonl"), "sweep.json"
+#: What a row must say: without it nobody knows what was measured.
+_REQUIRED = {"dataset": str, "arm": str, "protocol": str, "student": str, "ipc": int, "seed": int}
+#: What rows of old runs may lack although tables are made of it.
+_DEFAULTS = {"split": "test", "table": "main", "value": ""}
+
+
+@dataclass
+class Selection:
+    """Rows of a set of runs; each says in ``run`` which folder it comes from.
+
+    ``home`` is where a report of it is written unless the user says otherwise.
+    """
+
+    title: str
+    home: Path
+    rows: list[Row]
+    runs: list[Path]
+    warnings: list[str] = field(default_factory=list)
+
+
+def select(what: Sequence[str], outputs: Path) -> Selection:
+    """Return the rows of what the user named; all runs below ``outputs`` where only queries are given.
+
+    Args:
+        what: run folders or their names, folders of runs, sweeps' folders or names, queries (``ipc=10,50``).
+        outputs: where ``runs`` and ``sweeps`` are.
+
+    Raises:
+        DataError: something of it does not exist, or nothing is left.
+    """
+    queries = [Query.parse(one) for text in what if is_query(text) for one in text.split()]
+    places = [text for text in what if not is_query(text)]
+    warnings: list[str] = []
+    runs = list(dict.fromkeys(run for place in places for run in _find(place, outputs, warnings)))
+    runs = runs if places else _runs_in(outputs / "runs")
+    if not runs:
+        raise DataError(
+            f"report: no results in {', '.join(places) or outputs / 'runs'}",
+            "; ".join(warnings) or "finish a run with `ddoq`, or name another folder with --outputs",
+        )
+    rows = read_runs(runs, warnings)
+    for query in queries:
+        rows = query.keep(rows)
+    if not rows:
+        raise DataError("report: no results are left", "; ".join(warnings) or "name more runs, or ask for less")
+    sweep = _sweep_folder(places[0], outputs) if len(places) == 1 and not queries else None
+    names = [run.name for run in runs]
+    home = sweep or outputs / "reports" / digest([sorted(names), sorted(map(str, queries))])
+    title = sweep.name if sweep else " ".join(what) if what else f"all runs in {outputs / 'runs'}"
+    kept = {row["run"] for row in rows}
+    return Selection(title, home, rows, [run for run in runs if run.name in kept], warnings)
+
+
+def is_query(text: str) -> bool:
+    """Tell whether an argument is ``key=value`` and no path."""
+    return "=" in text and not Path(text).exists()
+
+
+def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
+    """Return the rows of run folders; append one line to ``warnings`` for each with something damaged or old."""
+    rows, old = [], 0
+    for run in runs:
+        found, damage = _read_run(run) if is_run(run) else ([], ["no results yet"])
+        if damage:
+            warnings.append(f"{run}: {'; '.join(damage)}: left out")
+        old += any("group_key" not in row for row in found)
+        rows += found
+    if old:
+        warnings.append(
+            f"{old} of the runs are from before rows said all that is shown here: what they lack is a dash; "
+            "the same command again completes them from the store"
+        )
+    return rows
+
+
+def _read_run(run: Path) -> tuple[list[Row], list[str]]:
+    """Return the rows of one run folder and what of it is damaged."""
+    rows, damage = [], []
+    for name in _RESULTS:
+        try:
+            lines = (run / name).read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            damage.append(f"{name} cannot be read ({error.strerror})")
+            continue
+        parsed = [_parse(line) for line in lines]
+        bad = [str(number) for number, row in enumerate(parsed, 1) if row is None]
+        if bad:
+            damage.append(f"{name}, line {', '.join(bad[:5])}{' …' if len(bad) > 5 else ''}")
+        rows += [row | {"run": run.name} for row in parsed if row is not None]
+    if any("group_key" not in row for row in rows):
+        setting = _setting(run)
+        rows = [row if "group_key" in row else row | {"setting": setting} for row in rows]
+    return rows, damage
+
+
+def _parse(line: str) -> Row | None:
+    """Return a row, or ``None`` for what is none."""
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or any(isinstance(value, list | dict) for value in row.values()):
+        return None
+    top1 = row.get("top1")
+    known = all(type(row.get(name)) is kind for name, kind in _REQUIRED.items())
+    return _DEFAULTS | row if known and type(top1) in (int, float) and 0 <= top1 <= 1 else None
+
+
+@cache
+def read_config(run: Path) -> dict[str, Any]:
+    """Return the configuration of a run; empty where it is missing or damaged."""
+    import yaml
+
+    try:
+        text = (run / "config.yaml").read_text(encoding="utf-8")
+        found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _setting(run: Path) -> str:
+    """Return what old rows do not say themselves: all of a run's configuration that changes a student, no seed.
+
+    Without a configuration nobody knows, and the run shares its means with no other.
+    """
+    config = {name: part for name, part in read_config(run).items() if name not in (*NOT_IDENTITY, "seed", "measure")}
+    if not config:
+        return str(run)
+    return digest(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}})
+
+
+# --- places ----------------------------------------------------------------------------------------------------------
+
+
+def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
+    """Return the run folders that a path or a name stands for."""
+    if sweep := _sweep_folder(place, outputs):
+        return _runs_of(sweep, warnings)
+    for folder in (Path(place), outputs / "runs" / place):
+        if is_run(folder):
+            return [folder]
+        if folder.is_dir():
+            return _runs_in(folder) or _runs_in(folder / "runs")
+    names = names_in(outputs)
+    raise DataError(
+        f"report: there is no run, sweep or folder '{place}'",
+        did_you_mean(place, names) if names else f"there are none in {outputs}: name another folder with --outputs",
+    )
+
+
+def names_in(outputs: Path) -> list[str]:
+    """Return the names of the sweeps and runs below an outputs folder."""
+    sweeps = [path.parent.name for path in sorted(outputs.glob(f"sweeps/*/{_SWEEP}"))]
+    return sweeps + [run.name for run in _runs_in(outputs / "runs")]
+
+
+def is_run(folder: Path) -> bool:
+    """Tell whether a folder has results."""
+    return any((folder / name).exists() for name in _RESULTS)
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    """Return the run folders directly below a folder."""
+    return sorted(child for child in folder.iterdir() if is_run(child)) if folder.is_dir() else []
+
+
+def _sweep_folder(place: str, outputs: Path) -> Path | None:
+    """Return the folder of a sweep, by path or name; ``None`` for what is no sweep."""
+    folders = (Path(place), outputs / "sweeps" / place)
+    return next((folder for folder in folders if (folder / _SWEEP).is_file()), None)
+
+
+def read_sweep(sweep: Path) -> dict[str, Any]:
+    """Return what a sweep's folder says about it; empty for any other folder. Raises DataError if it is damaged."""
+    path = sweep / _SWEEP
+    try:
+        found = read_json(path)
+        if all(isinstance(point["run"], str) for point in found["points"]):
+            return found
+        cause = "a point names no run"
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        cause = f"{type(error).__name__}: {error}"
+    raise DataError(
+        f"report: {path} is damaged ({cause})", "start the sweep again: finished points are free; or name its runs"
+    )
+
+
+def _runs_of(sweep: Path, warnings: list[str]) -> list[Path]:
+    """Return the run folders of a sweep that have results, and warn of those that have none yet."""
+    names = dict.fromkeys(point["run"] for point in read_sweep(sweep)["points"])
+    runs = [sweep.parent.parent / "runs" / name for name in names]
+    missing = [run.name for run in runs if not is_run(run)]
+    if missing:
+        warnings.append(
+            f"{len(missing)} of {len(runs)} points of sweep {sweep.name} have no results yet: {', '.join(missing[:3])}"
+            f"{' …' if len(missing) > 3 else ''}"
+        )
+    return [run for run in runs if is_run(run)]
