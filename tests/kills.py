@@ -177,7 +177,7 @@ def check_finished(outputs: Path, reference: Outcome) -> None:
     assert not [name for name in found.files if found.files[name] != reference.files[name]]
     assert found.facts == reference.facts and found.rows == reference.rows
     assert {finding.state for finding in care.verify(select(root, []))} == {"intact"}
-    assert not strays(root) and not list(outputs.rglob(".tmp-*"))
+    assert not strays(root) and not list(outputs.rglob(".tmp*"))
     keys = Counter(json.loads(line)["key"] for line in (root / "ledger.jsonl").read_text().splitlines())
     assert set(keys.values()) == {1}, keys  # nothing was finished twice
 
