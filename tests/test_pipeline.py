@@ -89,10 +89,11 @@ def test_artefact_is_finished_only_with_its_manifest(tmp_path):
     assert not store.ensure(node, lambda folder: pytest.fail("computed twice"))
 
 
-def test_temporary_files_of_a_killed_process_are_removed(tmp_path):
+@pytest.mark.parametrize("name", [".tmp-host-123-image.png", ".tmpczUHYo"])  # ours, and one of safetensors
+def test_temporary_files_of_a_killed_process_are_removed(tmp_path, name):
     store, node = Store(tmp_path), chain()[0]
     (store.path(node) / "sub").mkdir(parents=True)
-    (store.path(node) / "sub" / ".tmp-123-image.png").write_text("half")
+    (store.path(node) / "sub" / name).write_text("half")
     store.ensure(node, write)
     assert set(store.manifest(node)["files"]) == {"data.txt"}
 

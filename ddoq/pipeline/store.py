@@ -28,7 +28,7 @@ from ddoq.pipeline.integrity import damage, describe, manifest_damage, seal
 from ddoq.pipeline.keys import canonical
 from ddoq.pipeline.lock import hold, lock_path
 from ddoq.pipeline.provenance import provenance
-from ddoq.utils.io import TEMPORARY, read_json, temporary_path, write_json
+from ddoq.utils.io import ANY_TEMPORARY, read_json, temporary_path, write_json
 
 MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
 _REPAIR = "run `ddoq store repair`, then the same command again"
@@ -112,7 +112,7 @@ class Store:
             if (folder / MANIFEST).exists():  # finished once and damaged since: none of its files can be trusted
                 remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            for leftover in folder.rglob(f"{TEMPORARY}*"):
+            for leftover in folder.rglob(ANY_TEMPORARY):
                 leftover.unlink(missing_ok=True)
             with measure_cost() as cost:
                 facts = compute(folder)

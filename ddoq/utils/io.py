@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
+ANY_TEMPORARY = ".tmp*"  # with what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed
 
 
 def temporary_path(path: Path) -> Path:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -51,9 +52,11 @@ def encode(folder: Path, labels: np.ndarray, dim: int) -> dict:
 @contextmanager
 def told(what: str) -> Iterator[None]:
     """Print what the block cost."""
+    before = time.process_time()
     with measure_cost() as cost:
         yield
-    print(f"{what:<44} {cost['seconds']:8.1f} s   peak {cost['peak_mib']:7.0f} MiB", flush=True)
+    cpu = time.process_time() - before
+    print(f"{what:<44} {cost['seconds']:8.1f} s ({cpu:6.1f} s of CPU)   peak {cost['peak_mib']:7.0f} MiB", flush=True)
 
 
 def measure(order: str, labels: np.ndarray, dim: int) -> None:
