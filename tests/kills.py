@@ -141,7 +141,7 @@ def _place(arguments: tuple, outputs: str) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run left: files byte for byte, facts, rows of results without their seconds."""
+    """What a finished run left: files byte for byte, facts, rows of results without their cost."""
 
     files: dict[str, bytes]
     facts: dict[str, dict]
@@ -161,7 +161,7 @@ def outcome(outputs: Path) -> Outcome:
 
 
 def _timeless(row: dict) -> dict:
-    return {name: value for name, value in row.items() if "seconds" not in name}
+    return {name: value for name, value in row.items() if "seconds" not in name and "mib" not in name}
 
 
 def check_after_kill(outputs: Path) -> None:
