@@ -100,15 +100,13 @@ def _fingerprint(config: Mapping[str, Any], runtime: Runtime, known: dict[str, s
 
 
 def check_missing(job: Job) -> None:
-    """Raise DdoqError where what has to be computed lacks a model, fits no protocol, or does not fit the data.
+    """Raise DdoqError where what has to be computed lacks a model or fits no protocol.
 
     It imports torch, which a run that only reports does not need.
     """
     job.runtime.models.require(job.missing)
     if job.missing:
         check_protocol(job.config)
-    if job.store.has(job.experiment.index):
-        check_data(job)
 
 
 def check_data(job: Job) -> None:

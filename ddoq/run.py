@@ -76,9 +76,11 @@ def _print_help() -> None:
 
 def main() -> None:
     """Run, and turn every problem the user can solve into two lines and exit code 1."""
-    register()
-    register_resolvers()
-    if {"--help", "-h"} & set(sys.argv[1:]) and sys.argv[1] not in COMMANDS:
+    command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if not command:  # which composes nothing
+        register()
+        register_resolvers()
+    if {"--help", "-h"} & set(sys.argv[1:]) and not command:
         _print_help()
         return
     if sys.argv[1:2] == ["fetch"]:
@@ -88,7 +90,6 @@ def main() -> None:
         # These launchers say so themselves, but Hydra does not hear them if anything is wrong with the configuration,
         # takes the sweep for a single run and complains about its commas.
         sys.argv.append("--multirun")
-    command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
 from ddoq.pipeline.graph import STAGES, Node, data_key
-from ddoq.pipeline.store import LEDGER, Store
+from ddoq.pipeline.store import Store, read_ledger
+from ddoq.utils.console import duration
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,11 @@ class Ledger:
 
     def __init__(self, store: Store):
         took: dict[tuple[str, ...], list[float]] = defaultdict(list)
-        path = store.root / LEDGER
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            try:
-                entry = json.loads(line)
-                for of in _levels(entry["data"], entry["stage"], entry["title"]):
-                    took[of].append(entry["seconds"])
-            except (ValueError, KeyError, TypeError):  # a line that was cut off when its process was killed
-                continue
+        for entry in read_ledger(store.root):
+            data, stage, title, seconds = (entry.get(name) for name in ("data", "stage", "title", "seconds"))
+            if data and isinstance(seconds, int | float):  # lines of old stores do not say from which data
+                for of in _levels(data, stage, title):
+                    took[of].append(seconds)
         self._seconds = {of: median(seconds) for of, seconds in took.items()}
 
     def _of(self, node: Node) -> float | None:
@@ -77,10 +74,3 @@ def _levels(*of: str) -> list[tuple[str, ...]]:
 def expected(nodes: Iterable[Node], store: Store) -> Estimate:
     """Return what computing some nodes will take."""
     return Ledger(store).estimate(nodes)
-
-
-def duration(seconds: float) -> str:
-    """Return a time in words: ``40 s``, ``12 min``, ``3.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,7 +16,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,18 @@ class Store:
                 with status.current().waiting(node):
                     held = stack.enter_context(hold(lock_path(folder)))
             yield held
+
+
+def read_ledger(root: Path) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a store's ledger, the oldest first. What a full disk or a kill cut short is passed over."""
+    try:
+        text = (root / LEDGER).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return
+    for line in text.splitlines():
+        with suppress(ValueError):
+            if isinstance(entry := json.loads(line), dict):
+                yield entry
 
 
 def remove(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 from ddoq.errors import StoreError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.keys import KEY_LENGTH
-from ddoq.pipeline.store import LEDGER, MANIFEST
+from ddoq.pipeline.store import LEDGER, MANIFEST, read_ledger
 from ddoq.utils.io import TEMPORARY, read_json
 
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -104,17 +103,8 @@ def _files(folder: Path) -> list[os.stat_result]:
 
 
 def _ledger(root: Path) -> dict[str, dict[str, Any]]:
-    """Return the last line of every key. Lines that a full disk cut short are passed over."""
-    found = {}
-    try:
-        text = (root / LEDGER).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return found
-    for line in text.splitlines():
-        with suppress(ValueError, KeyError, TypeError):
-            row = json.loads(line)
-            found[row["key"]] = row
-    return found
+    """Return the last line of every key."""
+    return {line["key"]: line for line in read_ledger(root) if isinstance(line.get("key"), str)}
 
 
 def strays(root: Path) -> list[Path]:

@@ -12,12 +12,13 @@ from typing import Any
 from ddoq.config.names import NOT_IDENTITY
 from ddoq.errors import DataError, did_you_mean
 from ddoq.pipeline.keys import digest
+from ddoq.report.points import SWEEP
 from ddoq.report.query import Query
 from ddoq.utils.io import read_json
 
 Row = dict[str, Any]
 
-_RESULTS, _SWEEP = ("results.jsonl", "validation.jsonl"), "sweep.json"
+_RESULTS = ("results.jsonl", "validation.jsonl")
 #: What a row must say: without it nobody knows what was measured.
 _REQUIRED = {"dataset": str, "arm": str, "protocol": str, "student": str, "ipc": int, "seed": int}
 #: What rows of old runs may lack although tables are made of it.
@@ -173,7 +174,7 @@ def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
 
 def names_in(outputs: Path) -> list[str]:
     """Return the names of the sweeps and runs below an outputs folder."""
-    sweeps = [path.parent.name for path in sorted(outputs.glob(f"sweeps/*/{_SWEEP}"))]
+    sweeps = [path.parent.name for path in sorted(outputs.glob(f"sweeps/*/{SWEEP}"))]
     return sweeps + [run.name for run in _runs_in(outputs / "runs")]
 
 
@@ -190,12 +191,12 @@ def _runs_in(folder: Path) -> list[Path]:
 def _sweep_folder(place: str, outputs: Path) -> Path | None:
     """Return the folder of a sweep, by path or name; ``None`` for what is no sweep."""
     folders = (Path(place), outputs / "sweeps" / place)
-    return next((folder for folder in folders if (folder / _SWEEP).is_file()), None)
+    return next((folder for folder in folders if (folder / SWEEP).is_file()), None)
 
 
 def read_sweep(sweep: Path) -> dict[str, Any]:
     """Return what a sweep's folder says about it; empty for any other folder. Raises DataError if it is damaged."""
-    path = sweep / _SWEEP
+    path = sweep / SWEEP
     try:
         found = read_json(path)
         if all(isinstance(point["run"], str) for point in found["points"]):

@@ -3,18 +3,7 @@
 from __future__ import annotations
 
 from ddoq.report.points import Point, View
-
-
-def duration(seconds: float | None) -> str:
-    """Return a time with two digits that matter, or a question mark for what is not known."""
-    if seconds is None:
-        return "?"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d}" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
+from ddoq.utils.console import duration
 
 
 def speed(rate: float | None) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ddoq.config.explain import explain
 from ddoq.config.names import run_name
 from ddoq.errors import ConfigError, DdoqError, together
-from ddoq.job import Job, check_missing, prepare
+from ddoq.job import Job, check_data, check_missing, prepare
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.plans import LINK, PLAN
 from ddoq.pipeline.runner import plan
@@ -34,7 +35,7 @@ class Point:
     swept: tuple[str, ...]
     job: Job
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Name of the run's folder."""
         return run_name(self.job.config)
@@ -79,6 +80,8 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
         try:
             job = prepare(compose(overrides), fingerprints=fingerprints)
             check_missing(job)
+            if job.store.has(job.experiment.index):
+                check_data(job)
             points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
         except Exception as error:
             point = f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"

@@ -58,3 +58,15 @@ def progress_bar(description: str, total: int) -> Iterator[Bar]:
         _live[0].remove_task(task)
         if outermost:
             _live.pop().stop()
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time with two digits that matter, or a question mark for what is not known."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60:02d}" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
