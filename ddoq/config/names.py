@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.form import check_form
 from ddoq.pipeline.keys import digest
 
 #: Parts of the configuration that cannot change a result.
@@ -57,6 +58,7 @@ def register_resolvers() -> None:
             for name in _root_
             if name not in NOT_IDENTITY
         }
+        check_form(plain, without=NOT_IDENTITY)  # Hydra asks for the name before anything else looks
         return run_name(plain)
 
     OmegaConf.register_new_resolver("run_name", resolve, replace=True)

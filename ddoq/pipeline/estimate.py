@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from statistics import median
 
 from ddoq.pipeline.graph import STAGES, Node, data_key
 from ddoq.pipeline.store import Store
+from ddoq.utils.io import parse_json
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Ledger:
     def __init__(self, store: Store):
         took: dict[tuple[str, ...], list[float]] = defaultdict(list)
         path = store.root / "ledger.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
-                entry = json.loads(line)
-                for of in _levels(entry["data"], entry["stage"], entry["title"]):
-                    took[of].append(entry["seconds"])
-            except (ValueError, KeyError, TypeError):  # a line that was cut off when its process was killed
+                entry = parse_json(line.decode())
+                seconds = float(entry["seconds"])
+                for of in _levels(entry["data"], entry["stage"], entry["title"]) if math.isfinite(seconds) else ():
+                    took[of].append(seconds)
+            except (ValueError, KeyError, TypeError, OverflowError):  # cut off when its process was killed
                 continue
         self._seconds = {of: median(seconds) for of, seconds in took.items()}
 

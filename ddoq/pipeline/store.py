@@ -48,7 +48,7 @@ class Store:
         try:
             files = read_json(folder / MANIFEST)["files"]
             return all((folder / name).stat().st_size == file["bytes"] for name, file in files.items())
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def manifest(self, node: Node) -> dict[str, Any]:
@@ -64,7 +64,7 @@ class Store:
             raise StoreError(
                 f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}"
             ) from error
-        if manifest["body"] != canonical(node.body):
+        if not isinstance(manifest, dict) or manifest.get("body") != canonical(node.body):
             raise StoreError(
                 f"{path} was made from another configuration than its key says", f"remove {path.parent} and run again"
             )
