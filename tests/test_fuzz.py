@@ -9,6 +9,7 @@ import gzip
 import json
 import re
 import struct
+import zipfile
 from collections.abc import Callable
 from functools import cache, partial
 from io import StringIO
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, composition
+from conftest import ROOT, composition, ddoq
 from fuzzing import damaged, examples, holds, settings_of, two_lines_or_nothing
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,6 +32,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
 
 from ddoq.config.checks import check
 from ddoq.config.explain import explain
@@ -41,7 +43,8 @@ from ddoq.data.distilled import file_name, load_distilled, write_metadata, write
 from ddoq.data.latents import Latents, LatentWriter
 from ddoq.data.parquet import ParquetImages
 from ddoq.data.scan import scan_images
-from ddoq.errors import ConfigError, DdoqError
+from ddoq.encoders import TAEF2
+from ddoq.errors import ConfigError, DataError, DdoqError, StoreError
 from ddoq.job import prepare
 from ddoq.labelers.cifar_resnet import CIFARResNet, ResNet
 from ddoq.pipeline.estimate import Ledger
@@ -140,21 +143,16 @@ def _planned(config: DictConfig) -> None:
     prepare(plain, fingerprints={digest({"dataset": plain["dataset"], "paths": plain["paths"]["data"]}): "data"})
 
 
-@pytest.fixture
-def refused() -> Callable[[Callable], DdoqError | None]:
+def refused(function: Callable) -> DdoqError | None:
     """Call a function; return ``None`` or the two lines that a user would read. Bugs are raised."""
-
-    def call(function: Callable) -> DdoqError | None:
-        try:
-            function()
-        except Exception as error:
-            found = explain(error)
-            if found.cause.startswith("unexpected"):
-                raise
-            assert len(str(found).splitlines()) == 2, str(found)
-            return found
-
-    return call
+    try:
+        function()
+    except Exception as error:
+        found = error if isinstance(error, DdoqError) else explain(error)
+        if found.cause.startswith("unexpected"):
+            raise
+        assert len(str(found).splitlines()) == 2, str(found)
+        return found
 
 
 _COMBINATION = st.fixed_dictionaries(
@@ -169,7 +167,7 @@ def _override(draw: Callable, keys: list[str]) -> str:
 
 
 @examples(5, 400)
-def test_any_combination_of_choices_and_values_is_planned_or_refused(num, refused):
+def test_any_combination_of_choices_and_values_is_planned_or_refused(num):
     @holds(num, st.data())
     def holds_for(data):
         combination = data.draw(_COMBINATION)
@@ -186,7 +184,7 @@ def test_any_combination_of_choices_and_values_is_planned_or_refused(num, refuse
 
 
 @examples(40, 20_000)
-def test_any_text_is_an_override_or_refused(num, refused):
+def test_any_text_is_an_override_or_refused(num):
     word = st.one_of(
         st.text(), st.sampled_from(["ipc", "seed", "=", "+", "~", "[", "{", "$", "@", ":", ",", "'", "..", "1"])
     )
@@ -234,7 +232,7 @@ def test_any_text_is_an_override_or_refused(num, refused):
         ("student.norm=${oc.env:NOPE}", "student.norm: KeyError raised .* 'NOPE' not found"),
     ],
 )
-def test_what_was_found_in_configurations(override, cause, refused):
+def test_what_was_found_in_configurations(override, cause):
     found = refused(lambda: _planned(_overridden(_base(()), [override])))
     assert found is None if cause is None else isinstance(found, ConfigError) and re.search(cause, found.cause), found
 
@@ -583,3 +581,137 @@ def test_any_damage_to_a_file_is_read_or_refused(num, prepare_files, tmp_path):
         finally:
             path.unlink(missing_ok=True)
             path.write_bytes(whole[path])
+
+
+def _idx_of(header: bytes, items: bytes) -> bytes:
+    return gzip.compress(header + items)
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (_idx_of(struct.pack(">II", 0x801, 2**32 - 1), b"\0"), "a header of"),  # would ask for gigabytes
+        (_idx_of(struct.pack(">II", 0x801, 10), bytes(2**24)), "not the 10 bytes"),  # unpacks to more than announced
+        (_idx_of(struct.pack(">II", 0x801, 20), bytes([200] * 20)), "label 200"),
+        (_idx_of(struct.pack(">II", 0x801, 19), bytes(19)), "30 images and 29 labels"),
+        (_idx_of(b"", b""), "not enough values"),
+        (gzip.compress(bytes(99))[:-20] + b"\xff" * 20, "cannot be read"),  # zlib.error is no OSError
+    ],
+)
+def test_what_was_found_in_idx_files(content, cause, tmp_path):
+    read = _idx(tmp_path)
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(content)
+    with pytest.raises(DataError, match=cause):
+        read()
+
+
+_PNG = {"bytes": b"x", "path": "a.png"}
+_NAMES = b'{"info": {"features": {"label": {"names": ["a", "b"]}}}}'
+
+
+@pytest.mark.parametrize(
+    ("columns", "metadata", "cause"),
+    [
+        ({"image": [_PNG] * 2, "label": [0, None]}, None, "rows without a label"),
+        ({"image": [_PNG] * 2, "label": [[0], [1, 2]]}, None, "cannot be read"),
+        ({"image": [1, 2], "label": [0, 1]}, None, "holds int64, no encoded images"),
+        ({"image": [{"path": "a"}] * 2, "label": [0, 1]}, None, "no encoded images"),
+        ({"image": [_PNG] * 2, "label": [0, 1]}, b"[1]", "cannot be read"),
+        ({"image": [_PNG] * 2, "label": [0, 1]}, b"[" * 99_999, "nested too deeply"),
+        (
+            {"image": [_PNG] * 2, "label": [0, -1]},
+            b'{"info": {"features": {"label": {"names": ["a", "b"]}}}}',
+            "label -1",
+        ),
+    ],
+)
+def test_what_was_found_in_parquet_files(columns, metadata, cause, tmp_path):
+    table = pa.table(columns).replace_schema_metadata(metadata and {"huggingface": metadata})
+    pq.write_table(table, tmp_path / "train.parquet")
+    with pytest.raises(DataError, match=cause):
+        ParquetImages("p", 4, 3, root=str(tmp_path)).open()
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"file_name": ["../secret.png", "1_dog/00000.png"]}, "leads out of the folder"),
+        ({"file_name": ["/etc/hostname", "1_dog/00000.png"]}, "leads out of the folder"),
+        ({"label": [0, 2]}, "wrong labels or weights"),
+        ({"weight": [1.0, float("nan")]}, "wrong labels or weights"),
+        ({"label": [0, None]}, "metadata.parquet cannot be read"),
+    ],
+)
+def test_what_was_found_in_distilled_folders(change, cause, tmp_path):
+    _distilled(tmp_path)
+    columns = pq.read_table(tmp_path / "metadata.parquet").to_pydict()
+    pq.write_table(pa.table(columns | change), tmp_path / "metadata.parquet")
+    with pytest.raises(DataError, match=cause):
+        load_distilled(tmp_path)
+
+
+def test_soft_labels_of_another_shape_are_refused(tmp_path):
+    _distilled(tmp_path)
+    save_file({"targets": torch.ones(3, 2)}, tmp_path / "targets.safetensors", metadata={"temperature": "20"})
+    with pytest.raises(DataError, match="targets.safetensors cannot be read"):
+        load_distilled(tmp_path).training_set()
+
+
+def test_a_header_that_claims_a_terabyte_is_refused_and_costs_nothing(tmp_path):
+    header = {"latents": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "codebooks.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(StoreError, match="codebooks.safetensors cannot be read"):
+        ClassCodebooks.load(tmp_path / "codebooks.safetensors")
+    npy = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(
+        118
+    )
+    with zipfile.ZipFile(tmp_path / "weights.npz", "w") as archive:
+        archive.writestr("linear.weight.npy", npy)
+    with pytest.raises(DataError, match="no NumPy archive"):
+        CIFARResNet(str(tmp_path / "weights.npz"), num_classes=10, depth=8)
+
+
+@pytest.mark.parametrize("weights", [{"a": torch.ones(1)}, [1, 2], torch.ones(2), {"0.weight": "x"}])
+def test_weights_of_another_network_are_refused(weights, tmp_path):
+    for name in ("taef2_encoder.pth", "taef2_decoder.pth"):
+        torch.save(weights, tmp_path / name)
+    with pytest.raises(DataError, match="encoder.path: "):
+        TAEF2(str(tmp_path))
+
+
+_ENTRY = b'{"data": "d", "stage": "encode", "title": "", "seconds": %s}'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"\xff\xfe", b"[" * 99_999, b"[]", *(_ENTRY % seconds for seconds in (b'"x"', b"null", b"NaN", b"9" * 400))],
+    ids=range(7),
+)
+def test_a_line_of_the_ledger_that_says_nothing_is_passed_over(line, tmp_path):
+    store, node = Store(tmp_path), NODES[0]
+    store.ensure(node, lambda folder: {})
+    with (tmp_path / "ledger.jsonl").open("ab") as ledger:
+        ledger.write(line + b"\n")
+    assert Ledger(store).estimate([node]).num_unknown == 0
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 99_999])
+def test_a_manifest_that_is_none_is_no_artefact(text, tmp_path):
+    store, node = Store(tmp_path), NODES[0]
+    store.ensure(node, lambda folder: {})
+    (store.path(node) / "manifest.json").write_text(text)
+    assert not store.has(node)
+    with pytest.raises(StoreError):
+        store.manifest(node)
+
+
+@pytest.mark.parametrize(
+    ("override", "cause"),
+    [("~quantizer", "quantizer: no value"), ("dataset.name=../../x", "dataset.name: '../../x' cannot name a folder")],
+)
+def test_the_command_line_says_so_in_two_lines_and_leaves_nothing(override, cause, tmp_path):
+    done = ddoq(override, f"paths.outputs={tmp_path / 'outputs'}")
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == 2 and cause in lines[0], done.stderr
+    assert not list(tmp_path.iterdir())

@@ -51,6 +51,7 @@ def register_resolvers() -> None:
     """Register ``${run_name:}`` for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
 
     def resolve(*, _root_: DictConfig) -> str:
+        """Name the run of a configuration, or raise ConfigError where it is none."""
         plain = {
             name: OmegaConf.to_container(_root_[name], resolve=True)
             if OmegaConf.is_config(_root_[name])
