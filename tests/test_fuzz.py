@@ -298,6 +298,23 @@ def test_any_latents_are_quantized_or_refused(num):
         assert book.held_out_distortion is None or 0 <= book.held_out_distortion < np.inf
 
 
+@pytest.mark.parametrize("size", [1e18, 3e18, 1e19, 3e38])
+def test_latents_whose_distances_overflow_are_refused(size):
+    latents = torch.tensor([[-size], [0.0], [size], [size / 2]])
+    if size < 9e18:  # (2 size)² is still a float32
+        assert KMeans(2).fit(latents, torch.Generator().manual_seed(0)).centroids.isfinite().all()
+    else:
+        with pytest.raises(DataError, match="so large"):
+            KMeans(2).fit(latents, torch.Generator().manual_seed(0))
+
+
+def test_fewer_distinct_latents_than_centroids_are_all_centroids():
+    book = BisectingKMeans(3).fit(torch.tensor([[0.0], [1.0], [1.0]]), torch.Generator().manual_seed(0))
+    assert sorted(book.centroids.flatten().tolist()) == pytest.approx([0, 0, 1], abs=1e-6) and sorted(
+        book.counts.tolist()
+    ) == [0, 1, 2]
+
+
 _MASSES = st.lists(st.sampled_from([0, 0, 1e-300, 1e-12, 1e-3, 0.1, 1, 5]), min_size=1, max_size=9)
 
 
@@ -597,6 +614,7 @@ def _idx_of(header: bytes, items: bytes) -> bytes:
         (_idx_of(b"", b""), "not enough values"),
         (gzip.compress(bytes(99))[:-20] + b"\xff" * 20, "cannot be read"),  # zlib.error is no OSError
     ],
+    ids=["huge", "bomb", "label", "fewer", "empty", "zlib"],
 )
 def test_what_was_found_in_idx_files(content, cause, tmp_path):
     read = _idx(tmp_path)
@@ -696,7 +714,7 @@ def test_a_line_of_the_ledger_that_says_nothing_is_passed_over(line, tmp_path):
     assert Ledger(store).estimate([node]).num_unknown == 0
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 99_999])
+@pytest.mark.parametrize("text", ["[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 99_999], ids=range(5))
 def test_a_manifest_that_is_none_is_no_artefact(text, tmp_path):
     store, node = Store(tmp_path), NODES[0]
     store.ensure(node, lambda folder: {})
