@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.names import register_resolvers, run_name
 from ddoq.config.schema import register
@@ -36,13 +36,18 @@ TINY = (
 )
 
 
-def composed(*overrides: str) -> dict:
-    """Return the resolved configuration of some overrides, as ``run_job`` gets it."""
+def composition(*overrides: str) -> DictConfig:
+    """Return the configuration of some overrides as Hydra has it, with its types and interpolations."""
     register()
     register_resolvers()
     GlobalHydra.instance().clear()
     with initialize_config_dir(config_dir(), version_base="1.3"):
-        return OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+        return compose("config", list(overrides))
+
+
+def composed(*overrides: str) -> dict:
+    """Return the resolved configuration of some overrides, as ``run_job`` gets it."""
+    return OmegaConf.to_container(composition(*overrides), resolve=True)
 
 
 def run_here(*overrides: str) -> Path:

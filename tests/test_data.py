@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -118,10 +119,11 @@ def test_fashion_mnist_from_idx_files_and_the_error_without_them(tmp_path):
     folder = tmp_path / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
     for part, number in (("train", 20), ("t10k", 10)):
+        header = struct.pack(">IIII", 0x803, number, 28, 28)
         pixels = np.arange(number * 784, dtype=np.uint32).astype(np.uint8)
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(bytes(16) + pixels.tobytes()))
-        labels = (np.arange(number) % 10).astype(np.uint8)
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(8) + labels.tobytes()))
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pixels.tobytes()))
+        header, labels = struct.pack(">II", 0x801, number), (np.arange(number) % 10).astype(np.uint8)
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header + labels.tobytes()))
     source = FashionMNIST("f", 28, 1, search=(tmp_path / "nothing", tmp_path)).open()
     assert source.labels.tolist() == [i % 10 for i in range(20)] + list(range(10))
     assert np.asarray(source.read(1))[0, :3].tolist() == [784 % 256, 785 % 256, 786 % 256]

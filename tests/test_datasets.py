@@ -281,20 +281,24 @@ def test_tiny_imagenet_takes_validation_labels_from_the_annotations(tmp_path):
     two_lines(caught)
 
 
-def test_svhn_calls_the_digit_zero_zero(tmp_path):
+def test_svhn_calls_the_digit_zero_zero(tmp_path, monkeypatch):
     (tmp_path / "svhn").mkdir()
     for part, number in (("train", 20), ("test", 10)):
         labels = np.arange(number) % 10 + 1  # 1..10 as in the published files
         pixels = np.zeros((32, 32, 3, number), np.uint8)
         pixels[5, 9, 1] = labels
         scipy.io.savemat(tmp_path / "svhn" / f"{part}_32x32.mat", {"X": pixels, "y": labels[:, None]})
-    source = SVHN("svhn", 32, 3, search=(tmp_path,)).open()
+    files = {part: tmp_path / "svhn" / f"{part}_32x32.mat" for part in ("train", "test")}
+    sums = {part: ("", file.name, hashlib.md5(file.read_bytes()).hexdigest()) for part, file in files.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr("torchvision.datasets.SVHN.split_list", sums)
+        source = SVHN("svhn", 32, 3, search=(tmp_path,)).open()
     assert source.class_names[0] == "0" and source.split.tolist() == ["train"] * 20 + ["test"] * 10
     for i in (0, 9, 29):
         image = np.asarray(source.read(i))
         assert image[5, 9, 1] % 10 == source.labels[i] and image[9, 5, 1] == 0
-    (tmp_path / "svhn" / "test_32x32.mat").write_bytes(b"MATLAB 5.0 but cut off")
-    with pytest.raises(DataError, match="test_32x32.mat cannot be read"):
+    # SciPy's reader would crash the process over some damaged files: nothing but the published bytes reaches it
+    with pytest.raises(DataError, match="train_32x32.mat cannot be read .its checksum"):
         SVHN("svhn", 32, 3, search=(tmp_path,)).open()
 
 

@@ -9,11 +9,11 @@ from string import Formatter
 from typing import Any, get_type_hints
 
 from ddoq.config import protocols
+from ddoq.config.form import RUN_KEYS, check_form, complain, components
 from ddoq.config.schema import COMPONENTS, Config, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 
-RUN_KEYS = ("until", "from", "plan_only", "fetch", "quiet")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 #: Schedulers of diffusers that start from an intermediate time and take every kind of prediction.
@@ -65,6 +65,12 @@ _POSITIVE = (
     "generator.num_steps",
     "generator.fit.num_steps",
     "generator.fit.batch_size",
+    "generator.fit.num_layers",
+    "generator.fit.num_heads",
+    "generator.fit.head_dim",
+    "generator.fit.patch_size",
+    "generator.guidance_channels",
+    "encoder.fit.latent_channels",
     "encoder.fit.num_steps",
     "encoder.fit.batch_size",
     "quantizer.num_restarts",
@@ -78,37 +84,70 @@ _POSITIVE = (
     "space.image_size",
     "generator.fit.learning_rate",
     "encoder.fit.learning_rate",
+    "weighting.high",
 )
-_FRACTIONS = ("dataset.validation_fraction", "dataset.test_fraction", "weighting.amount", "generator.fit.label_dropout")
+_NOT_NEGATIVE = (
+    "seed",
+    "dataset.split_seed",
+    "trainer.num_workers",
+    "generator.fit.seed",
+    "encoder.fit.seed",
+    "encoder.fit.kl_weight",
+    "weighting.exponent",
+)
+_FRACTIONS = (
+    "dataset.validation_fraction",
+    "dataset.test_fraction",
+    "weighting.amount",
+    "generator.fit.label_dropout",
+    "generator.fit.ema_decay",
+)
+_MOST_PATCH = 64  # that an error suggests
+_MOST_SEEDS = 100  # so many belong to one ``seed``, see ``ddoq.stages.graph.Experiment``
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the first problems of a resolved configuration; every problem is named."""
-    problems = list(_problems(config))
-    if len(problems) == 1:
-        raise ConfigError(*problems[0])
-    if problems:
-        raise ConfigError("; ".join(cause for cause, _ in problems), "; ".join(remedy for _, remedy in problems))
+    """Raise ConfigError for the problems of a resolved configuration; every problem is named, those of form first."""
+    check_form(config)
+    complain(_problems(config))
+
+
+def _values(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
+    """Yield every value of a dotted key with its own key: ``quantizer.start`` is one of every arm's quantizer, too."""
+    group, _, rest = key.partition(".")
+    places = [(path, part) for path, kind, part in components(config) if kind == group] if group in COMPONENTS else []
+    for path, part in places or [(group, config[group])]:
+        value = _get(part, rest) if rest else part
+        if value is not None:
+            yield f"{path}.{rest}" if rest else path, value
 
 
 def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from _unknown_keys(config)
     for key, choices in (_CHOICES | protocols.CHOICES).items():
-        value = _get(config, key)
-        if value is not None and value not in choices:
-            yield f"{key}: '{value}' is not known", did_you_mean(str(value), choices)
+        for path, value in _values(config, key):
+            if value not in choices:
+                yield f"{path}: '{value}' is not known", did_you_mean(str(value), choices)
     for key in _POSITIVE + protocols.POSITIVE:
-        value = _get(config, key)
-        if value is not None and value <= 0:
-            yield f"{key}: {value} is not positive", f"set {key} to 1 or more"
-    for key in ("seed", "dataset.split_seed", "generator.fit.seed", "encoder.fit.seed"):
-        value = _get(config, key)
-        if value is not None and value < 0:
-            yield f"{key}: {value} is negative", f"set {key} to 0 or more"
+        for path, value in _values(config, key):
+            if value <= 0:
+                yield f"{path}: {value} is not positive", f"set {path} to 1 or more"
+    for key in _NOT_NEGATIVE + protocols.NOT_NEGATIVE:
+        for path, value in _values(config, key):
+            if value < 0:
+                yield f"{path}: {value} is negative", f"set {path} to 0 or more"
     for key in _FRACTIONS + protocols.FRACTIONS:
-        value = _get(config, key)
-        if value is not None and not 0 <= value < 1:
-            yield f"{key}: {value} is outside [0, 1)", f"set {key} to a fraction"
+        for path, value in _values(config, key):
+            if not 0 <= value < 1:
+                yield f"{path}: {value} is outside [0, 1)", f"set {path} to a fraction"
+    for key in ("protocol.num_seeds", "ablation.num_seeds"):
+        for path, value in _values(config, key):
+            if value > _MOST_SEEDS:
+                yield f"{path}: {value} is more than {_MOST_SEEDS}", "make several runs with other values of seed"
+    yield from _stages(config)
+    yield from _combinations(config)
+
+
+def _stages(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("run.until", "run.from"):
         value = _get(config, key)
         if value is not None and value not in STAGES:
@@ -120,7 +159,6 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     until, start = _get(config, "run.until"), _get(config, "run.from")
     if until in STAGES and start in STAGES and STAGES.index(start) > STAGES.index(until):
         yield f"run.from: {start} comes after run.until={until}", "swap them, or leave run.until out"
-    yield from _combinations(config)
 
 
 def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -142,17 +180,19 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
     yield from _pretrained(config)
     yield from protocols.protocol_problems(config)
-    low, high = _get(config, "weighting.low"), _get(config, "weighting.high")
-    if low is not None and not 0 <= low <= high:
-        yield f"weighting.low: {low} is not in [0, weighting.high={high}]", "lower it"
+    for path, _, part in components(config):
+        if "low" in part and not 0 <= part["low"] <= part["high"]:
+            yield f"{path}.low: {part['low']} is not in [0, {path}.high={part['high']}]", "lower it"
     patch, (_, size) = _get(config, "generator.fit.patch_size"), stated_latent_shape(config) or (None, None)
     if _get(config, "generator.path") is None and patch and size and size % patch:
         yield (
             f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
-            f"use {', '.join(str(p) for p in range(1, size + 1) if size % p == 0)}",
+            f"use {', '.join(str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0)}",
         )
     blocks = _get(config, "encoder.fit.block_out_channels")
-    if _get(config, "encoder.path") is None and blocks and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1):
+    if blocks is not None and (not blocks or min(blocks) < 1):
+        yield f"encoder.fit.block_out_channels: {blocks} are no numbers of channels", "use e.g. [32, 64]"
+    elif _get(config, "encoder.path") is None and blocks and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1):
         yield (
             f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings do not divide dataset.image_size, "
             f"{config['dataset']['image_size']}",
@@ -199,36 +239,6 @@ def stated_latent_shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
     if fit is None or encoder["path"] is not None:
         return None
     return fit["latent_channels"], size // 2 ** (len(fit["block_out_channels"]) - 1)
-
-
-def _unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """``+foo=1`` passes Hydra; an unknown key must not pass us, since nothing would ever read it."""
-    known = [field.name for field in fields(Config)]
-    for key in config:
-        if key not in known:
-            yield f"{key}: there is no such key", did_you_mean(key, [*known, "+experiment"])
-    for key in config["run"]:
-        if key not in RUN_KEYS:
-            yield f"run.{key}: there is no such key", did_you_mean(key, RUN_KEYS)
-    for group in COMPONENTS:
-        schema = next((s for s in COMPONENTS[group].values() if s._target_ == config[group].get("_target_")), None)
-        if schema is None:
-            targets = [s._target_ for s in COMPONENTS[group].values()]
-            yield (
-                f"{group}._target_: '{config[group].get('_target_')}' is not a known {group}",
-                did_you_mean(str(config[group].get("_target_")), targets),
-            )
-        else:
-            yield from _unknown_fields(config[group], schema, group)
-
-
-def _unknown_fields(part: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple[str, str]]:
-    hints = get_type_hints(schema)
-    for key, value in part.items():
-        if key not in hints:
-            yield f"{path}.{key}: there is no such key", did_you_mean(key, hints)
-        elif is_dataclass(hints[key]) and isinstance(value, Mapping):
-            yield from _unknown_fields(value, hints[key], f"{path}.{key}")
 
 
 def _dotted(schema: type, prefix: str) -> Iterator[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -20,7 +22,7 @@ def explain(error: Exception) -> DdoqError:
     """Return the DdoqError that says what an exception means to a user; log the traceback where there is a run.log."""
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if isinstance(error, HydraException | OmegaConfBaseException) or _is_of_omegaconf(error):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
         return _explain_config(text)
     if readable := disk_error(error, "paths.outputs"):
@@ -32,6 +34,12 @@ def explain(error: Exception) -> DdoqError:
     )
 
 
+def _is_of_omegaconf(error: Exception) -> bool:
+    """Tell whether OmegaConf stumbled: over a key below a value that has none, it raises whatever comes of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).parent.name == "omegaconf"
+
+
 def _nearest(key: str) -> str:
     if key.startswith("hydra."):
         return "`ddoq launcher=... --cfg hydra` prints the keys of Hydra and its launcher"
@@ -39,6 +47,8 @@ def _nearest(key: str) -> str:
 
 
 def _explain_config(text: str) -> ConfigError:
+    if match := re.search(r"ConfigError raised while resolving interpolation: (.+)\n  -> (.+)", text):
+        return ConfigError(*match.groups())  # of a resolver of ours, of which OmegaConf leaves no more than the text
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
         r"In '.*?': Could not load '(.+)/(.+?)'", text
     ):
@@ -68,5 +78,7 @@ def _explain_config(text: str) -> ConfigError:
         return ConfigError(f"{key}: no value", f"set {key}=...")
     if match := re.search(r"Ambiguous value for argument '(\w[^']*)'", text):
         return ConfigError(f"{match.group(1)}: several values", "add -m to run one after the other")
+    if match := re.search(r"([^\n]+)\n\s+full_key: (\S+)", text):
+        return ConfigError(f"{match.group(2)}: {match.group(1).strip()}", "`ddoq --cfg job` shows what the key takes")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return ConfigError("config: " + "; ".join(lines[:3]), "see `ddoq --help` and `ddoq --cfg job`")

@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.form import check_form
 from ddoq.pipeline.keys import digest
 
 #: Parts of the configuration that cannot change a result.
@@ -50,6 +51,7 @@ def register_resolvers() -> None:
     """Register ``${run_name:}`` for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
 
     def resolve(*, _root_: DictConfig) -> str:
+        """Name the run of a configuration, or raise ConfigError where it is none."""
         plain = {
             name: OmegaConf.to_container(_root_[name], resolve=True)
             if OmegaConf.is_config(_root_[name])
@@ -57,6 +59,7 @@ def register_resolvers() -> None:
             for name in _root_
             if name not in NOT_IDENTITY
         }
+        check_form(plain, without=NOT_IDENTITY)  # Hydra asks for the name before anything else looks
         return run_name(plain)
 
     OmegaConf.register_new_resolver("run_name", resolve, replace=True)

@@ -40,7 +40,8 @@ POSITIVE = (
     "student.width",
     "student.depth",
 )
-FRACTIONS = ("protocol.evaluate_from",)
+NOT_NEGATIVE = ("protocol.weight_decay", "protocol.milestone_factor")
+FRACTIONS = ("protocol.evaluate_from", "protocol.momentum")
 
 Problems = Iterator[tuple[str, str]]
 

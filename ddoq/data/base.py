@@ -38,6 +38,13 @@ class Source:
     unexpected_counts: str | None = None
 
     def __post_init__(self) -> None:
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
+        if len(outside):
+            raise DataError(
+                f"dataset: {self.describe(int(outside[0]))} has label {self.labels[outside[0]]}, and there are "
+                f"{len(self.class_names)} classes",
+                "correct the label, or leave out images without one",
+            )
         empty = sorted(set(range(len(self.class_names))) - set(np.unique(self.labels).tolist()))
         if empty:
             names = ", ".join(repr(self.class_names[c]) for c in empty[:5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,18 @@ from ddoq.data.base import ImageDataset, Source, hash_files, hash_names
 from ddoq.data.download import PublishedDataset
 from ddoq.data.parquet import open_parquet
 from ddoq.errors import DataError
+from ddoq.utils.io import reading
 
 
 def _array_source(
     images: Sequence[np.ndarray], labels: Sequence[np.ndarray], names: list[str], title: str, split=("train", "test")
 ) -> Source:
     """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``, one of each per split, as a source."""
+    if [len(part) for part in images] != [len(part) for part in labels]:
+        raise DataError(
+            f"dataset: {title} has {sum(map(len, images))} images and {sum(map(len, labels))} labels",
+            "replace its files by the original ones",
+        )
     pixels = np.concatenate(images)
     return Source(
         class_names=names,
@@ -113,16 +120,26 @@ class _IDX(_Torchvision):
         folder = self._folder()
         images, labels = [], []
         for part in ("train", "t10k"):
-            images.append(_read_idx(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28))
-            labels.append(_read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 8))
+            images.append(_read_idx(folder / f"{part}-images-idx3-ubyte.gz", (28, 28)))
+            labels.append(_read_idx(folder / f"{part}-labels-idx1-ubyte.gz", ()))
         return _array_source(images, labels, self._NAMES, self._TITLE)
 
 
-def _read_idx(path: Path, header: int) -> np.ndarray:
-    try:
-        return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
-    except (OSError, EOFError, ValueError) as error:
-        raise _unreadable(path, error) from error
+def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the items of a file of bytes, ``[n, *shape]``; no more is unpacked than its header announces."""
+    with reading(path, _ORIGINAL), gzip.open(path) as file:
+        kind, *found = np.frombuffer(file.read(8 + 4 * len(shape)), ">u4").tolist()
+        if kind != 0x801 + len(shape) or tuple(found[1:]) != shape or found[0] > _MOST_ITEMS:
+            raise ValueError(f"a header of {found}, not of [n, {', '.join(map(str, shape))}]")
+        size = math.prod(found)
+        items = file.read(size + 1)
+        if len(items) != size:
+            raise ValueError(f"not the {size} bytes that its header announces")
+        return np.frombuffer(items, np.uint8).reshape(found)
+
+
+_MOST_ITEMS = 2**20  # MNIST has 60,000
+_ORIGINAL = "replace it by the original file"
 
 
 @dataclass
@@ -167,10 +184,8 @@ class _CIFAR(_Torchvision):
         if (folder / self._PARQUET[0]).is_file():
             return open_parquet(folder, "image", "label")
         published = getattr(torchvision.datasets, self._TORCHVISION)
-        try:  # torchvision checks the md5 of every file before it reads it
+        with reading(folder, _ORIGINAL):  # torchvision checks the md5 of every file before it reads it
             parts = [published(folder.parent, train=train) for train in (True, False)]
-        except RuntimeError as error:
-            raise _unreadable(folder, error) from error
         return _array_source(
             [part.data for part in parts], [part.targets for part in parts], parts[0].classes, self._TITLE
         )
@@ -208,9 +223,7 @@ class SVHN(_Torchvision):
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        parts = [_read_mat(self._folder() / file) for file in self._FILES]
-        images = [np.ascontiguousarray(part["X"].transpose(3, 0, 1, 2)) for part in parts]
-        labels = [part["y"].ravel() % 10 for part in parts]  # the files say 10 where the digit is 0
+        images, labels = zip(*(_read_mat(self._folder() / file) for file in self._FILES), strict=True)
         return _array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE)
 
     def _download_as(self, published: Callable, folder: Path) -> None:
@@ -218,14 +231,18 @@ class SVHN(_Torchvision):
             published(folder / self._FOLDERS[0], split, download=True)
 
 
-def _read_mat(path: Path) -> dict[str, np.ndarray]:
+def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Return images ``[n, 32, 32, 3]`` and digits ``[n]``; the files say 10 where the digit is 0."""
     from scipy.io import loadmat
+    from torchvision.datasets import SVHN as published
+    from torchvision.datasets.utils import check_md5
 
-    try:
-        return loadmat(path, variable_names=["X", "y"])
-    except Exception as error:  # scipy's reader raises whatever damaged bytes lead it to
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"dataset: {path} cannot be read ({error})", "replace it by the original file")
+    (md5,) = (md5 for _, name, md5 in published.split_list.values() if name == path.name)
+    with reading(path, _ORIGINAL):
+        if not check_md5(path, md5):  # SciPy's reader crashes the process over some damaged files
+            raise ValueError("its checksum is not that of the original")
+        part = loadmat(path, variable_names=["X", "y"])
+        images, labels = part["X"].transpose(3, 0, 1, 2), part["y"].ravel()
+        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not np.isin(labels, range(1, 11)).all():
+            raise ValueError("it does not hold the images and labels of SVHN")
+        return np.ascontiguousarray(images), labels % 10

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,9 +27,11 @@ from torch.utils.data import Dataset
 
 from ddoq.data.images import to_uint8
 from ddoq.errors import DataError
-from ddoq.utils.io import atomic_path, read_json, write_json
+from ddoq.utils.io import atomic_path, read_json, reading, write_json
 
 METADATA, CLASSES, TARGETS = "metadata.parquet", "classes.json", "targets.safetensors"
+_INSIDE = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[^\0\\]+")  # a relative path that does not leave its folder
+_AGAIN = "write the folder again: the same run, or `run.from=label`, does"
 
 
 def file_name(label: int, index: int, class_names: list[str]) -> str:
@@ -115,6 +118,9 @@ class DistilledDataset(Dataset):
         path: a distilled folder (``outputs/runs/<run>/distilled``).
         transform: applied to the image tensor.
 
+    Raises:
+        DataError: it is none, or a file in it is damaged.
+
     Attributes:
         class_names: in label order.
         labels: int64 ``[n]``.
@@ -129,18 +135,31 @@ class DistilledDataset(Dataset):
                 f"{self.path} is not a distilled data set: it has no {METADATA}",
                 "give the folder outputs/runs/<run>/distilled of a finished run",
             )
-        table = pq.read_table(self.path / METADATA)
-        self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
-        self.class_names: list[str] = read_json(self.path / CLASSES)
-        self.labels = torch.from_numpy(self.metadata["label"].astype(np.int64))
-        self.weights = torch.from_numpy(self.metadata["weight"].astype(np.float32))
+        with reading(self.path / METADATA, _AGAIN):
+            table = pq.read_table(self.path / METADATA)
+            self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+            self.labels = torch.from_numpy(self.metadata["label"].astype(np.int64))
+            self.weights = torch.from_numpy(self.metadata["weight"].astype(np.float32))
+            names = self.metadata["file_name"].tolist()
+            if not all(isinstance(name, str) and _INSIDE.fullmatch(name) for name in names):
+                raise ValueError("a file name is none, or leads out of the folder")
+        with reading(self.path / CLASSES, _AGAIN):
+            self.class_names: list[str] = read_json(self.path / CLASSES)
+            if not isinstance(self.class_names, list) or not all(isinstance(name, str) for name in self.class_names):
+                raise ValueError("it is no list of names")
+        if not ((self.labels >= 0) & (self.labels < len(self.class_names)) & self.weights.isfinite()).all():
+            raise DataError(f"{self.path / METADATA} has wrong labels or weights", _AGAIN)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int, float]:
-        image = read_png(self.path / self.metadata["file_name"][i]).float() / 255
+        image = self._image(self.metadata["file_name"][i]).float() / 255
         return (self.transform(image) if self.transform else image), int(self.labels[i]), float(self.weights[i])
+
+    def _image(self, name: str, size: int | None = None) -> torch.Tensor:
+        with reading(self.path / name, _AGAIN):
+            return read_png(self.path / name, size)
 
     def training_set(self, size: int | None = None) -> TrainingSet:
         """Return everything in memory, with soft labels where the data set has them.
@@ -148,11 +167,14 @@ class DistilledDataset(Dataset):
         Args:
             size: side of the images in pixels, if they are not to stay as they are.
         """
-        images = torch.stack([read_png(self.path / name, size) for name in self.metadata["file_name"]])
+        images = torch.stack([self._image(name, size) for name in self.metadata["file_name"]])
         targets, temperature = one_hot(self.labels, len(self.class_names)).float(), 1.0
         if (self.path / TARGETS).is_file():
-            with safe_open(self.path / TARGETS, "pt") as file:
+            wanted = targets.shape
+            with reading(self.path / TARGETS, _AGAIN), safe_open(self.path / TARGETS, "pt") as file:
                 targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
+                if targets.shape != wanted or not targets.isfinite().all() or not 0 < temperature < math.inf:
+                    raise ValueError(f"no probabilities {tuple(wanted)} at a temperature")
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
 

@@ -17,7 +17,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ddoq.utils.io import atomic_path
+from ddoq.errors import StoreError
+from ddoq.utils.io import atomic_path, reading
 
 _INDEX = "index.parquet"
 
@@ -71,13 +72,21 @@ class LatentWriter:
 
 
 class Latents:
-    """The latents of a finished ``encode`` artefact. Only what is asked for is read."""
+    """The latents of a finished ``encode`` artefact. Only what is asked for is read.
+
+    Raises:
+        StoreError: a file is damaged or missing.
+    """
 
     def __init__(self, folder: Path):
-        self.labels = pq.read_table(folder / _INDEX)["label"].to_numpy()
+        self._remedy = f"remove {folder} and run again"
+        with reading(folder / _INDEX, self._remedy, StoreError):
+            self.labels = pq.read_table(folder / _INDEX)["label"].to_numpy()
         self._shards = sorted(folder.glob("shard-*.safetensors"))
-        with safe_open(self._shards[0], "pt") as shard:
+        with reading(folder, self._remedy, StoreError), safe_open(self._shards[0], "pt") as shard:
             self._shard_size, *shape = shard.get_slice("latents").get_shape()
+            if not self._shard_size or -(-len(self.labels) // self._shard_size) != len(self._shards):
+                raise ValueError(f"{len(self._shards)} shards for {len(self.labels)} latents")
         self.shape = tuple(shape)
 
     def __len__(self) -> int:
@@ -103,6 +112,7 @@ class Latents:
         parts = []
         for number in np.unique(positions // self._shard_size):
             rows = positions[positions // self._shard_size == number] - number * self._shard_size
-            with safe_open(self._shards[number], "pt") as shard:
+            path = self._shards[number]
+            with reading(path, self._remedy, StoreError), safe_open(path, "pt") as shard:
                 parts.append(shard.get_slice("latents")[rows.tolist()].float())
         return torch.cat(parts) if parts else torch.empty(0, *self.shape)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from ddoq.data.base import ImageDataset, Source, hash_files
 from ddoq.errors import DataError, did_you_mean
+from ddoq.utils.io import parse_json, reading
 
 _PREFIXES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 
@@ -66,10 +66,8 @@ def open_parquet(folder: Path, image_column: str, label_column: str) -> Source:
     tables, split = [], []
     for name, files in parquet_files(folder).items():
         for file in files:
-            try:
+            with reading(file, "replace the file by an undamaged one"):
                 table = pq.read_table(file, memory_map=True)
-            except (OSError, pa.ArrowException) as error:
-                raise DataError(f"dataset: {file} is not readable as Parquet ({error})", "replace the file") from error
             for key, column in (("image_column", image_column), ("label_column", label_column)):
                 if column not in table.column_names:
                     raise DataError(
@@ -77,10 +75,17 @@ def open_parquet(folder: Path, image_column: str, label_column: str) -> Source:
                     )
             tables.append(table.select([image_column, label_column]))
             split += [name] * len(table)
-    table = pa.concat_tables(tables, promote_options="default")
+    with reading(folder, "give all files the same columns, and one label per image: an integer or a name"):
+        table = pa.concat_tables(tables, promote_options="default")
+        names, labels = _labels(table, label_column)
     images = table[image_column]
-    names, labels = _labels(table, label_column)
     is_struct = pa.types.is_struct(images.type)
+    kind = images.type.field("bytes").type if is_struct and images.type.get_field_index("bytes") >= 0 else images.type
+    if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+        raise DataError(
+            f"dataset.image_column: column '{image_column}' of {folder} holds {images.type}, no encoded images",
+            "choose a column of bytes, or of structs with a field 'bytes'",
+        )
 
     def read(i: int) -> Image.Image:
         value = images[i].as_py()
@@ -95,8 +100,10 @@ def open_parquet(folder: Path, image_column: str, label_column: str) -> Source:
 
 def _labels(table, column: str) -> tuple[list[str], np.ndarray]:
     """Return class names and integer labels: from the ClassLabel metadata, else from the sorted distinct values."""
+    if table[column].null_count:
+        raise ValueError(f"column '{column}' has rows without a label")
     values = np.array(table[column].to_pylist())
-    features = json.loads((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    features = parse_json((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
     names = features.get(column, {}).get("names")
     if names is not None:
         return [str(name) for name in names], values.astype(np.int64)

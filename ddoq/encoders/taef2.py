@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
 from ddoq.errors import DataError
-from ddoq.utils.pretrained import for_inference
+from ddoq.utils.pretrained import for_inference, loading
 
 WIDTH, CHANNELS = 64, 32
 _FILES = ("taef2_encoder.pth", "taef2_decoder.pth")
@@ -31,7 +31,9 @@ class TAEF2(Encoder):
         self.storage = getattr(torch, storage)
         self.encoder, self.decoder = _encoder(), _decoder()
         for network, name in zip((self.encoder, self.decoder), _FILES, strict=True):
-            network.load_state_dict(_read(Path(path) / name))
+            weights = _read(Path(path) / name)
+            with loading(name, "encoder.path"):
+                network.load_state_dict(weights)
         for_inference(self, "float32")
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:

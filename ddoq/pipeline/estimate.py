@@ -11,6 +11,8 @@ from ddoq.pipeline.graph import STAGES, Node, data_key
 from ddoq.pipeline.store import Store, read_ledger
 from ddoq.utils.console import duration
 
+_LONGEST = 1e9  # seconds that a computation took: what is more, or NaN, is a damaged line
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -45,7 +47,8 @@ class Ledger:
         took: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for entry in read_ledger(store.root):
             data, stage, title, seconds = (entry.get(name) for name in ("data", "stage", "title", "seconds"))
-            if data and isinstance(seconds, int | float):  # lines of old stores do not say from which data
+            said = data and all(isinstance(part, str) for part in (data, stage, title))  # old stores say no data
+            if said and isinstance(seconds, int | float) and 0 <= seconds < _LONGEST:
                 for of in _levels(data, stage, title):
                     took[of].append(seconds)
         self._seconds = {of: median(seconds) for of, seconds in took.items()}

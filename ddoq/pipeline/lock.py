@@ -23,6 +23,8 @@ from typing import IO
 
 import psutil
 
+from ddoq.utils.io import parse_json
+
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 PATIENCE, _BEAT, _POLL = 300.0, 20.0, 0.1  # seconds
 
@@ -157,7 +159,7 @@ def _read(path: Path) -> str:
 def _is_void(content: str) -> bool:
     """Tell whether the process of a lease is known to be gone. (Half a line is one that is just being written.)"""
     try:
-        said = json.loads(content)
+        said = parse_json(content)
         return said["host"] == _host() and _holder(said["pid"])["started"] != said["started"]
     except (ValueError, KeyError, TypeError):
         return False

@@ -28,7 +28,7 @@ from ddoq.pipeline.integrity import damage, describe, manifest_damage, seal
 from ddoq.pipeline.keys import canonical
 from ddoq.pipeline.lock import hold, lock_path
 from ddoq.pipeline.provenance import provenance
-from ddoq.utils.io import ANY_TEMPORARY, read_json, temporary_path, write_json
+from ddoq.utils.io import ANY_TEMPORARY, parse_json, read_json, temporary_path, write_json
 
 MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
 _REPAIR = "run `ddoq store repair`, then the same command again"
@@ -51,7 +51,7 @@ class Store:
         try:
             files = read_json(folder / MANIFEST)["files"]
             return all((folder / name).stat().st_size == file["bytes"] for name, file in files.items())
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
     def manifest(self, node: Node) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Store:
             raise StoreError(
                 f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}"
             ) from error
-        if manifest["body"] != canonical(node.body):
+        if not isinstance(manifest, dict) or manifest.get("body") != canonical(node.body):
             raise StoreError(f"{path} was made from another configuration than its key says", _REPAIR)
         return manifest
 
@@ -167,7 +167,7 @@ def read_ledger(root: Path) -> Iterator[dict[str, Any]]:
         return
     for line in text.splitlines():
         with suppress(ValueError):
-            if isinstance(entry := json.loads(line), dict):
+            if isinstance(entry := parse_json(line), dict):
                 yield entry
 
 

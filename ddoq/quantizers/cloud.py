@@ -55,13 +55,8 @@ class PointCloud:
         self.mass, self.rows = mass[kept] / mass.sum(), None if kept.all() else np.flatnonzero(kept)
         self.points = np.array(flat.float().cpu(), order="C")  # a copy, centred in place
         self.mean, self.squared_norms = _centre(self.points, self.mass)
-        if not np.isfinite(self.squared_norms).all():
-            bad = ~flat.float().isfinite().all(1)  # after the cast: a large double is infinite there
-            raise DataError(
-                f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite in float32, the first at "
-                f"{int(bad.nonzero()[0])}",
-                "check the encoder and its precision",
-            )
+        if not (self.squared_norms < _LARGEST).all():
+            raise _not_numbers(flat.float())  # after the cast: a large double is infinite there
         self._on_device = torch.from_numpy(self.points).to(latents.device) if latents.device.type != "cpu" else None
 
     def __len__(self) -> int:
@@ -138,6 +133,23 @@ class PointCloud:
     def to_tensor(self, centroids: np.ndarray) -> Tensor:
         """Return points of the cloud's coordinates as latents ``[K, *shape]``."""
         return torch.from_numpy((centroids + self.mean).astype(np.float32)).view(-1, *self.shape)
+
+
+#: Squared norms from which on squared distances may be infinite in float32.
+_LARGEST = float(np.finfo(np.float32).max) / 4
+
+
+def _not_numbers(flat: Tensor) -> DataError:
+    bad = ~flat.isfinite().all(1)
+    if not bad.any():
+        return DataError(
+            "latents are so large (1e18 or more) that their squared distances are infinite in float32",
+            "check the encoder: latents should be of the order of 1",
+        )
+    return DataError(
+        f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite in float32, the first at {int(bad.nonzero()[0])}",
+        "check the encoder and its precision",
+    )
 
 
 @njit(cache=True, nogil=True)

@@ -12,8 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ddoq.errors import StoreError
 from ddoq.quantizers.cloud import PointCloud
-from ddoq.utils.io import atomic_path
+from ddoq.utils.io import atomic_path, reading
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,20 @@ class ClassCodebooks:
 
     @staticmethod
     def load(path: Path) -> ClassCodebooks:
-        """Read what ``save`` wrote."""
-        with safe_open(path, "pt") as file:
-            return ClassCodebooks(*(file.get_tensor(name) for name in _FIELDS))
+        """Read what ``save`` wrote.
+
+        Raises:
+            StoreError: the file is damaged, or no file of codebooks.
+        """
+        with reading(path, f"remove {path.parent} and run again", StoreError):
+            with safe_open(path, "pt") as file:
+                found = ClassCodebooks(*(file.get_tensor(name) for name in _FIELDS))
+            integers = [getattr(found, name) for name in _FIELDS[1:]]
+            if {part.shape for part in integers} != {found.latents.shape[:1]} or any(
+                part.dtype != torch.int64 or (part < 0).any() for part in integers
+            ):
+                raise ValueError("its columns do not belong together")
+        return found
 
 
 _FIELDS = ("latents", "labels", "index", "counts", "sources")

@@ -88,6 +88,9 @@ class BisectingKMeans(Quantizer):
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         from sklearn.cluster import BisectingKMeans as Engine
 
+        distinct = np.unique(cloud.points, axis=0)
+        if len(distinct) < self.num_centroids:  # scikit-learn would try to split a single point
+            return np.resize(distinct, (self.num_centroids, distinct.shape[1]))
         engine = Engine(self.num_centroids, n_init=self.num_restarts, random_state=seed(generator))
         return engine.fit(cloud.points, sample_weight=cloud.mass * len(cloud)).cluster_centers_
 

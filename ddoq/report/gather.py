@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -14,7 +13,7 @@ from ddoq.errors import DataError, did_you_mean
 from ddoq.pipeline.keys import digest
 from ddoq.report.points import SWEEP
 from ddoq.report.query import Query
-from ddoq.utils.io import read_json
+from ddoq.utils.io import parse_json, read_json
 
 Row = dict[str, Any]
 
@@ -119,7 +118,7 @@ def _read_run(run: Path) -> tuple[list[Row], list[str]]:
 def _parse(line: str) -> Row | None:
     """Return a row, or ``None`` for what is none."""
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     if not isinstance(row, dict) or any(isinstance(value, list | dict) for value in row.values()):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
@@ -15,7 +14,7 @@ from typing import Any
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.status import STATUS
-from ddoq.utils.io import read_json
+from ddoq.utils.io import parse_json, read_json
 
 SWEEP = "sweep.json"
 
@@ -248,7 +247,7 @@ def _accuracy(folder: Path) -> float | None:
 
 @lru_cache(maxsize=4096)
 def _main_top1(path: Path, changed: int) -> float | None:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["table"] == "main" and row["split"] == "test"]
     return fmean(float(row["top1"]) for row in rows if row["arm"] == rows[-1]["arm"]) if rows else None
 

@@ -1,4 +1,4 @@
-"""Atomic files, checksums and links. Nothing here knows what the bytes mean."""
+"""Atomic files, checksums and links, and damaged files. Nothing here knows what the bytes mean."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import psutil
+
+from ddoq.errors import DataError, DdoqError
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
 ANY_TEMPORARY = ".tmp*"  # with what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed
@@ -71,8 +74,28 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read a JSON file. Raises ValueError where it is none."""
+    return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text. Raises ValueError where it is none, or too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+@contextmanager
+def reading(path: Path, remedy: str, kind: type[DdoqError] = DataError) -> Iterator[None]:
+    """Turn whatever a library raises over the damaged bytes of a file into two lines."""
+    try:
+        yield
+    except DdoqError:
+        raise
+    except Exception as error:
+        why = shorten(str(error) or type(error).__name__, 200, placeholder=" …")
+        raise kind(f"{path} cannot be read ({why})", remedy) from error
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:
