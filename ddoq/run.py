@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
 from ddoq.config.schema import register
 from ddoq.errors import ConfigError, DdoqError
@@ -92,6 +93,7 @@ def main() -> None:
     try:
         if command:
             sys.exit(import_module(command).main(sys.argv[2:]))
+        check_command_line(sys.argv[1:])
         _main()
     except DdoqError as error:
         _complain(error)

@@ -9,6 +9,7 @@ from string import Formatter
 from typing import Any, get_type_hints
 
 from ddoq.config import protocols
+from ddoq.config.parts import part_problems
 from ddoq.config.schema import COMPONENTS, Config, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
@@ -93,6 +94,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _unknown_keys(config)
+    yield from part_problems(config)
     for key, choices in (_CHOICES | protocols.CHOICES).items():
         value = _get(config, key)
         if value is not None and value not in choices:
@@ -210,25 +212,6 @@ def _unknown_keys(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in config["run"]:
         if key not in RUN_KEYS:
             yield f"run.{key}: there is no such key", did_you_mean(key, RUN_KEYS)
-    for group in COMPONENTS:
-        schema = next((s for s in COMPONENTS[group].values() if s._target_ == config[group].get("_target_")), None)
-        if schema is None:
-            targets = [s._target_ for s in COMPONENTS[group].values()]
-            yield (
-                f"{group}._target_: '{config[group].get('_target_')}' is not a known {group}",
-                did_you_mean(str(config[group].get("_target_")), targets),
-            )
-        else:
-            yield from _unknown_fields(config[group], schema, group)
-
-
-def _unknown_fields(part: Mapping[str, Any], schema: type, path: str) -> Iterator[tuple[str, str]]:
-    hints = get_type_hints(schema)
-    for key, value in part.items():
-        if key not in hints:
-            yield f"{path}.{key}: there is no such key", did_you_mean(key, hints)
-        elif is_dataclass(hints[key]) and isinstance(value, Mapping):
-            yield from _unknown_fields(value, hints[key], f"{path}.{key}")
 
 
 def _dotted(schema: type, prefix: str) -> Iterator[str]:

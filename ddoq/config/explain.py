@@ -20,6 +20,8 @@ def explain(error: Exception) -> DdoqError:
     """Return the DdoqError that says what an exception means to a user; log the traceback where there is a run.log."""
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
+    if said := _said_by_ddoq(error):
+        return said
     if isinstance(error, HydraException | OmegaConfBaseException):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
         return _explain_config(text)
@@ -30,6 +32,13 @@ def explain(error: Exception) -> DdoqError:
         f"unexpected {type(error).__name__}: {first}",
         "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too",
     )
+
+
+def _said_by_ddoq(error: BaseException | None) -> DdoqError | None:
+    """Return the DdoqError that a library has wrapped into its own."""
+    while error is not None and not isinstance(error, DdoqError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _nearest(key: str) -> str:

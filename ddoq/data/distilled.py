@@ -11,8 +11,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import pyarrow as pa
@@ -131,6 +132,7 @@ class DistilledDataset(Dataset):
             )
         table = pq.read_table(self.path / METADATA)
         self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+        _require_inside(self.metadata["file_name"], self.path)
         self.class_names: list[str] = read_json(self.path / CLASSES)
         self.labels = torch.from_numpy(self.metadata["label"].astype(np.int64))
         self.weights = torch.from_numpy(self.metadata["weight"].astype(np.float32))
@@ -155,6 +157,17 @@ class DistilledDataset(Dataset):
                 targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
+
+
+def _require_inside(names: Iterable[str], folder: Path) -> None:
+    """Raise DataError where an image would lie outside the folder; the table may come from anybody."""
+    for name in map(str, names):
+        parts = PureWindowsPath(name).parts  # which takes both kinds of slash for one
+        if ".." in parts or "\0" in name or PureWindowsPath(name).anchor:
+            raise DataError(
+                f"{folder / METADATA} names an image outside its folder: {name[:200]!r}",
+                "do not trust this folder: take it from its origin again",
+            )
 
 
 def load_distilled(path: str | Path, transform=None) -> DistilledDataset:

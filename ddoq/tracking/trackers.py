@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from ddoq.config.names import run_name
 from ddoq.utils.console import console
 
@@ -99,5 +101,6 @@ class WandbTracker(Tracker):
         try:
             action()
         except Exception as error:
-            console.print(f"[yellow]W&B: {type(error).__name__}: {error}; the run goes on without it[/]")
+            said = escape(f"{type(error).__name__}: {error}")
+            console.print(f"[yellow]W&B: {said}; the run goes on without it[/]")
             self._run = None
