@@ -85,7 +85,8 @@ _FRACTIONS = ("dataset.validation_fraction", "dataset.test_fraction", "weighting
 
 def check(config: Mapping[str, Any]) -> None:
     """Raise ConfigError for the first problems of a resolved configuration; every problem is named."""
-    problems = list(_problems(config))
+    # What stands where it does not belong comes first: the other checks compare values that have to be there.
+    problems = [*_unknown_keys(config), *part_problems(config)] or list(_problems(config))
     if len(problems) == 1:
         raise ConfigError(*problems[0])
     if problems:
@@ -93,8 +94,6 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield from _unknown_keys(config)
-    yield from part_problems(config)
     for key, choices in (_CHOICES | protocols.CHOICES).items():
         value = _get(config, key)
         if value is not None and value not in choices:

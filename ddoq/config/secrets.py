@@ -46,6 +46,7 @@ def check_words(words: Iterable[str]) -> None:
         key = found.group() if (found := _KEY.match(word)) else "an argument"
         for name, value in secret.items():
             if value in word:
+                key = "an argument" if value in key else key
                 raise ConfigError(
                     f"{key}: the value of {name} would be written into the run's folder", "leave it in the environment"
                 )
