@@ -314,9 +314,9 @@ def hostile(tmp_path_factory):
         pq.write_table(table, root / f"{split}.parquet")
     overrides = [
         "-m", "dataset=parquet", f'dataset.root="{root}"', "dataset.image_size=8", "dataset.channels=1",
-        "dataset.name=names", "generator=decode", "ablation=none", "baselines=none", "measure.curve=[]",
-        "measure.num_folds=0", "ipc=1", "protocol=smoke", "protocol.num_seeds=2", "student.width=8", "logger=csv",
-        "weighting=mass,uniform", f'paths.outputs="{out}"', "trainer.accelerator=cpu",
+        "dataset.name=names", "encoder=pixels", "generator=decode", "ablation=none", "baselines=none",
+        "measure.curve=[]", "measure.num_folds=0", "ipc=1", "protocol=smoke", "protocol.num_seeds=2", "student.width=8",
+        "logger=csv", "weighting=mass,uniform", f'paths.outputs="{out}"', "trainer.accelerator=cpu",
     ]  # fmt: skip
     done = ddoq(*overrides, **{name: f"secret-of-{name}" for name in SECRETS})
     assert done.returncode == 0, done.stderr

@@ -97,20 +97,24 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
     """
     import timm
 
-    config, weights = timm_config(model, key), {}
+    config, weights, outputs = timm_config(model, key), {}, num_classes
     if path:
-        weights = {"state_dict": read_weights(path, model, key)}
-        if num_classes:  # else timm takes a classifier of another size than its own weights' for one to be discarded
-            weights["num_classes"] = num_classes
-            require_outputs(weights["state_dict"], config.classifier, num_classes, path, key)
+        found = read_weights(path, model, key)
+        outputs = num_classes or len(found.get(f"{_first(config.classifier)}.weight", ()))
+        # Where these are not the numbers of the file, timm drops the classifier and takes whatever else is missing
+        # for granted: the network keeps random weights there.
+        weights = {"state_dict": found, "num_classes": outputs}
+        require_outputs(found, config.classifier, outputs, path, key)
     else:
         _require_hub(config.hf_hub_id, key)
         if num_classes not in (0, config.num_classes):
             raise _other_outputs(model, config.num_classes, num_classes, key)
     with loading(model, key):
         network = timm.create_model(
-            model, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=weights, **options
+            model, pretrained=True, num_classes=outputs, pretrained_cfg_overlay=weights, **options
         )
+    if outputs and not num_classes:
+        network.reset_classifier(0)
     network.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
     require_finite(network, path or model, key)
     return network
@@ -136,10 +140,14 @@ def timm_config(model: str, key: str):
 
 def require_outputs(weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str) -> None:
     """Raise DataError where a file's classifier has another number of outputs than the one that is asked for."""
-    name = classifier if isinstance(classifier, str) else classifier[0]
-    found = len(weights.get(f"{name}.weight", range(wanted)))  # files with other names are for timm to convert
+    name = f"{_first(classifier)}.weight"
+    found = len(weights.get(name, range(wanted)))  # files with other names are for timm to convert
     if found != wanted:
         raise _other_outputs(path, found, wanted, key)
+
+
+def _first(names: str | tuple[str, ...] | None) -> str | None:
+    return names if names is None or isinstance(names, str) else names[0]
 
 
 def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError:
