@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,10 @@ from ddoq.job import run_job
 from ddoq.run import config_dir
 
 ROOT = Path(__file__).resolve().parents[1]
+# Before anything imports torch: a second thread makes networks this small no faster, and where cores are shared slower.
+for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
 SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 #: Overrides that shrink any experiment to seconds; the code paths stay the same.
@@ -67,18 +69,6 @@ def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
         for file in sorted((outputs / "store" / stage).rglob("*"))
         if file.is_file() and file.name != "manifest.json" and not file.name.endswith(".lock")
     }
-
-
-def ddoq(*overrides: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command line in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "ddoq.run", *overrides],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"} | environment,
-        timeout=600,
-    )
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 
 import pytest
-from conftest import ROOT, composed, ddoq
+from conftest import ROOT, composed
+from processes import ddoq, new_python
 
 from ddoq.config.checks import _CHOICES, check, check_counts
 from ddoq.config.names import arm_name, run_name
@@ -223,7 +224,7 @@ def test_one_bad_point_stops_a_sweep_before_its_first_job(tmp_path):
 
 def test_help_is_quick_and_names_what_users_type():
     start = time.perf_counter()
-    done = ddoq("--help")
+    done = new_python("--help")
     seconds = time.perf_counter() - start
     assert done.returncode == 0 and "schema" not in done.stdout
     for group in (*COMPONENTS, "logger", "launcher", "experiment"):

@@ -30,8 +30,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import TINY, artefacts, ddoq, run_here
+from conftest import TINY, artefacts, run_here
 from PIL import Image
+from processes import new_python
 from safetensors.torch import load
 from threadpoolctl import threadpool_limits
 
@@ -110,8 +111,7 @@ def test_every_artefact_is_the_same_however_it_is_computed(plain, how, tmp_path)
 
 def test_every_artefact_is_the_same_in_another_process_with_another_hash_seed(plain, tmp_path):
     """Bug: a set or the built-in ``hash`` decides the order of something."""
-    environment = {"PYTHONHASHSEED": "12345", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    done = ddoq(*SMALL, "baselines=none", "run.until=label", f"paths.outputs={tmp_path}", **environment)
+    done = new_python(*SMALL, "baselines=none", "run.until=label", f"paths.outputs={tmp_path}", PYTHONHASHSEED="12345")
     assert done.returncode == 0, done.stderr
     found = files_and_facts(tmp_path)
     assert differing({name: plain[name] for name in found}, found) == []

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, composition, ddoq
+from conftest import ROOT, composition
 from fuzzing import damaged, examples, holds, settings_of, two_lines_or_nothing
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -31,6 +31,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 from PIL import Image
+from processes import ddoq
 from rich.console import Console
 from safetensors.torch import save_file
 

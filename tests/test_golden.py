@@ -9,7 +9,7 @@ import time
 from statistics import fmean
 
 import pytest
-from conftest import ddoq
+from processes import ddoq, new_python
 
 from ddoq.evaluation.statistics import summarize
 
@@ -49,10 +49,10 @@ def test_distortions_and_accuracies_of_a_short_run(tmp_path):
 def test_the_default_run_reaches_what_the_readme_says(tmp_path):
     """First run within 4 minutes on 2 idle cores, second within 15 s, DDOQ above random by more than both intervals."""
     start = time.perf_counter()
-    assert ddoq(f"paths.outputs={tmp_path}").returncode == 0
+    assert new_python(f"paths.outputs={tmp_path}").returncode == 0
     first = time.perf_counter() - start
     start = time.perf_counter()
-    done = ddoq(f"paths.outputs={tmp_path}")
+    done = new_python(f"paths.outputs={tmp_path}")
     assert done.returncode == 0 and not re.search(r"\d+ computed", done.stdout)
     assert time.perf_counter() - start < 15
     (path,) = tmp_path.glob("runs/*/results.jsonl")

@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
-from conftest import ROOT, ddoq
+from conftest import ROOT
+from processes import ddoq
 from report_rows import old, row, write_run, write_sweep
 from scipy import stats
 

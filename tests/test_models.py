@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import composed, ddoq
+from conftest import composed
+from processes import ddoq, new_python
 from twins import save_models
 
 from ddoq.engine.memory import FittingBatches
@@ -84,7 +85,7 @@ def hub(models, tmp_path):
 def test_fetch_downloads_what_an_experiment_reads_and_nothing_else(hub, models, tmp_path):
     arguments = ["+experiment=imagenette_sd", "dataset=digits", "protocol=smoke", f"paths.outputs={tmp_path}/out"]
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
-    done = ddoq("fetch", *arguments, f"paths.models=[{tmp_path}/fetched]", **environment)
+    done = new_python("fetch", *arguments, f"paths.models=[{tmp_path}/fetched]", **environment)
     assert done.returncode == 0, done.stderr
     assert "OpenRAIL-M" in done.stdout
     folder = tmp_path / "fetched" / SD

@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import ROOT, composed, ddoq
+from conftest import ROOT, composed
 from PIL import Image
+from processes import ddoq
 from tiny_models import save_stable_diffusion
 
 from ddoq.config.checks import check
@@ -337,7 +338,10 @@ def hostile(tmp_path_factory):
         "measure.curve=[]", "measure.num_folds=0", "ipc=1", "protocol=smoke", "protocol.num_seeds=2", "student.width=8",
         "logger=csv", "weighting=mass,uniform", f'paths.outputs="{out}"', "trainer.accelerator=cpu",
     ]  # fmt: skip
-    done = ddoq(*overrides, **{name: f"secret-of-{name}" for name in SECRETS})
+    with pytest.MonkeyPatch.context() as environment:
+        for name in SECRETS:
+            environment.setenv(name, f"secret-of-{name}")
+        done = ddoq(*overrides)
     assert done.returncode == 0, done.stderr
     return top, done
 

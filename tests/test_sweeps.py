@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
 import pytest
-from conftest import ROOT, TINY, composed, ddoq, run_here
+from conftest import TINY, composed, run_here
+from processes import ddoq, new_python, start
 
 from ddoq.config.names import run_name
 from ddoq.errors import ConfigError
@@ -123,7 +121,7 @@ def test_resources_that_cannot_be_used_are_refused(resources, said):
 def swept(tmp_path_factory) -> Path:
     """The outputs of a sweep of four points, two at a time."""
     outputs = tmp_path_factory.mktemp("swept")
-    done = ddoq("launcher=joblib", *SMALL, "ipc=1,2", "weighting=mass,uniform", f"paths.outputs={outputs}")
+    done = new_python("launcher=joblib", *SMALL, "ipc=1,2", "weighting=mass,uniform", f"paths.outputs={outputs}")
     assert done.returncode == 0, done.stdout + done.stderr
     return outputs
 
@@ -173,18 +171,15 @@ def test_one_failure_does_not_stop_the_others(tmp_path):
 
 
 def test_sigterm_stops_a_run_where_it_can_go_on(tmp_path):
-    command = [sys.executable, "-m", "ddoq.run", *SMALL, "protocol.num_steps=100000", f"paths.outputs={tmp_path}"]
-    run = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
-    )
+    run = start(*SMALL, "protocol.num_steps=100000", f"paths.outputs={tmp_path}", folder=tmp_path)
     end = time.monotonic() + 120
     while not list(tmp_path.glob("store/evaluate/*")) and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(1)
-    run.send_signal(signal.SIGTERM)
-    errors = run.communicate(timeout=60)[1]
-    assert run.returncode == 128 + signal.SIGTERM
-    assert errors == "ddoq: stopped by SIGTERM; the same command resumes\n"
+    run.terminate()
+    run.join(60)
+    assert run.exitcode == 128 + signal.SIGTERM
+    assert (tmp_path / "stderr").read_text() == "ddoq: stopped by SIGTERM; the same command resumes\n"
     [status] = tmp_path.glob("runs/*/status.json")
     assert json.loads(status.read_text())["state"] == "interrupted"
     job = prepare(composed(*SMALL, "protocol.num_steps=100000", f"paths.outputs={tmp_path}"))

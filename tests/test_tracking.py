@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from conftest import TINY, composed, ddoq, run_here
+from conftest import TINY, composed, run_here
+from processes import ddoq, new_python
 
 from ddoq.config.names import run_name
 from ddoq.config.secrets import check_secrets, leaves
@@ -229,7 +230,7 @@ def test_what_hangs_is_left_behind(capsys):
 def test_a_run_without_a_server_ends_well(outputs, tmp_path):
     shutil.copytree(outputs / "store", tmp_path / "store")
     start = time.perf_counter()
-    done = ddoq(*FAST, f"paths.outputs={tmp_path}", "logger=wandb", WANDB_BASE_URL="http://127.0.0.1:9")
+    done = new_python(*FAST, f"paths.outputs={tmp_path}", "logger=wandb", WANDB_BASE_URL="http://127.0.0.1:9")
     assert done.returncode == 0 and "the run goes on" in done.stdout and list(tmp_path.glob("runs/*/results.jsonl"))
     assert time.perf_counter() - start < 45
 

@@ -13,7 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import composed, ddoq, run_here
+from conftest import composed, run_here
+from processes import ddoq
 from rich.console import Console
 
 from ddoq.errors import ConfigError, DataError, StageError
