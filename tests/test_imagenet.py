@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT, artefacts, composed, run_here
 from PIL import Image
+from processes import start
 from tiny_models import save_dit, save_vae
 from twins import EXPERIMENTS, overrides, save_images, save_models, wnids_of
 
@@ -153,18 +153,15 @@ def test_kill_in_the_middle_and_the_same_command_finishes_the_same(stage, models
         few = ["baselines=none", "trainer.batch_size=1", "generator.num_steps=10", "run.until=generate"]
         return [*overrides("imagenette_dit", models, images, tmp_path / name), *few]
 
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ddoq.run", *arguments("killed")], cwd=ROOT, env=one_thread, **quiet
-    )
+    process = start(*arguments("killed"), folder=tmp_path)
     store = tmp_path / "killed" / "store" / stage
     started = {"encode": lambda: any(store.glob("[!.]*")), "generate": lambda: any(store.rglob("*.png"))}[stage]
     deadline = time.monotonic() + 120
-    while not started() and process.poll() is None and time.monotonic() < deadline:
+    while not started() and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert process.poll() is None, "it ended before it could be killed"
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.is_alive(), "it ended before it could be killed"
+    process.kill()
+    process.join()
     assert not all((folder / "manifest.json").exists() for folder in store.glob("[!.]*"))
     for name in ("killed", "whole"):
         run_here(*arguments(name))

@@ -11,9 +11,7 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize(
-    ("num_kills", "overrides"), [(12, "short"), pytest.param(200, "whole", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("num_kills", "overrides"), [(8, "short"), pytest.param(200, "whole", marks=pytest.mark.slow)])
 def test_killed_runs_finish_with_the_bytes_of_an_undisturbed_one(tmp_path: Path, num_kills: int, overrides: str):
     done = subprocess.run(
         [sys.executable, str(ROOT / "tests" / "kills.py"), str(tmp_path), str(num_kills), "0", overrides],
