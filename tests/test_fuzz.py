@@ -275,7 +275,7 @@ def latents_of_a_class(draw: Callable) -> torch.Tensor:
     return torch.from_numpy(values).to(dtype)
 
 
-@examples(25, 3_000)
+@examples(15, 3_000)
 def test_any_latents_are_quantized_or_refused(num):
     options = st.fixed_dictionaries({"on_small_class": st.sampled_from(["error", "duplicate"])})
 
