@@ -25,6 +25,7 @@ from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
 from ddoq.stages.evaluate import check_protocol
+from ddoq.stages.generate import try_generators
 from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
@@ -183,6 +184,8 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
                 store.discard(node)
         execute([experiment.index], store, lambda *arguments: compute(*arguments, job.runtime), ranks)
         check_data(job)
+        if ranks.rank == 0:
+            try_generators(job.missing, store.manifest(experiment.index)["facts"], job.runtime)
         execute(experiment.targets(until), store, lambda *arguments: compute(*arguments, job.runtime), ranks)
         if until == "report" and ranks.rank == 0:
             from ddoq.report.write import write_report
@@ -202,7 +205,7 @@ def fetch(config: Mapping[str, Any]) -> None:
     models = Models(config["paths"]["models"])
     for conf, key in networks_of(config):
         models.identify(conf, key)
-    models.fetch(console.print)
+    models.fetch(lambda line: console.print(line, markup=False))
     dataset = _dataset(config)
     console.print(f"dataset: {dataset.name}")
     dataset.fetch(dataset.search[0])

@@ -16,9 +16,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
 from ddoq.config.schema import register
-from ddoq.config.secrets import check_secrets
+from ddoq.config.secrets import check_words
 from ddoq.errors import ConfigError, DdoqError
 from ddoq.pipeline.graph import STAGES
 from ddoq.utils.stop import Stopped, stoppable
@@ -93,9 +94,10 @@ def main() -> None:
     verbose = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
-        check_secrets(word.partition("=")[::2] for word in sys.argv[1:])  # before Hydra writes them down
+        check_words(sys.argv[1:])  # before Hydra writes them down
         if command:
             sys.exit(import_module(command).main(sys.argv[2:]))
+        check_command_line(sys.argv[1:], Path(__file__).parent)
         _main()
     except DdoqError as error:
         _complain(error)

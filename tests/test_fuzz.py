@@ -219,7 +219,7 @@ def test_any_text_is_an_override_or_refused(num):
         ("teacher.student=x", "teacher.student: 'x' is no student"),
         ("protocol.num_seeds=10000000000", "protocol.num_seeds: 10000000000 is more than 100"),  # planned for hours
         ("protocol.weight_decay=nan", "protocol.weight_decay: nan is not a finite number"),
-        ("dataset.name=../../x", "dataset.name: '../../x' cannot name a folder"),  # would have left outputs/runs
+        ("dataset.name=../../x", "dataset.name: '../../x' is no name"),  # would have left outputs/runs
         ("dataset.root='\0'", "dataset.root: .* is not UTF-8 text"),
         ("paths.data=1", "paths.data: 1 is no folder"),
         ("paths.models=[]", r"paths.models: \[\] is no folder"),
@@ -653,8 +653,8 @@ def test_what_was_found_in_parquet_files(columns, metadata, cause, tmp_path):
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
-        ({"file_name": ["../secret.png", "1_dog/00000.png"]}, "leads out of the folder"),
-        ({"file_name": ["/etc/hostname", "1_dog/00000.png"]}, "leads out of the folder"),
+        ({"file_name": ["../secret.png", "1_dog/00000.png"]}, "outside its folder"),
+        ({"file_name": ["/etc/hostname", "1_dog/00000.png"]}, "outside its folder"),
         ({"label": [0, 2]}, "wrong labels or weights"),
         ({"weight": [1.0, float("nan")]}, "wrong labels or weights"),
         ({"label": [0, None]}, "metadata.parquet cannot be read"),
@@ -726,7 +726,7 @@ def test_a_manifest_that_is_none_is_no_artefact(text, tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "cause"),
-    [("~quantizer", "quantizer: no value"), ("dataset.name=../../x", "dataset.name: '../../x' cannot name a folder")],
+    [("~quantizer", "quantizer: no value"), ("dataset.name=../../x", "dataset.name: '../../x' is no name")],
 )
 def test_the_command_line_says_so_in_two_lines_and_leaves_nothing(override, cause, tmp_path):
     done = ddoq(override, f"paths.outputs={tmp_path / 'outputs'}")

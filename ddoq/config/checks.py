@@ -9,7 +9,8 @@ from string import Formatter
 from typing import Any, get_type_hints
 
 from ddoq.config import protocols
-from ddoq.config.form import RUN_KEYS, check_form, complain, components
+from ddoq.config.form import RUN_KEYS, check_form, complain
+from ddoq.config.parts import components
 from ddoq.config.schema import COMPONENTS, Config, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES

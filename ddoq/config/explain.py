@@ -22,6 +22,8 @@ def explain(error: Exception) -> DdoqError:
     """Return the DdoqError that says what an exception means to a user; log the traceback where there is a run.log."""
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
+    if said := _said_by_ddoq(error):
+        return said
     if isinstance(error, HydraException | OmegaConfBaseException) or _is_of_omegaconf(error):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
         return _explain_config(text)
@@ -40,6 +42,13 @@ def _is_of_omegaconf(error: Exception) -> bool:
     return bool(frames) and Path(frames[-1].filename).parent.name == "omegaconf"
 
 
+def _said_by_ddoq(error: BaseException | None) -> DdoqError | None:
+    """Return the DdoqError that a library has wrapped into its own."""
+    while error is not None and not isinstance(error, DdoqError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _nearest(key: str) -> str:
     if key.startswith("hydra."):
         return "`ddoq launcher=... --cfg hydra` prints the keys of Hydra and its launcher"
@@ -47,8 +56,6 @@ def _nearest(key: str) -> str:
 
 
 def _explain_config(text: str) -> ConfigError:
-    if match := re.search(r"ConfigError raised while resolving interpolation: (.+)\n  -> (.+)", text):
-        return ConfigError(*match.groups())  # of a resolver of ours, of which OmegaConf leaves no more than the text
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
         r"In '.*?': Could not load '(.+)/(.+?)'", text
     ):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.form import check_form
+from ddoq.config.secrets import register_env_resolver
 from ddoq.pipeline.keys import digest
+
+_LONGEST = 120  # bytes of a readable name; file systems take 255 of a whole one
 
 #: Parts of the configuration that cannot change a result.
 NOT_IDENTITY = ("paths", "run", "sweep", "trainer", "logger", "hydra")
@@ -44,11 +48,18 @@ def arm_name(arm: Mapping[str, Any]) -> str:
 def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
     identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
-    return f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
+    readable = f"{config['dataset']['name']}-{arm_name(config)}"
+    return f"{file_name(readable)}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
+
+
+def file_name(text: str) -> str:
+    """Return a text as the name of a file: Hydra makes a run's folder before anybody has looked at the names."""
+    name = re.sub(r"[^\w.,+=@-]+", "-", text).lstrip(".-")
+    return name.encode()[:_LONGEST].decode(errors="ignore") or "unnamed"
 
 
 def register_resolvers() -> None:
-    """Register ``${run_name:}`` for ``hydra.run.dir`` and ``hydra.sweep.subdir``."""
+    """Register ``${run_name:}`` and ``${file_name:...}`` for Hydra's folders; ``${oc.env:...}`` refuses secrets."""
 
     def resolve(*, _root_: DictConfig) -> str:
         """Name the run of a configuration, or raise ConfigError where it is none."""
@@ -63,3 +74,5 @@ def register_resolvers() -> None:
         return run_name(plain)
 
     OmegaConf.register_new_resolver("run_name", resolve, replace=True)
+    OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+    register_env_resolver()

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +32,6 @@ from ddoq.errors import DataError
 from ddoq.utils.io import atomic_path, read_json, reading, write_json
 
 METADATA, CLASSES, TARGETS = "metadata.parquet", "classes.json", "targets.safetensors"
-_INSIDE = re.compile(r"(?!/)(?!(.*/)?\.\.(/|$))[^\0\\]+")  # a relative path that does not leave its folder
 _AGAIN = "write the folder again: the same run, or `run.from=label`, does"
 
 
@@ -140,9 +141,7 @@ class DistilledDataset(Dataset):
             self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
             self.labels = torch.from_numpy(self.metadata["label"].astype(np.int64))
             self.weights = torch.from_numpy(self.metadata["weight"].astype(np.float32))
-            names = self.metadata["file_name"].tolist()
-            if not all(isinstance(name, str) and _INSIDE.fullmatch(name) for name in names):
-                raise ValueError("a file name is none, or leads out of the folder")
+            _require_inside(self.metadata["file_name"].tolist(), self.path)
         with reading(self.path / CLASSES, _AGAIN):
             self.class_names: list[str] = read_json(self.path / CLASSES)
             if not isinstance(self.class_names, list) or not all(isinstance(name, str) for name in self.class_names):
@@ -177,6 +176,17 @@ class DistilledDataset(Dataset):
                     raise ValueError(f"no probabilities {tuple(wanted)} at a temperature")
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
+
+
+def _require_inside(names: Iterable[Any], folder: Path) -> None:
+    """Raise DataError where an image would lie outside the folder; the table may come from anybody."""
+    for name in names:
+        path = PureWindowsPath(str(name))  # which takes both kinds of slash for one
+        if not isinstance(name, str) or "\0" in name or ".." in path.parts or path.anchor:
+            raise DataError(
+                f"{folder / METADATA} names an image outside its folder: {str(name)[:200]!r}",
+                "do not trust this folder: take it from its origin again",
+            )
 
 
 def load_distilled(path: str | Path, transform=None) -> DistilledDataset:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
 from ddoq.errors import DataError
-from ddoq.utils.pretrained import for_inference, loading
+from ddoq.utils.pretrained import for_inference
+from ddoq.utils.weights import fill
 
 WIDTH, CHANNELS = 64, 32
 _FILES = ("taef2_encoder.pth", "taef2_decoder.pth")
@@ -31,9 +32,8 @@ class TAEF2(Encoder):
         self.storage = getattr(torch, storage)
         self.encoder, self.decoder = _encoder(), _decoder()
         for network, name in zip((self.encoder, self.decoder), _FILES, strict=True):
-            weights = _read(Path(path) / name)
-            with loading(name, "encoder.path"):
-                network.load_state_dict(weights)
+            file = Path(path) / name
+            fill(network, _read(file), str(file), "encoder.path")
         for_inference(self, "float32")
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:

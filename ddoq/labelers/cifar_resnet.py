@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from ddoq.errors import ConfigError, DataError
 from ddoq.labelers.teacher import Teacher
-from ddoq.utils.pretrained import reason, require_file
+from ddoq.utils.weights import reason, require_file, require_finite
 
 _KEY = "teacher.path"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, with which the published ones were trained
@@ -52,6 +52,7 @@ class CIFARResNet(Teacher):
             raise DataError(
                 f"{_KEY}: {path} is no ResNet-{depth} for CIFAR ({reason(error)})", f"set {_KEY} to another file"
             ) from error
+        require_finite(network, str(path), _KEY)
         super().__init__(network, _MEAN, _STD, _SIDE)
 
 

@@ -7,7 +7,8 @@ from torch import nn
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.labelers.teacher import Teacher, last_linear
-from ddoq.utils.pretrained import load_timm, loading, read_weights, require_outputs, timm_config
+from ddoq.utils.pretrained import load_timm, require_outputs, timm_config
+from ddoq.utils.weights import fill, read_weights
 
 _KEY = "teacher.path"
 _IMAGENET_CLASSES = 1000
@@ -82,8 +83,7 @@ def _from_torchvision(model: str, path: str | None, num_classes: int, image_size
         )
     network, weights = models.get_model(model, weights=None, num_classes=num_classes), read_weights(path, model, _KEY)
     require_outputs(weights, last_linear(network)[0], num_classes, path, _KEY)
-    with loading(model, _KEY):
-        network.load_state_dict(weights)
+    fill(network, weights, model, _KEY)
     own = published[0].transforms()
     side = getattr(network, "image_size", own.crop_size[0])  # a ViT has one, and takes no other
     if image_size not in (None, side) and hasattr(network, "image_size"):

@@ -124,6 +124,7 @@ def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], 
         f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"
         f"distilled  {run_dir / 'distilled'}",
         soft_wrap=True,
+        markup=False,  # a folder may be called [red]
     )
 
 

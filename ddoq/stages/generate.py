@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ddoq.data.base import SPLITS
@@ -64,10 +64,33 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {"num_images": len(points)}
 
 
-def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
-    """Return the generator."""
+def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> None:
+    """Load every pretrained generator that nodes need, each once: a bad one is known before anything is encoded.
+
+    Args:
+        nodes: that have to be computed.
+        index: facts of the ``index`` artefact.
+        runtime: finds pretrained weights.
+
+    Raises:
+        DdoqError: a model does not load, or does not fit the data.
+    """
+    tried = set()
+    for node in nodes:
+        model = node.identity.get("model")
+        if node.stage == "generate" and model is not None and model not in tried:
+            tried.add(model)
+            _pretrained(node, runtime.models.place(model, node.identity["generator"]), None, index)
+
+
+def _pretrained(node: Node, path: str, encoder, index: Mapping):
     from ddoq.data.label_space import LabelSpace
 
+    return build(node.identity["generator"], path=path, encoder=encoder, label_space=LabelSpace.from_facts(index))
+
+
+def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
+    """Return the generator."""
     conf = node.identity["generator"]
     if conf["name"] == "real":
         return build(conf, images=runtime.images(inputs["index"], SPLITS[0]))
@@ -75,4 +98,4 @@ def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
     if conf["name"] == "decode":
         return build(conf, encoder=encoder)
     path = str(inputs["model"]) if "model" in inputs else runtime.models.place(node.identity["model"], conf)
-    return build(conf, path=path, encoder=encoder, label_space=LabelSpace.from_facts(facts(inputs["index"])))
+    return _pretrained(node, path, encoder, facts(inputs["index"]))

@@ -12,10 +12,8 @@ from ddoq.data.base import hash_files
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.pipeline.graph import Node
-from ddoq.utils.io import read_json
 from ddoq.utils.pretrained import (
     KNOWN,
-    hash_file,
     hub_files,
     is_hub_id,
     locate,
@@ -23,6 +21,7 @@ from ddoq.utils.pretrained import (
     part_folder,
     wanted_files,
 )
+from ddoq.utils.weights import check_file, hash_file, read_config
 
 Conf = Mapping[str, Any]
 
@@ -108,11 +107,18 @@ class Models:
         return self._uses[identity, conf["_target_"]].place
 
     def require(self, nodes: list[Node]) -> None:
-        """Raise DataError where a node that has to be computed needs a model that is neither here nor to be had."""
+        """Raise DataError where a node that has to be computed needs a model that is neither here nor to be had, or
+        one whose files are cut off.
+        """
         needed = {node.identity.get(name) for node in nodes for name in ("weights", "model")}
         for (identity, _), use in self._uses.items():
-            for part, marker in use.parts.items() if identity in needed else ():
-                model_folder(use.place, part, use.key, marker)
+            if identity not in needed:
+                continue
+            for part, marker in use.parts.items():
+                for file in model_folder(use.place, part, use.key, marker).glob("*.safetensors"):
+                    check_file(file, use.key)
+            if use.place and not use.parts:
+                check_file(Path(use.place), use.key)
 
     def fetch(self, log: Callable[[str], None]) -> None:
         """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
@@ -152,7 +158,8 @@ def check_fit(config: Conf, models: Models) -> None:
     generator, shape, known = config["generator"], latent_shape(config, models), _known(config, models)
     if known is None or shape is None:
         return
-    channels, side = known["in_channels"], known.get("sample_size") if "num_embeds_ada_norm" in known else None
+    channels = _number(known, "in_channels", "generator")
+    side = _number(known, "sample_size", "generator") if known.get("sample_size") and _is_dit(known) else None
     if channels != shape[0] or (side is not None and side != shape[1]):
         wanted = f"{channels} channels" + (f" of {side}×{side}" if side else "")
         size = config["dataset"]["image_size"]
@@ -174,9 +181,9 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
         facts: of the ``index`` artefact.
     """
     known = _known(config, models)
-    if known is not None and "num_embeds_ada_norm" in known:
+    if known is not None and _is_dit(known):
         generator = config["generator"]
-        space, num = LabelSpace.from_facts(facts), known["num_embeds_ada_norm"]
+        space, num = LabelSpace.from_facts(facts), _number(known, "num_embeds_ada_norm", "generator")
         space.class_numbers(generator["classes"], num, generator["path"])
 
 
@@ -186,7 +193,22 @@ def _known(config: Conf, models: Models) -> Conf | None:
     place = models.locate(generator) if generator.get("path") else None
     if place is None or is_hub_id(place):
         return None
-    return read_json(model_folder(place, next(iter(PARTS[generator["_target_"]])), "generator.path") / "config.json")
+    folder = model_folder(place, next(iter(PARTS[generator["_target_"]])), "generator.path")
+    return read_config(folder / "config.json", "generator.path")
+
+
+def _is_dit(known: Conf) -> bool:
+    return "num_embeds_ada_norm" in known
+
+
+def _number(known: Conf, name: str, part: str) -> int:
+    """Return a number that a model's ``config.json`` has to state."""
+    if type(known.get(name)) is not int or known[name] <= 0:
+        raise DataError(
+            f"{part}.path: config.json of the {part} says {name}={known.get(name)!r}, which is no positive number",
+            "replace it by the model's own",
+        )
+    return known[name]
 
 
 def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
@@ -196,9 +218,15 @@ def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
     place = models.locate(config["encoder"])
     if is_hub_id(place):
         return None
-    known = read_json(model_folder(place, "vae", "encoder.path") / "config.json")
-    blocks = known.get("encoder_block_out_channels") or known["block_out_channels"]
-    return known["latent_channels"], config["dataset"]["image_size"] // 2 ** (len(blocks) - 1)
+    known = read_config(model_folder(place, "vae", "encoder.path") / "config.json", "encoder.path")
+    blocks = known.get("encoder_block_out_channels") or known.get("block_out_channels")
+    if not isinstance(blocks, list):
+        raise DataError(
+            f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, which is no list",
+            "replace it by the model's own",
+        )
+    side = config["dataset"]["image_size"] // 2 ** (len(blocks) - 1)
+    return _number(known, "latent_channels", "encoder"), side
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:

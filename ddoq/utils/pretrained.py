@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from pickle import UnpicklingError
-from textwrap import shorten
-from typing import Any
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.utils.io import file_digest, read_json
+from ddoq.utils.weights import loading, read_config, read_weights, require_finite
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
 _VARIANT = re.compile(r"fp16|bf16|non_ema|flax|onnx|openvino")  # copies of the same weights that are not read
@@ -85,46 +81,6 @@ def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
     return weights + [f for f in inside if f.endswith((".json", ".txt"))]
 
 
-def hash_file(path: str, key: str) -> str:
-    """Return what stands for a local file of weights in a content key.
-
-    Raises:
-        DataError: there is no such file.
-    """
-    require_file(path, key)
-    return file_digest(Path(path))
-
-
-def require_file(path: str, key: str) -> None:
-    """Raise DataError where there is no file ``path``."""
-    if not Path(path).is_file():
-        raise DataError(f"{key}: there is no file {path}", f"put the weights there, or correct {key}")
-
-
-def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
-    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name; nothing is unpickled.
-
-    Args:
-        path: of the file.
-        model: whose weights they are, for errors.
-        key: config key that errors name.
-
-    Raises:
-        DataError: there is no such file, or it holds no weights.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    require_file(path, key)
-    with loading(model, key):
-        safe = Path(path).suffix == ".safetensors"
-        weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        weights = weights.get("state_dict", weights.get("model", weights))  # as training scripts wrap them
-        if not weights:  # timm would take the hub's
-            raise ValueError("no tensors in it")
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-
-
 def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **options):
     """Return a timm model.
 
@@ -141,21 +97,26 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
     """
     import timm
 
-    config, weights = timm_config(model, key), {}
+    config, weights, outputs = timm_config(model, key), {}, num_classes
     if path:
-        weights = {"state_dict": read_weights(path, model, key)}
-        if num_classes:  # else timm takes a classifier of another size than its own weights' for one to be discarded
-            weights["num_classes"] = num_classes
-            require_outputs(weights["state_dict"], config.classifier, num_classes, path, key)
+        found = read_weights(path, model, key)
+        outputs = num_classes or len(found.get(f"{_first(config.classifier)}.weight", ()))
+        # Where these are not the numbers of the file, timm drops the classifier and takes whatever else is missing
+        # for granted: the network keeps random weights there.
+        weights = {"state_dict": found, "num_classes": outputs}
+        require_outputs(found, config.classifier, outputs, path, key)
     else:
         _require_hub(config.hf_hub_id, key)
         if num_classes not in (0, config.num_classes):
             raise _other_outputs(model, config.num_classes, num_classes, key)
     with loading(model, key):
         network = timm.create_model(
-            model, pretrained=True, num_classes=num_classes, pretrained_cfg_overlay=weights, **options
+            model, pretrained=True, num_classes=outputs, pretrained_cfg_overlay=weights, **options
         )
+    if outputs and not num_classes:
+        network.reset_classifier(0)
     network.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
+    require_finite(network, path or model, key)
     return network
 
 
@@ -179,10 +140,14 @@ def timm_config(model: str, key: str):
 
 def require_outputs(weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str) -> None:
     """Raise DataError where a file's classifier has another number of outputs than the one that is asked for."""
-    name = classifier if isinstance(classifier, str) else classifier[0]
-    found = len(weights.get(f"{name}.weight", range(wanted)))  # files with other names are for timm to convert
+    name = f"{_first(classifier)}.weight"
+    found = len(weights.get(name, range(wanted)))  # files with other names are for timm to convert
     if found != wanted:
         raise _other_outputs(path, found, wanted, key)
+
+
+def _first(names: str | tuple[str, ...] | None) -> str | None:
+    return names if names is None or isinstance(names, str) else names[0]
 
 
 def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError:
@@ -191,27 +156,6 @@ def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError
         f"{part}.classes: the weights of {weights} know {found} classes, not the {wanted} that are asked for",
         f"set {part}.classes to what the outputs are (imagenet or dataset), or take other weights with {key}",
     )
-
-
-@contextmanager
-def loading(model: str, key: str) -> Iterator[None]:
-    """Turn what goes wrong while the weights of one model are read into two lines."""
-    from safetensors import SafetensorError
-
-    wrong = (OSError, EOFError, RuntimeError, ValueError, KeyError, AttributeError, TypeError, UnpicklingError)
-    try:
-        yield
-    except (*wrong, SafetensorError) as error:
-        raise DataError(
-            f"{key}: the weights of {model} do not load ({reason(error)})", "check the file and the model"
-        ) from error
-
-
-def reason(error: Exception) -> str:
-    """Return the first sentence of an error, cut to 200 characters; torch puts what is wrong into its second line."""
-    first, *others = str(error).splitlines() or [type(error).__name__]
-    said = f"{first} {others[0]}" if first.endswith(":") and others else first.split(". ")[0]
-    return shorten(said, 200, placeholder=" …")
 
 
 def _require_hub(hub_id: str | None, key: str) -> None:
@@ -262,15 +206,28 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
     import diffusers
 
     folder = model_folder(path, subfolder, key)
-    found = read_json(folder / "config.json").get("_class_name")
+    found = read_config(folder / "config.json", key).get("_class_name")
     # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
     found = class_names[0] if found == "Transformer2DModel" else found
     if found not in class_names:
         raise ConfigError(f"{key}: {folder} holds a {found}", f"give a folder with one of: {', '.join(class_names)}")
-    with _readable(folder, key, diffusers):
-        # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
-        model = getattr(diffusers, found).from_pretrained(folder, local_files_only=True)
-    return for_inference(model, precision)
+    # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
+    return for_inference(_from_folder(diffusers, found, folder, key), precision)
+
+
+def _from_folder(library, name: str, folder: Path, key: str):
+    """Return a model of diffusers or transformers, all of whose weights are in the folder and finite."""
+    library.utils.logging.disable_progress_bar()
+    library.utils.logging.set_verbosity_error()
+    with loading(str(folder), key):
+        model, told = getattr(library, name).from_pretrained(folder, local_files_only=True, output_loading_info=True)
+    if absent := sorted(told["missing_keys"]):  # both libraries would go on with random ones
+        raise DataError(
+            f"{key}: {len(absent)} weights of a {name} are not in {folder}, e.g. {absent[0]}",
+            "replace the folder by an undamaged one: config.json and weights of one model",
+        )
+    require_finite(model, str(folder), key)
+    return model
 
 
 def load_scheduler(path: str, name: str | None, key: str):
@@ -285,13 +242,17 @@ def load_scheduler(path: str, name: str | None, key: str):
     import diffusers
 
     folder = model_folder(path, "scheduler", key, "scheduler_config.json")
-    saved = read_json(folder / "scheduler_config.json")
-    scheduler_class = getattr(diffusers, name or saved["_class_name"])
+    saved = read_config(folder / "scheduler_config.json", key)
+    name, own = name or saved.get("_class_name"), name is None
+    scheduler_class = getattr(diffusers, str(name), None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
+        raise DataError(f"{key}: {folder} names '{name}', no scheduler", "replace scheduler_config.json by the model's")
     known = inspect.signature(scheduler_class.__init__).parameters
     changes = {"clip_sample": False}  # it would clip latents to [-1, 1]
-    if name is not None:  # without the warm-up of PNDM, which has to start from the noisiest time
+    if not own:  # without the warm-up of PNDM, which has to start from the noisiest time
         changes |= {"timestep_spacing": "trailing", "skip_prk_steps": True}
-    return scheduler_class.from_config({**saved, **{k: v for k, v in changes.items() if k in known}})
+    with loading(str(folder), key):
+        return scheduler_class.from_config({**saved, **{k: v for k, v in changes.items() if k in known}})
 
 
 def load_text_encoder(path: str, key: str, precision: str):
@@ -300,10 +261,9 @@ def load_text_encoder(path: str, key: str, precision: str):
 
     tokenizer = model_folder(path, "tokenizer", key, "tokenizer_config.json")
     encoder = model_folder(path, "text_encoder", key)
-    with _readable(encoder, key, transformers):
+    with loading(str(tokenizer), key):
         words = transformers.CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
-        model = transformers.CLIPTextModel.from_pretrained(encoder, local_files_only=True)
-    return words, for_inference(model, precision)
+    return words, for_inference(_from_folder(transformers, "CLIPTextModel", encoder, key), precision)
 
 
 def for_inference(model, precision: str):
@@ -323,16 +283,3 @@ def compile_blocks(network) -> None:
     for module in network.modules():
         if isinstance(module, BasicTransformerBlock | ResnetBlock2D):
             module.compile()
-
-
-@contextmanager
-def _readable(folder: Path, key: str, library) -> Iterator[None]:
-    """Turn what goes wrong while weights are read into two lines, and what the library chats meanwhile into nothing."""
-    library.utils.logging.disable_progress_bar()
-    library.utils.logging.set_verbosity_error()
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise DataError(
-            f"{key}: the weights in {folder} do not load ({reason(error)})", "replace the folder by an undamaged one"
-        ) from error
