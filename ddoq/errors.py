@@ -11,7 +11,10 @@ _MOST_LISTED = 20
 class DdoqError(Exception):
     """A problem the user can solve. ``str(error)`` is exactly two lines, cause and remedy."""
 
-    def __init__(self, cause: str, remedy: str):
+    def __init__(self, cause: str, remedy: str | None = None):
+        if remedy is None:  # torch makes the error of a worker process again, from the text of its traceback alone
+            cause, _, remedy = cause.rpartition("\n  -> ")
+            cause = cause.rpartition("\n")[2].partition(": ")[2]
         self.cause, self.remedy = " ".join(cause.split()), " ".join(remedy.split())
         super().__init__(self.cause, self.remedy)
 

@@ -113,6 +113,7 @@ def check_missing(job: Job) -> None:
 def check_data(job: Job) -> None:
     """Raise DdoqError where the data, once they have been indexed, cannot serve the configuration."""
     facts = job.store.manifest(job.experiment.index)["facts"]
+    job.runtime.dataset.check(facts)
     check_counts(job.config, facts)
     check_classes(job.config, job.runtime.models, facts)
 

@@ -426,7 +426,7 @@ def test_listing_is_in_path_order_and_follows_links(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "link.png").symlink_to(tmp_path / "a.webp")
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nothing")
-    paths = sorted(path for path in tmp_path.rglob("*") if path.is_file() and path.suffix != ".txt")
+    paths = sorted(path for path in tmp_path.rglob("[!.]*") if path.is_file() and path.suffix != ".txt")
     assert list(image_files(tmp_path)) == [path.relative_to(tmp_path).as_posix() for path in paths]
 
 
@@ -484,7 +484,7 @@ def test_index_is_the_same_for_any_number_of_workers(photos, tmp_path):
     assert [path.name for path in (tmp_path / "w0").iterdir()] == ["index.parquet"]  # no part is left
     assert (tmp_path / "w0" / "index.parquet").read_bytes() == (tmp_path / "w2" / "index.parquet").read_bytes()
     facts = results[0]
-    assert facts["num_skipped"] == 1 and "040.png: UnidentifiedImageError: " in facts["skipped"][0]
+    assert facts["num_skipped"] == 1 and facts["skipped"][0].endswith("040.png: no image of a known kind")
     assert facts["class_names"] == ["tench", "crane"] and facts["wnids"] == ["n01440764", "n02012849"]
     assert facts["imagenet"] == [0, 134] and facts["unexpected_counts"] is None
     assert sum(map(sum, facts["counts"].values())) == 52
@@ -504,12 +504,13 @@ def test_killed_index_resumes_at_its_chunk(photos, tmp_path, num_workers):
     whole = index_of(spec_of(photos), tmp_path / "whole")
     files = [Path(spec_of(photos).open().describe(i)) for i in (3, 36)]
     early, late = (file.read_bytes() for file in files)
-    files[1].write_bytes(late[:60])
-    out = tmp_path / "out"
-    with pytest.raises(DataError, match=f"{files[1].name} cannot be read .*\n.*on_bad_image=skip") as caught:
-        index_of(spec_of(photos), out, num_workers)
+    out, spec = tmp_path / "out", spec_of(photos)
+    assert spec.opened  # its files are listed: one that goes then is no bad image, but ends the run like a kill
+    files[1].unlink()
+    with pytest.raises(DataError, match=f"{files[1].name} cannot be read .*No such file") as caught:
+        index_of(spec, out, num_workers)
     two_lines(caught)
-    assert [path.name for path in sorted(out.iterdir())] == ["part-00000.safetensors", "part-00001.safetensors"]
+    assert [path.name for path in sorted(out.iterdir())] == ["looks-00000.safetensors", "looks-00001.safetensors"]
     files[1].write_bytes(late)
     files[0].write_bytes(early[:60])  # in a finished chunk: it must not be looked at again
     assert index_of(spec_of(photos), out, num_workers) == whole
@@ -521,7 +522,7 @@ def test_index_warns_where_a_published_set_is_incomplete(tmp_path, capsys):
     facts = index_of(ImageNet("imagenette", 8, 3, root=str(tmp_path), classes="imagenette"), tmp_path / "out")
     expected = "30 training images where ImageNette (original) has 12,894"
     assert facts["unexpected_counts"] == expected  # and nothing of the 500 test images, which are all there
-    assert capsys.readouterr().out.splitlines() == [f"imagenette: {expected}"]
+    assert capsys.readouterr().out.splitlines()[0] == f"imagenette: {expected}"
     assert facts["class_names"][:2] == ["tench", "English springer"] and facts["imagenet"][:2] == [0, 217]
 
 

@@ -228,7 +228,7 @@ FOLDER = (
 
 def test_odd_folder_stops_with_the_file_then_runs_with_skip(odd_folder, tmp_path):
     common = (*TINY, *FOLDER, f"dataset.root={odd_folder}", f"paths.outputs={tmp_path / 'out'}")
-    with pytest.raises(DataError, match=r"5.png cannot be read[^\n]*\n.*on_bad_image=skip"):
+    with pytest.raises(DataError, match=r"1 unreadable image: [^\n]*5.png: [^\n]*\n.*on_bad_image=skip"):
         run_here(*common)
     with pytest.raises(DataError, match=r"training images of class 'tiny'\n.*set ipc to at most"):
         run_here(*common, "dataset.on_bad_image=skip")

@@ -527,9 +527,9 @@ def _look(data: Callable, folder: Path) -> None:
     spec = data(on_bad_image="skip")
     spec.fingerprint()
     with TemporaryDirectory() as parts:
-        moments, errors = scan_images(spec, Path(parts))
-    assert np.isfinite(moments).all() and moments.shape[1] == len(spec.opened.labels)
-    assert all(spec.opened.describe(i) for i in errors)
+        scan = scan_images(spec, Path(parts))
+    assert np.isfinite(scan.moments).all() and scan.moments.shape[1] == len(scan.digests) == len(spec.opened.labels)
+    assert all(spec.opened.describe(i) in line for i, line in scan.errors.items())
 
 
 def _archive(folder: Path) -> Callable[[], None]:

@@ -5,18 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from ddoq.errors import DataError
-from ddoq.utils.io import file_digest
+from ddoq.utils.io import file_digest, reading
+
+if TYPE_CHECKING:
+    import torch
 
 SPLITS = ("train", "validation", "test")
+READABLE = "make it readable, or move it away"
+_MOST_NAMED = 5
 _MOST_SIZED = 50_000  # files whose sizes are all part of a fingerprint
 _SIZED = 100  # beyond that, one file in so many
 
@@ -26,7 +32,9 @@ class Source:
     """An opened data set: labels in memory, images decoded on demand.
 
     ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split. ``unexpected_counts`` says in
-    words where a published data set has another number of images than its authors state.
+    words where a published data set has another number of images than its authors state. ``unusable`` has a line for
+    whatever is named like an image and is no file that could be read, and ``ignored`` counts what else lies among the
+    images, by kind: both are missing from ``labels``.
     """
 
     class_names: list[str]
@@ -36,6 +44,8 @@ class Source:
     describe: Callable[[int], str]
     provenance: str
     unexpected_counts: str | None = None
+    unusable: Sequence[str] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
@@ -54,6 +64,10 @@ class Source:
             )
 
 
+class BadImageError(DataError):
+    """The bytes of an image are no image; ``cause`` names the image and says why."""
+
+
 @dataclass
 class ImageDataset(ABC):
     """Settings that all data sets share.
@@ -68,7 +82,8 @@ class ImageDataset(ABC):
         split_seed: seed of these draws. It is not the run's seed: all runs share one split.
         resize: ``crop`` scales the shorter side and crops the longer one about the centre, ``squash`` scales both sides
             whatever the aspect ratio.
-        on_bad_image: ``error`` stops at an unreadable image, ``skip`` leaves it out and lists it in the report.
+        on_bad_image: ``error`` stops where images are no images, ``skip`` leaves them out and lists them in the report.
+            It is about what the files hold: a file that the machine cannot read stops the run in any case.
         root: folder of the files; ``None`` searches the folders of ``paths.data``.
     """
 
@@ -96,6 +111,39 @@ class ImageDataset(ABC):
     def opened(self) -> Source:
         """The data set, opened once per process: listing a million files takes seconds."""
         return self.open()
+
+    def pixels(self, i: int, size: int | None = None) -> torch.Tensor:
+        """Return image ``i`` as uint8 ``[channels, size, size]``; ``size``: its side, if it is not the data set's.
+
+        Raises:
+            BadImageError: its bytes are no image.
+            DataError: the machine cannot read it.
+        """
+        from ddoq.data.images import fault, to_uint8
+
+        source = self.opened
+        try:
+            return to_uint8(source.read(i), size or self.image_size, self.channels, self.resize)
+        except Exception as error:
+            if why := fault(error):
+                raise BadImageError(f"{source.describe(i)}: {why}", "restore it: it was an image once") from error
+            raise DataError(f"dataset: {source.describe(i)} cannot be read ({error})", READABLE) from error
+
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """Raise DataError where an index, by its facts, lacks images that were to be in it, or all those of a class."""
+        if (num := facts["num_skipped"]) and self.on_bad_image == "error":
+            named = [*facts["skipped"][:_MOST_NAMED], *(["…"] if num > _MOST_NAMED else [])]
+            raise DataError(
+                f"dataset: {num} unreadable image{'s' if num > 1 else ''}: {'; '.join(named)}",
+                "repair or remove what is named, or leave it out: dataset.on_bad_image=skip",
+            )
+        without = [repr(facts["class_names"][c]) for c, count in enumerate(facts["counts"]["train"]) if not count]
+        if without:
+            raise DataError(
+                f"dataset: no usable training images in {len(without)} of {len(facts['class_names'])} classes: "
+                f"{', '.join(without[:_MOST_NAMED])}",
+                "add images to them, or remove them (from the other splits too)",
+            )
 
     def __getstate__(self) -> dict:
         """Leave out the opened data set: a process that is not forked opens its own."""
@@ -130,12 +178,18 @@ def hash_names(names: Iterable[str], base: Path, content_limit: int = 2**30) -> 
     state = hashlib.sha256()
     if len(names) > _MOST_SIZED:
         for number, name in enumerate(names):
-            size = "" if number % _SIZED else os.stat(base / name).st_size
-            state.update(f"{name}\0{size}\n".encode())
+            size = "" if number % _SIZED else _size(base / name)
+            state.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
         return state.hexdigest()
-    sizes = [os.stat(base / name).st_size for name in names]
+    sizes = [_size(base / name) for name in names]
     with_content = sum(sizes) <= content_limit
     for name, size in zip(names, sizes, strict=True):
-        content = file_digest(base / name) if with_content else size
-        state.update(f"{name}\0{size}\0{content}\n".encode())
+        with reading(base / name, READABLE):
+            content = file_digest(base / name) if with_content else size
+        state.update(f"{name}\0{size}\0{content}\n".encode(errors="surrogateescape"))
     return state.hexdigest()
+
+
+def _size(path: Path) -> int:
+    with reading(path, READABLE):
+        return os.stat(path).st_size

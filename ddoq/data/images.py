@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import warnings
+from textwrap import shorten
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-#: What Pillow raises for files that are truncated, empty, not an image, or absurdly large.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+
+def fault(error: Exception) -> str | None:
+    """Return what is wrong with the bytes of an image, in words that are the same everywhere.
+
+    Args:
+        error: what opening and decoding them raised; over damaged bytes, Pillow's readers raise all kinds of errors.
+
+    Returns:
+        ``None`` where not the bytes are to blame but the machine: no permission, a dead disk, no memory.
+    """
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+        return None  # EINVAL: damaged bytes sent the reader to a place before the file's beginning
+    if isinstance(error, UnidentifiedImageError):
+        return "no image of a known kind"  # Pillow's text names an address in memory
+    return shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
 
 
 def to_uint8(image: Image.Image, size: int, channels: int, resize: str = "crop") -> torch.Tensor:
     """Decode an image and make it a square.
 
     Args:
-        image: of any mode (grey, palette, CMYK, 16 bit, with alpha, animated: the first frame).
+        image: of any mode (grey, palette, CMYK, 16 bit, with alpha, animated: the first frame). Transparency is dropped
+            and an EXIF orientation not applied, as in torchvision's ``ImageFolder``, which the literature uses.
         size: side of the result in pixels.
         channels: 1 or 3.
         resize: ``crop`` scales the shorter side to ``size`` and crops the longer one about the centre, ``squash``
@@ -26,7 +42,7 @@ def to_uint8(image: Image.Image, size: int, channels: int, resize: str = "crop")
         uint8 ``[channels, size, size]``.
 
     Raises:
-        One of ``UNREADABLE`` where the file is broken.
+        Whatever Pillow does where the file is broken; see ``fault``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palette with transparency, corrupt EXIF: harmless here

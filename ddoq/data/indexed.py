@@ -11,7 +11,6 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ddoq.data.base import ImageDataset, Source
-from ddoq.data.images import to_uint8
 from ddoq.utils.console import progress_bar
 from ddoq.utils.io import atomic_path
 
@@ -50,8 +49,7 @@ class IndexedImages(Dataset):
         return len(self.ids)
 
     def __getitem__(self, i: int) -> tuple[int, torch.Tensor, int]:
-        image = self.spec.opened.read(int(self.ids[i]))
-        return i, to_uint8(image, self.size, self.spec.channels, self.spec.resize), int(self.labels[i])
+        return i, self.spec.pixels(int(self.ids[i]), self.size), int(self.labels[i])
 
     def tensors(self, num_workers: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return all images as uint8 ``[n, C, size, size]`` and their labels ``[n]``."""

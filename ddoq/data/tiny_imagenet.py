@@ -44,6 +44,8 @@ class TinyImageNet(PublishedDataset):
                 train.names + names,
                 np.concatenate([train.labels, np.array(labels, np.int64)]),
                 np.repeat(["train", "test"], [len(train.names), len(names)]),
+                train.unusable,
+                train.ignored,
             ),
             wnids,
         )
@@ -67,9 +69,13 @@ def _validation(root: Path, number: dict[str, int]) -> tuple[list[str], list[int
     lines = [line.split("\t") for line in (root / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()]
     wnid_of = {fields[0]: fields[1] for fields in lines if len(fields) > 1}
     files = list(image_files(root / "val" / "images"))
-    unknown = [file for file in files if wnid_of.get(file) not in number]
+    unknown = [file for file in files if wnid_of.get(file) not in number] + sorted(wnid_of.keys() - set(files))
     if unknown or not files:
-        what = f"{len(unknown)} of its {len(files)} images, e.g. {unknown[0]}," if unknown else "its images"
+        what = (
+            f"{len(unknown)} of its {len(wnid_of.keys() | set(files))} images, e.g. {unknown[0]},"
+            if unknown
+            else "its images"
+        )
         raise DataError(
             f"dataset: {root / 'val'} lacks {what} or their classes in val_annotations.txt",
             f"extract {_ARCHIVE.url} again",

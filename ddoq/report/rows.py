@@ -84,6 +84,7 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
         "image_size": config["dataset"]["image_size"],
         "dataset_key": experiment.index.key,
         "dataset_source": facts["provenance"],
+        "num_skipped": facts["num_skipped"],
         "num_classes": len(facts["class_names"]),
         **{f"num_{split}": sum(counts) for split, counts in facts["counts"].items()},
     }

@@ -89,7 +89,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     }
     write_text(run_dir / "report.html", _page(context))
     tracker.log(tracked(experiment, store, rows, main, spent, {"distilled": run_dir / "grid.png"}))
-    _print(experiment, main, pivots, context["index"]["provenance"], run_dir)
+    _print(experiment, main, pivots, _data(context["index"]), run_dir)
 
 
 def _page(context: dict) -> str:
@@ -126,6 +126,11 @@ def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], 
         soft_wrap=True,
         markup=False,  # a folder may be called [red]
     )
+
+
+def _data(index: dict) -> str:
+    left_out = f", {index['num_skipped']} unreadable images left out" if index["num_skipped"] else ""
+    return index["provenance"] + left_out
 
 
 def _images(distilled: Path) -> list[dict]:

@@ -58,8 +58,11 @@ class Experiment:
 
     @cached_property
     def index(self) -> Node:
-        """The list of usable images and their splits."""
-        dataset = _without(self.config["dataset"], "root", "download")
+        """The list of usable images and their splits.
+
+        Its key does not depend on ``on_bad_image``: whoever chooses ``skip`` after an error does not decode all again.
+        """
+        dataset = _without(self.config["dataset"], "root", "download") | {"on_bad_image": "error"}
         return _node("index", {"dataset": dataset, "fingerprint": self.fingerprint})
 
     @cached_property
