@@ -19,7 +19,7 @@ from ddoq.config.names import arm_name, run_name
 from ddoq.config.schema import COMPONENTS
 from ddoq.data.catalogue import CATALOGUE
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.stages.graph import Experiment
+from ddoq.stages.graph import SELECTIONS, Experiment
 from ddoq.stages.models import Models
 
 CONF = ROOT / "conf"
@@ -102,6 +102,13 @@ def test_schema_mirrors_its_constructor(schema):
     for key in set(stated) - known:
         if parameters[key] is not inspect.Parameter.empty and stated[key] is not MISSING:
             assert stated[key] == parameters[key], key
+
+
+def test_the_graph_knows_which_quantizers_select():
+    """It names their codebooks without importing them."""
+    targets = {name: schema._target_.rsplit(".", 1) for name, schema in COMPONENTS["quantizer"].items()}
+    selecting = {name for name, (module, cls) in targets.items() if getattr(import_module(module), cls).selects}
+    assert selecting == set(SELECTIONS)
 
 
 def test_identity_of_a_run_ignores_how_it_is_computed():

@@ -481,6 +481,16 @@ def test_quantizing_in_another_space_keeps_its_cells_and_takes_member_means(late
     assert torch.allclose(latents[real.nearest], real.centroids, atol=1e-5)
 
 
+@pytest.mark.parametrize("quantizer", SELECTIONS, ids=named)
+def test_what_is_selected_in_another_space_stands_for_itself(latents, quantizer):
+    """Herding by features once gave the images nearest to the means of its cells, which is another method."""
+    pca = PCA(5)
+    found = fit_in_space(quantizer, latents, lambda rows: pca(latents[rows]), generator(), representative="mean")
+    inside = quantizer.fit(pca(latents), generator())
+    assert torch.equal(found.nearest, inside.nearest)
+    assert torch.allclose(found.centroids, latents[inside.nearest], atol=1e-5)
+
+
 def test_a_budget_goes_where_it_lowers_the_error_most():
     gains = [np.array([9.0, 4, 1]), np.array([8.0, 7, 6, 5]), np.array([0.5])]
     assert allocate(gains, 3).tolist() == [1, 1, 1]

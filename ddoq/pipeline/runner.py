@@ -85,7 +85,8 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         following.finished(nodes)
         done = [node for node in nodes if node.key in keys]
         seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
-        console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s", soft_wrap=True)
+        others = f", {len(nodes) - len(done)} by other runs" if len(done) < len(nodes) else ""
+        console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s{others}", soft_wrap=True)
         computed += done
     return computed
 

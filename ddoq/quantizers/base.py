@@ -26,6 +26,7 @@ class Quantizer(ABC):
     """
 
     streams = False  # whether there is ``fit_stream``, which never holds a whole class
+    selects = False  # whether its points are latents of the class, chosen among them
 
     num_centroids: int
     on_small_class: str = field(default="error", kw_only=True)

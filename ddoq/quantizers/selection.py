@@ -17,6 +17,8 @@ from ddoq.quantizers.kmeans import KMeans
 class RandomSubset(Quantizer):
     """K latents drawn without replacement: the baseline that every method has to beat."""
 
+    selects = True
+
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         rng = numpy_generator(generator)
         return cloud.points[rng.choice(len(cloud), self.num_centroids, replace=False, p=cloud.mass)]
@@ -29,6 +31,8 @@ class Nearest(Quantizer):
     Args:
         num_restarts: of the k-means.
     """
+
+    selects = True
 
     num_restarts: int = 10
 
@@ -48,6 +52,8 @@ class Herding(Quantizer):
     Deterministic; the first K of a larger selection are the selection for K.
     """
 
+    selects = True
+
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         chosen, along = [], np.zeros(len(cloud))  # along: <x_i, sum of the chosen>; the class mean is the origin
         free = np.ones(len(cloud), bool)
@@ -65,6 +71,8 @@ class KCenter(Quantizer):
 
     The first is the nearest to the mean. Deterministic; at most twice the smallest possible covering radius.
     """
+
+    selects = True
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         chosen = [int(cloud.squared_norms.argmin())]
@@ -85,6 +93,8 @@ class KMedoids(Quantizer):
     Args:
         num_restarts: random starts; the lowest distortion wins.
     """
+
+    selects = True
 
     num_restarts: int = 1
 

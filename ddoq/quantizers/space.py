@@ -57,8 +57,7 @@ def fit_in_space(
         coordinates: from row numbers ``[m]`` to the coordinates of these latents, ``[m, *]``.
         generator: all randomness comes from it.
         representative: what stands for a cell among the latents: ``mean``, that of its members, or ``nearest``, the
-        latent
-            whose coordinates are nearest to the centroid's.
+            latent whose coordinates are nearest to the centroid's. A latent that was selected always stands for itself.
         num_folds: cross-fit the held-out distortion, among the latents.
 
     Returns:
@@ -70,7 +69,7 @@ def fit_in_space(
     def fit(rows: Tensor) -> tuple[Codebook, np.ndarray]:
         found, part = quantizer.fit(coordinates(rows), generator), cloud.subset(rows.numpy())
         chosen = part.points[found.nearest.numpy()]
-        if representative == "mean":
+        if representative == "mean" and not quantizer.selects:
             means = part.means(found.assignments.numpy(), len(found.counts))
             chosen = np.where((found.counts > 0).numpy()[:, None], means, chosen)
         return found, chosen

@@ -189,6 +189,7 @@ def record(group: Group) -> dict[str, Any]:
         **{name: group[name] for name in named},
         **{name: " ".join(sorted({str(row.get(name)) for row in group.rows})) for name in ("device", "host", "git")},
         "seeds": " ".join(str(row["seed"]) for row in group.rows),
+        "top1": " ".join(f"{row['top1']:.6g}" for row in group.rows),  # of each seed: enough for a paired test
         "runs": " ".join(sorted({row["run"] for row in group.rows})),
         **{name: group[name] for name in ("dataset_key", "protocol_key", "recipe_key", "group_key")},
     }

@@ -192,9 +192,12 @@ class Experiment:
         return _node("quantize", identity, title=title, encode=self.encode, features=self.features(arm))
 
     def _quantizer_identity(self, arm: Conf, draw: int) -> dict:
+        space = _without(arm.get("space", _LATENTS), "path")
+        if "representative" in space and arm["quantizer"]["name"] in SELECTIONS:
+            space["representative"] = "nearest"  # whatever was asked for
         return {
             "quantizer": arm["quantizer"],
-            "space": _without(arm.get("space", _LATENTS), "path"),
+            "space": space,
             "on_small_class": self.config["on_small_class"],
             "seed": draw,
         }
@@ -321,6 +324,9 @@ class Experiment:
 _NOT_TRAINING = ("num_seeds", "redraw", "source", "selection")
 #: What decides which views there are.
 _OF_VIEWS = ("epochs", "num_steps", "batch_size", "augmentation", "weights", "rules", "image_size", "normalization")
+
+#: Quantizers whose points are latents: these stand for themselves in any space.
+SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")
 
 #: The space of arms that name none: the baselines.
 _LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}

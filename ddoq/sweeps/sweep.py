@@ -121,21 +121,32 @@ def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
     """Print what each point lacks, what all of them lack, and in which waves they start."""
     ledger = Ledger(points[0].job.store)
     everything = ledger.estimate(node for point in points for node in point.job.missing)
-    table = Table("", "to compute", title=f"[bold]{escape(name)}[/]", title_justify="left", box=None, pad_edge=False)
+    swept = [dict(override.lstrip("+").partition("=")[::2] for override in point.swept) for point in points]
+    keys = list(dict.fromkeys(key for one in swept for key in one))
+    table = Table("", title=f"[bold]{escape(name)}[/]: to compute", title_justify="left", box=None, pad_edge=False)
+    for header in _short(keys):
+        table.add_column(escape(header), overflow="fold")
     for stage in everything.counts:
         table.add_column(stage, justify="right")
     table.add_column("expected")
 
-    def add(number: str, what: str, estimate: Estimate) -> None:
+    def add(number: str, what: Sequence[str], estimate: Estimate) -> None:
         counts = (str(estimate.counts.get(stage, "")) for stage in everything.counts)
-        table.add_row(number, what, *counts, estimate.time())
+        table.add_row(number, *what, *counts, estimate.time())
 
-    for number, point in enumerate(points, 1):
-        add(str(number), escape(str(point)), ledger.estimate(point.job.missing))
-    add("", "[bold]all, what is shared once[/]", everything)
+    for number, (point, values) in enumerate(zip(points, swept, strict=True), 1):
+        add(str(number), [escape(values.get(key, "")) for key in keys], ledger.estimate(point.job.missing))
+    add("all", [""] * len(keys), everything)
     console.print(table)
+    console.print("[dim]what points share is counted once in the last line[/]")
     for wave in todo if len(todo) > 1 else ():
         console.print(f"  wave up to {wave.until:<10} {_resources(wave)}")
+
+
+def _short(keys: Sequence[str]) -> list[str]:
+    """Return the last parts of dotted keys, or the keys where two would look the same."""
+    last = [key.rsplit(".", 1)[-1] for key in keys]
+    return [part if last.count(part) == 1 else key for key, part in zip(keys, last, strict=True)]
 
 
 def _resources(wave: Wave) -> str:
