@@ -55,6 +55,15 @@ def _nearest(key: str) -> str:
     return did_you_mean(key, [*known_keys(), *_GROUPS])
 
 
+def _no_such_key(key: str, otherwise: str) -> ConfigError:
+    if owners := choices_with(key):
+        return ConfigError(
+            f"{key}: the chosen {key.split('.')[0]} has no such key",
+            f"it belongs to {' or '.join(owners)}: choose that, or {otherwise}",
+        )
+    return ConfigError(f"{key}: there is no such key", _nearest(key))
+
+
 def _explain_config(text: str) -> ConfigError:
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
         r"In '.*?': Could not load '(.+)/(.+?)'", text
@@ -66,14 +75,9 @@ def _explain_config(text: str) -> ConfigError:
         key = match.group(1)
         if key in ("experiment", "+experiment"):
             return ConfigError("experiment: not part of the defaults", "write +experiment=<name>, with a plus")
-        if owners := choices_with(key):
-            return ConfigError(
-                f"{key}: the chosen {key.split('.')[0]} has no such key",
-                f"it belongs to {' or '.join(owners)}: choose that, or leave the key out",
-            )
-        return ConfigError(f"{key}: there is no such key", _nearest(key))
+        return _no_such_key(key, "leave the key out")
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
-        return ConfigError(f"{match.group(2)}: there is no such key", _nearest(match.group(2)))
+        return _no_such_key(match.group(2), "use another experiment: its file sets the key")
     if match := re.search(
         r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL
     ):
