@@ -23,8 +23,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ddoq, run_here
+from conftest import run_here
 from PIL import Image
+from processes import ddoq
 from torch._utils import ExceptionWrapper
 
 from ddoq.data.base import ImageDataset
