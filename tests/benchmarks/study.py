@@ -38,7 +38,7 @@ def difference(row: dict, other: dict | None) -> str:
 
 
 def transport(row: dict) -> tuple[str, str]:
-    """Return W2² with the cells' masses as a share of the variance, and by how much W2 is less than with equal masses."""
+    """Return W2² with the masses of cells over the variance, and by how much W2 is less than with equal masses."""
     if not row["w2_squared"]:
         return "–", "–"
     own, equal, variance = (float(row[name]) for name in ("w2_squared", "w2_squared_uniform", "variance"))
