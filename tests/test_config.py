@@ -29,13 +29,22 @@ CHOICES = [
     for group in sorted(CONF.iterdir())
     if group.is_dir()
     for file in sorted(group.glob("*.yaml"))
-    if group.name not in ("experiment", "launcher", "search")
+    if group.name not in ("experiment", "launcher", "search", "study")
 ]
+STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_passes_the_checks(experiment):
     check(composed(f"+experiment={experiment}"))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_composes_on_real_data_and_pins_its_student(study):
+    config = composed("+experiment=cifar10", f"+study={study}")
+    check(config)
+    assert config["student"]["name"] == "convnet_d3_w16" and config["protocol"]["num_evaluations"] == 1
+    assert config["ablation"]["strengths"] == []
 
 
 #: What a choice needs that the default data set, grey and of 8 pixels, does not give.

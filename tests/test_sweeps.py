@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections import Counter
@@ -55,7 +56,8 @@ def test_plan_shows_every_point_and_computes_nothing(tmp_path):
         "launcher=slurm", "ipc=1,2", "weighting=mass,uniform", "run.plan_only=true", f"paths.outputs={tmp_path}"
     )
     assert done.returncode == 0, done.stderr
-    assert "ipc=2 weighting=uniform" in done.stdout and "never timed" in done.stdout
+    assert re.search(r"^ +ipc +weighting ", done.stdout, re.MULTILINE), "a column per swept key"
+    assert re.search(r"^4 +2 +uniform .*never timed", done.stdout, re.MULTILINE)
     assert "wave up to curve      gpus_per_node=0" in done.stdout
     assert not (tmp_path / "store").exists()
 
