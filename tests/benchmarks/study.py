@@ -2,7 +2,7 @@
 
 Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the like), kept in
 ``tests/benchmarks/study``. For each file: every arm with mean, standard deviation and Student's 95 % interval, and its
-paired differences, over the same seeds, from random real images and from D4M.
+paired differences, over the same seeds, from random real images, from D4M, and from its twin with equal weights.
 """
 
 from __future__ import annotations
@@ -15,7 +15,19 @@ from ddoq.evaluation.statistics import compare_paired, summarize
 
 ROWS = Path(__file__).with_name("study")
 #: What tells arms of the same name apart, where it differs between them.
-PARTS = ("ipc", "quantizer", "weighting", "strength", "labels", "teacher", "student", "variant")
+TOLD = ("ipc", "labels", "teacher", "student", "variant")
+#: What arms have in common that may be compared, and what twins have besides.
+SAME, TWIN = ("ipc", "labels", "teacher", "student"), ("quantizer", "generator", "strength", "space")
+COLUMNS = (
+    "top-1 %",
+    "95 % interval",
+    "n",
+    "against random",
+    "against d4m",
+    "by weights",
+    "W2² / variance",
+    "masses: W2",
+)
 
 
 def read(file: Path) -> list[dict]:
@@ -38,46 +50,32 @@ def difference(row: dict, other: dict | None) -> str:
 
 
 def transport(row: dict) -> tuple[str, str]:
-    """Return W2² with the masses of cells over the variance, and by how much W2 is less than with equal masses."""
+    """Return W2² with the masses of cells over the variance, and how W2 changes by them from equal masses."""
     if not row["w2_squared"]:
         return "–", "–"
     own, equal, variance = (float(row[name]) for name in ("w2_squared", "w2_squared_uniform", "variance"))
-    return f"{own / variance:.3f}", f"{100 * (1 - (own / equal) ** 0.5):.1f} %"
+    return f"{own / variance:.3f}", f"{100 * ((own / equal) ** 0.5 - 1):+.1f} %"
+
+
+def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
+    """Return what an arm is compared with: random, D4M, and its twin with equal weights; ``None`` for none."""
+    alike = [one for one in rows if all(one[key] == row[key] for key in SAME)]
+    twins = [one for one in alike if one["weighting"] == "uniform" != row["weighting"]]
+    named = [next((one for one in alike if one["arm"] == name), None) for name in ("random", "d4m")]
+    return [*named, next((one for one in twins if all(one[key] == row[key] for key in TWIN)), None)]
 
 
 def table(rows: list[dict]) -> str:
     """Return the rows of one sweep as a Markdown table."""
-    told = [part for part in PARTS if len({row[part] for row in rows if row["arm"] != "full"}) > 1]
-    lines = [
-        [
-            "arm",
-            *told,
-            "top-1 %",
-            "95 % interval",
-            "n",
-            "against random",
-            "against d4m",
-            "W2² / variance",
-            "masses lower W2 by",
-        ]
-    ]
+    told = [part for part in TOLD if len({row[part] for row in rows if row["arm"] != "full"}) > 1]
+    lines = [["arm", *told, *COLUMNS]]
     lines.append(["---"] * len(lines[0]))
     for row in rows:
         score = summarize(list(row["top1"].values()))
         low, high = score.interval(0, 100)
-        alike = [one for one in rows if all(one[key] == row[key] for key in ("ipc", "labels", "teacher", "student"))]
-        others = [next((one for one in alike if one["arm"] == name), None) for name in ("random", "d4m")]
-        lines.append(
-            [
-                row["arm"],
-                *(row[part] or "–" for part in told),
-                f"{score.mean:.1f} ± {score.std:.1f}",
-                f"[{low:.1f}, {high:.1f}]",
-                str(score.num),
-                *(difference(row, other) for other in others),
-                *transport(row),
-            ]
-        )
+        own = [f"{score.mean:.1f} ± {score.std:.1f}", f"[{low:.1f}, {high:.1f}]", str(score.num)]
+        differences = [difference(row, other) for other in baselines(row, rows)]
+        lines.append([row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
