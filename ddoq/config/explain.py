@@ -73,8 +73,9 @@ def _explain_config(text: str) -> ConfigError:
         return ConfigError(f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"]))
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
-        if key in ("experiment", "+experiment"):
-            return ConfigError("experiment: not part of the defaults", "write +experiment=<name>, with a plus")
+        if key.lstrip("+") in ("experiment", "study"):
+            name = key.lstrip("+")
+            return ConfigError(f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus")
         return _no_such_key(key, "leave the key out")
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
         return _no_such_key(match.group(2), "use another experiment: its file sets the key")
