@@ -60,9 +60,11 @@ def transport(row: dict) -> tuple[str, str]:
 def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
     """Return what an arm is compared with: random, D4M, and its twin with equal weights; ``None`` for none."""
     alike = [one for one in rows if all(one[key] == row[key] for key in SAME)]
-    twins = [one for one in alike if one["weighting"] == "uniform" != row["weighting"]]
+    plain = [one for one in alike if one["weighting"] == "uniform" != row["weighting"]]
+    twins = [one for one in plain if all(one[key] == row[key] for key in TWIN)]
     named = [next((one for one in alike if one["arm"] == name), None) for name in ("random", "d4m")]
-    return [*named, next((one for one in twins if all(one[key] == row[key] for key in TWIN)), None)]
+    parts = set(row["variant"].split(", "))  # of several twins, the one that differs least
+    return [*named, max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None)]
 
 
 def table(rows: list[dict]) -> str:
