@@ -1,4 +1,6 @@
-"""W2 against the number of points, of every curve in a store: `python tests/benchmarks/curves.py outputs/store` (CSV).
+"""W2 against the number of points, of the curves in a store: `python tests/benchmarks/curves.py outputs/store` (CSV).
+
+Names of folders in ``outputs/store/encode`` after it leave out the curves of other latents.
 
 W2² is a share of the variance of a class; `masses` is what the masses of the cells change of W2 against equal masses,
 in percent; `slope` and `dimension` are those of `W2 ∝ K^slope` and of `K^(-1/dimension)`, over all K of a curve.
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ddoq.utils.io import read_json
@@ -19,34 +21,49 @@ def manifest(store: Path, stage: str, key: str) -> dict:
     return read_json(store / stage / key / "manifest.json")
 
 
-def rows(store: Path) -> Iterator[dict[str, object]]:
-    """Yield a row for every curve and K."""
+def curves(store: Path, wanted: Collection[str]) -> Iterator[tuple[dict[str, str], dict]]:
+    """Yield what each curve is of, and its facts; of the wanted latents, or with no names of all."""
     for finished in sorted((store / "curve").glob("*/manifest.json")):
         curve = read_json(finished)
-        latents = curve["body"]["inputs"]["encode"]
-        index = manifest(store, "encode", latents)["body"]["inputs"]["index"]
-        facts, identity = curve["facts"], curve["body"]["identity"]
-        for point in facts["points"]:
-            own, equal = point["w2_squared"], point["w2_squared_uniform"]
-            yield {
-                "data": manifest(store, "index", index)["facts"]["provenance"],
-                "latents": latents,
-                "space": identity["space"]["name"],
-                "quantizer": identity["quantizer"]["name"],
-                "num_centroids": point["num_centroids"],
-                "w2_squared": f"{own / point['variance']:.4f}",
-                "masses": f"{100 * ((own / equal) ** 0.5 - 1):+.2f}",
-                "slope": f"{facts['slope']:.4f}",
-                "dimension": f"{facts['dimension'] or float('nan'):.2f}",
-            }
+        latents, identity = curve["body"]["inputs"]["encode"], curve["body"]["identity"]
+        if not wanted or latents in wanted:
+            index = manifest(store, "encode", latents)["body"]["inputs"]["index"]
+            yield (
+                {
+                    "data": manifest(store, "index", index)["body"]["identity"]["dataset"]["name"],
+                    "latents": latents,
+                    "space": identity["space"]["name"],
+                    "quantizer": identity["quantizer"]["name"],
+                },
+                curve["facts"],
+            )
+
+
+def rows(store: Path, wanted: Collection[str]) -> list[dict[str, object]]:
+    """Return a row for every curve and K; of curves of the same, that with the most K."""
+    longest: dict[tuple[str, ...], dict] = {}
+    for of, facts in curves(store, wanted):
+        known = longest.get(tuple(of.values()))
+        if known is None or len(facts["points"]) > len(known["facts"]["points"]):
+            longest[tuple(of.values())] = {"of": of, "facts": facts}
+    return [
+        {
+            **found["of"],
+            "num_centroids": point["num_centroids"],
+            "w2_squared": f"{point['w2_squared'] / point['variance']:.4f}",
+            "masses": f"{100 * ((point['w2_squared'] / point['w2_squared_uniform']) ** 0.5 - 1):+.2f}",
+            "slope": f"{found['facts']['slope']:.4f}",
+            "dimension": f"{found['facts']['dimension'] or float('nan'):.2f}",
+        }
+        for _, found in sorted(longest.items())
+        for point in found["facts"]["points"]
+    ]
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) < 2:
         raise SystemExit(__doc__)
-    found = list(rows(Path(sys.argv[1])))
+    found = rows(Path(sys.argv[1]), sys.argv[2:])
     writer = csv.DictWriter(sys.stdout, found[0], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(
-        sorted(found, key=lambda row: [str(row[key]) for key in ("data", "latents", "space", "quantizer")])
-    )
+    writer.writerows(found)

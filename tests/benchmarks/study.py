@@ -1,19 +1,49 @@
-"""The tables of the study from its rows: `python tests/benchmarks/study.py [rows.csv ...]`.
+"""The tables of the study from its rows: `python tests/benchmarks/study.py`, or with files: `... rows.csv ...`.
 
 Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the like), kept in
-``tests/benchmarks/study``. For each file: every arm with mean, standard deviation and Student's 95 % interval, and its
-paired differences, over the same seeds, from random real images, from D4M, and from its twin with equal weights.
+``tests/benchmarks/study``. Without arguments, prints the tables that the README and ``tests/benchmarks/README.md`` show
+(``tests/test_study.py`` compares them). Of a file, prints every arm with mean, standard deviation and Student's 95 %
+interval, and its paired differences, over the same seeds, from random real images, from D4M, and from its twin with
+equal weights.
 """
 
 from __future__ import annotations
 
 import csv
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ddoq.evaluation.statistics import compare_paired, summarize
 
 ROWS = Path(__file__).with_name("study")
+DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenette_fastai": "ImageNette"}
+#: Lines of the headline, and what the rows are that they show.
+HEADLINE = {
+    "full": {"arm": "full"},
+    "random": {"arm": "random"},
+    "nearest": {"arm": "nearest"},
+    "d4m": {"arm": "d4m"},
+    "DDOQ, cells of latents": {"space": "latents", "quantizer": "kmeans", "weighting": "mass"},
+    "**DDOQ, cells of features, as real images**": {"space": "teacher", "weighting": "mass", "push": "real"},
+    "**DDOQ, cells of features, decoded**": {"space": "teacher", "weighting": "mass", "push": "decode"},
+    "DDOQ, cells of features, through the DiT": {"space": "teacher", "weighting": "mass", "push": "dit"},
+}
+#: Lines of the table of causes; each shows its row with equal weights and its row with masses.
+CAUSES = {
+    "full": {"arm": "full"},
+    "random real": {"quantizer": "random", "push": "real"},
+    "herding real": {"quantizer": "herding", "push": "real"},
+    "nearest real, latents": {"quantizer": "nearest", "push": "real", "space": "latents"},
+    "nearest real, features": {"quantizer": "nearest", "push": "real", "space": "teacher"},
+    "the same, decoded": {"quantizer": "nearest", "push": "decode", "space": "teacher"},
+    "k-means, decoded": {"quantizer": "kmeans", "push": "decode"},
+    "D4M, decoded": {"quantizer": "d4m", "push": "decode"},
+    "barycentre, decoded": {"quantizer": "barycenter", "push": "decode"},
+    "k-means, DiT (the paper)": {"quantizer": "kmeans", "push": "dit"},
+    "D4M, DiT": {"quantizer": "d4m", "push": "dit"},
+    "barycentre, DiT": {"quantizer": "barycenter", "push": "dit"},
+}
 #: What tells arms of the same name apart, where it differs between them.
 TOLD = ("ipc", "labels", "teacher", "student", "variant")
 #: What arms have in common that may be compared, and what twins have besides.
@@ -35,6 +65,7 @@ def read(file: Path) -> list[dict]:
     with file.open(newline="") as lines:
         rows = [row for row in csv.DictReader(lines) if row["split"] == "test"]
     for row in rows:
+        row["push"] = row["generator"].partition("_")[0]  # real, decode or dit
         row["top1"] = dict(zip(row["seeds"].split(), (100 * float(one) for one in row["top1"].split()), strict=True))
     return rows
 
@@ -67,20 +98,129 @@ def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
     return [*named, max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None)]
 
 
-def table(rows: list[dict]) -> str:
-    """Return the rows of one sweep as a Markdown table."""
-    told = [part for part in TOLD if len({row[part] for row in rows if row["arm"] != "full"}) > 1]
-    lines = [["arm", *told, *COLUMNS]]
-    lines.append(["---"] * len(lines[0]))
-    for row in rows:
-        score = summarize(list(row["top1"].values()))
-        low, high = score.interval(0, 100)
-        own = [f"{score.mean:.1f} ± {score.std:.1f}", f"[{low:.1f}, {high:.1f}]", str(score.num)]
-        differences = [difference(row, other) for other in baselines(row, rows)]
-        lines.append([row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)])
+def score(row: dict, interval: bool = False) -> str:
+    """Return ``mean ± std`` of the accuracies, if wanted with Student's 95 % interval."""
+    found = summarize(list(row["top1"].values()))
+    low, high = found.interval(0, 100)
+    return f"{found.mean:.1f} ± {found.std:.1f}" + (f" [{low:.1f}, {high:.1f}]" if interval else "")
+
+
+def find(rows: Iterable[dict], **wanted: str) -> dict | None:
+    """Return the first row with these entries."""
+    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+
+
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines as a Markdown table; the first is its head."""
+    lines = [lines[0], ["---"] * len(lines[0]), *lines[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def details(rows: list[dict]) -> str:
+    """Return every row of one sweep, with its paired differences."""
+    told = [part for part in TOLD if len({row[part] for row in rows if row["arm"] != "full"}) > 1]
+    lines = [["arm", *told, *COLUMNS]]
+    for row in rows:
+        found = summarize(list(row["top1"].values()))
+        low, high = found.interval(0, 100)
+        own = [score(row), f"[{low:.1f}, {high:.1f}]", str(found.num)]
+        differences = [difference(row, other) for other in baselines(row, rows)]
+        lines.append([row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)])
+    return markdown(lines)
+
+
+def headline() -> str:
+    """Return the table of the README: accuracy of the arms of each data set."""
+    sets = {"digits": "digits", **DATA}
+    rows = [read(ROWS / f"headline-{name}.csv") for name in sets]
+    lines = [["arm", *sets.values()]]
+    for title, wanted in HEADLINE.items():
+        found = [find(of_set, **wanted) for of_set in rows]
+        lines.append([title, *(score(row, interval=True) if row else "–" for row in found)])
+    return markdown([*lines, ["n", *(str(len(of_set[0]["top1"])) for of_set in rows)]])
+
+
+def causes() -> str:
+    """Return accuracies with equal weights and with masses by points and pushforward."""
+    rows = [read(ROWS / f"causes-{name}.csv") for name in DATA]
+    lines = [["points, pushforward: uniform / mass", *DATA.values()]]
+    for title, wanted in CAUSES.items():
+        cells = []
+        for of_set in rows:
+            pair = [find(of_set, **wanted, weighting=weighting) for weighting in ("uniform", "mass")]
+            shown = [score(row) if row else "–" for row in pair]
+            cells.append(" / ".join(shown if pair[1] else shown[:1]) if any(pair) else score(find(of_set, **wanted)))
+        lines.append([title, *cells])
+    return markdown(lines)
+
+
+def distances() -> str:
+    """Return what masses change of W2, W2² itself, and its rate, by data set and quantizer."""
+    with (ROWS / "curves.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["space"] == "latents"]
+    lines = [["", "quantizer", "masses, K = 10", "K = 50", "W2² / variance, 10", "50", "slope", "dimension"]]
+    for name, title in DATA.items():
+        for quantizer in ("random", "d4m", "kmeans", "barycenter"):
+            ten, fifty = (find(rows, data=name, quantizer=quantizer, num_centroids=number) for number in ("10", "50"))
+            own = [f"{float(row['masses']):+.1f}" for row in (ten, fifty)]
+            own += [f"{float(row['w2_squared']):.3f}" for row in (ten, fifty)]
+            lines.append([title, quantizer, *own, f"{float(ten['slope']):.3f}", f"{float(ten['dimension']):.1f}"])
+    return markdown(lines)
+
+
+def costs() -> str:
+    """Return seconds, memory and bytes of each arm of the headline."""
+    lines = [
+        [
+            "",
+            "arm",
+            "points and images, s",
+            "fits and latents (shared), s",
+            "one student, s",
+            "memory, MiB",
+            "images, kB",
+        ]
+    ]
+    for name, title in DATA.items():
+        for row in read(ROWS / f"headline-{name}.csv"):
+            if row["ipc"]:
+                seconds = [f"{float(row[key]):.1f}" for key in ("distil_seconds", "shared_seconds", "seconds")]
+                lines.append(
+                    [
+                        title,
+                        row["arm"],
+                        *seconds,
+                        f"{float(row['peak_mib']):.0f}",
+                        f"{float(row['num_bytes']) / 1000:.0f}",
+                    ]
+                )
+    return markdown(lines)
+
+
+def rates() -> str:
+    """Return accuracy by images per class, of every data set whose rate was measured."""
+    found = {name: read(file) for name in DATA if (file := ROWS / f"rate-{name}.csv").exists()}
+    numbers = sorted({int(row["ipc"]) for rows in found.values() for row in rows if row["ipc"]})
+    lines = [["", "arm", *(str(number) for number in numbers)]]
+    for name, rows in found.items():
+        for arm in dict.fromkeys(row["arm"] for row in rows if row["ipc"]):
+            own = [find(rows, arm=arm, ipc=str(number)) for number in numbers]
+            lines.append([DATA[name], arm, *(score(row) if row else "–" for row in own)])
+    return markdown(lines)
+
+
+#: The tables that are shown in Markdown files.
+TABLES: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "causes": causes,
+    "W2": distances,
+    "rate": rates,
+    "cost": costs,
+}
+
 if __name__ == "__main__":
-    for path in [Path(name) for name in sys.argv[1:]] or sorted(ROWS.glob("*.csv")):
-        print(f"\n**{path.stem}**\n\n{table(read(path))}")
+    for name in sys.argv[1:]:
+        print(f"\n**{Path(name).stem}**\n\n{details(read(Path(name)))}")
+    if len(sys.argv) == 1:
+        for title, make in TABLES.items():
+            print(f"\n**{title}**\n\n{make()}")
