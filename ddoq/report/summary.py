@@ -82,7 +82,7 @@ def pivots(groups: Sequence[Group], row: str, column: str, least: int = 2) -> li
         groups: of any rows.
         row: a field.
         column: another one.
-        least: tables with fewer columns are left out.
+        least: tables with fewer columns are left out; one of the full data alone does not count.
 
     Raises:
         DataError: a field that groups do not have.
@@ -99,9 +99,9 @@ def pivots(groups: Sequence[Group], row: str, column: str, least: int = 2) -> li
     views = []
     for values, cells in blocks.items():
         different = [f"{name} {value}" for name, value in zip(names, values, strict=True) if name in said and value]
-        view = _pivot(cells, row, column, ", ".join(different))
-        if len(view.columns) > least:
-            views.append(view)
+        distilled = [(fields, group) for fields, group in cells if group["ipc"] is not None] or cells
+        if len(_pivot(distilled, row, column, "").columns) > least:
+            views.append(_pivot(cells, row, column, ", ".join(different)))
     return views
 
 
