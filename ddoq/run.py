@@ -91,7 +91,7 @@ def main() -> None:
         # These launchers say so themselves, but Hydra does not hear them if anything is wrong with the configuration,
         # takes the sweep for a single run and complains about its commas.
         sys.argv.append("--multirun")
-    verbose = "HYDRA_FULL_ERROR" in os.environ
+    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them
     try:
         check_words(sys.argv[1:])  # before Hydra writes them down

@@ -36,6 +36,8 @@ PIVOTS = {
     "labels": "Kinds of labels",
     "augmentation": "With and without augmentation",
 }
+#: What an index says of its images since a later day than its version, and what it stands for where it is silent.
+_SINCE = {"ignored": {}, "in_several_classes": [], "num_in_several_classes": 0}
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
@@ -77,7 +79,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "class_rows": class_rows(experiment, store, curve),
         "costs": spent,
         "models": _models(experiment, store),
-        "index": store.manifest(experiment.index)["facts"],
+        "index": _SINCE | store.manifest(experiment.index)["facts"],
         "classes": classes,
         "gallery": _gallery(experiment, store),
         "steps": steps,
