@@ -123,6 +123,19 @@ def test_second_run_computes_nothing_and_says_the_same(finished):
     assert ((finished / "store" / "ledger.jsonl").read_text(), rows(finished)) == before
 
 
+def test_an_index_that_is_silent_about_later_findings_is_reported(finished):
+    (index,) = (finished / "store" / "index").glob("*/manifest.json")
+    text = index.read_text()
+    told = json.loads(text)
+    for name in ("ignored", "in_several_classes", "num_in_several_classes"):
+        del told["facts"][name]
+    try:
+        index.write_text(json.dumps(told))
+        run_here(*TINY, f"paths.outputs={finished}", "run.from=report")
+    finally:
+        index.write_text(text)
+
+
 def test_a_change_recomputes_only_what_depends_on_it(finished, capsys):
     def misses(*overrides: str) -> set[str]:
         folder = run_here(*TINY, f"paths.outputs={finished}", "run.plan_only=true", *overrides)

@@ -11,16 +11,19 @@ import sys
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from study import DATA, ROWS, read
 
 from ddoq.evaluation.statistics import summarize
 
 INK = {"fashion_mnist": "#0f766e", "cifar10": "#b45309", "imagenette_fastai": "#4f46e5"}
-#: Arms of the rate, their name in the figure, and how their lines look.
-ARMS = {
-    "features_mass": ("cells of features, real", "-"),
-    "ddoq": ("cells of latents, DiT", "--"),
-    "random": ("random, real", ":"),
+#: Arms of the rate, and what their lines look like.
+ARMS = {"features_mass": "-", "ddoq": "--", "random": ":"}
+SPACES = {"teacher": "-", "latents": "--"}
+LEGEND = {
+    "-": "cells of features (left: real images)",
+    "--": "cells of latents (left: through the DiT)",
+    ":": "random real images",
 }
 
 
@@ -34,11 +37,10 @@ def line(axes: Axes, rows: list[dict], along: str, **style: str) -> None:
 
 def accuracies(axes: Axes) -> None:
     """Draw accuracy against images per class."""
-    for name, title in DATA.items():
+    for name, colour in INK.items():
         if (file := ROWS / f"rate-{name}.csv").exists():
-            for arm, (what, dashes) in ARMS.items():
-                rows = [row for row in read(file) if row["arm"] == arm]
-                line(axes, rows, "ipc", color=INK[name], ls=dashes, label=f"{title}: {what}")
+            for arm, dashes in ARMS.items():
+                line(axes, [row for row in read(file) if row["arm"] == arm], "ipc", color=colour, ls=dashes)
     axes.set(xscale="log", xlabel="images per class", ylabel="top-1 on test, %")
 
 
@@ -46,32 +48,37 @@ def distances(axes: Axes) -> None:
     """Draw W2 over the standard deviation of a class against the number of centroids, of k-means in latents."""
     with (ROWS / "curves.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["space"], row["quantizer"]) == ("latents", "kmeans")]
-    for name, title in DATA.items():
+    for name, colour in INK.items():
         own = [row for row in rows if row["data"] == name]
         x, y = [int(row["num_centroids"]) for row in own], [float(row["w2_squared"]) ** 0.5 for row in own]
-        label = f"{title}: slope {float(own[0]['slope']):.3f}, dimension {float(own[0]['dimension']):.0f}"
-        axes.loglog(x, y, marker="o", ms=3, lw=1.2, color=INK[name], label=label)
-    axes.set(xlabel="centroids per class", ylabel="W2 / standard deviation")
+        axes.plot(x, y, marker="o", ms=3, lw=1.2, color=colour)
+        axes.annotate(
+            f"slope {float(own[0]['slope']):.3f}", (x[-1], y[-1]), color=colour, fontsize=8, ha="right", va="top"
+        )
+    axes.set(xscale="log", yscale="log", xlabel="centroids per class", ylabel="W2 / standard deviation")
+    axes.set_yticks(ticks := [0.5, 0.6, 0.7, 0.8, 0.9, 1], [f"{tick:g}" for tick in ticks], minor=False)
+    axes.minorticks_off()
 
 
 def strengths(axes: Axes) -> None:
     """Draw accuracy against the strength of diffusion, with masses."""
-    spaces = {"latents": ("cells of latents", "--"), "teacher": ("cells of features", "-")}
-    for name, title in DATA.items():
-        if (file := ROWS / f"strengths-{name}.csv").exists():
-            for space, (what, dashes) in spaces.items():
+    for name, colour in INK.items():
+        for file in sorted(ROWS.glob(f"strengths*-{name}.csv")):
+            for space, dashes in SPACES.items():
                 rows = [row for row in read(file) if (row["space"], row["weighting"]) == (space, "mass")]
                 if rows:
-                    line(axes, rows, "strength", color=INK[name], ls=dashes, label=f"{title}: {what}")
+                    line(axes, rows, "strength", color=colour, ls=dashes)
     axes.set(xlabel="strength of diffusion", ylabel="top-1 on test, %")
 
 
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         raise SystemExit(__doc__)
-    figure = Figure(figsize=(12, 4), layout="constrained")
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
     for axes, draw in zip(figure.subplots(1, 3), (accuracies, distances, strengths), strict=True):
         draw(axes)
-        axes.legend(fontsize=6, frameon=False)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(sys.argv[1], dpi=110)
+    keys = [Line2D([], [], color=INK[name], label=title) for name, title in DATA.items()]
+    keys += [Line2D([], [], color="#475569", ls=dashes, label=what) for dashes, what in LEGEND.items()]
+    figure.legend(handles=keys, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
+    figure.savefig(sys.argv[1], dpi=100)
