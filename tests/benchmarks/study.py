@@ -45,7 +45,7 @@ CAUSES = {
     "barycentre, DiT": {"quantizer": "barycenter", "push": "dit"},
 }
 #: What tells arms of the same name apart, where it differs between them.
-TOLD = ("ipc", "labels", "teacher", "student", "variant")
+TOLD = ("ipc", "labels", "teacher", "student", "space", "variant")
 #: What arms have in common that may be compared, and what twins have besides.
 SAME, TWIN = ("ipc", "labels", "teacher", "student"), ("quantizer", "generator", "strength", "space")
 COLUMNS = (
@@ -61,9 +61,13 @@ COLUMNS = (
 
 
 def read(file: Path) -> list[dict]:
-    """Return the rows of a file on the test split, with the accuracy of each seed in percent under ``top1``."""
+    """Return the rows of a file on the test split, with the accuracy of each seed in percent under ``top1``.
+
+    Files ``validation-*``, by which defaults were chosen, are of the validation split.
+    """
+    split = "validation" if file.name.startswith("validation-") else "test"
     with file.open(newline="") as lines:
-        rows = [row for row in csv.DictReader(lines) if row["split"] == "test"]
+        rows = [row for row in csv.DictReader(lines) if row["split"] == split]
     for row in rows:
         row["push"] = row["generator"].partition("_")[0]  # real, decode or dit
         row["top1"] = dict(zip(row["seeds"].split(), (100 * float(one) for one in row["top1"].split()), strict=True))
