@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import importlib.util
 
 import pytest
 from conftest import ROOT
 
-SCRIPT = ROOT / "tests" / "benchmarks" / "study.py"
+BENCHMARKS = ROOT / "tests" / "benchmarks"
 
 
-def printed(*arguments) -> str:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)], check=True, capture_output=True, text=True, cwd=ROOT
-    ).stdout
+@pytest.fixture(scope="module")
+def study():
+    spec = importlib.util.spec_from_file_location("study", BENCHMARKS / "study.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def test_documents_show_the_tables_that_the_rows_make():
-    shown = (ROOT / "README.md").read_text() + (SCRIPT.parent / "README.md").read_text()
-    tables = [table.strip() for table in printed().split("\n\n") if table.startswith("|")]
-    assert len(tables) >= 5
-    for table in tables:
-        assert len(table.splitlines()) > 3 and table in shown, table
+def test_documents_show_the_tables_that_the_rows_make(study):
+    shown = (ROOT / "README.md").read_text() + (BENCHMARKS / "README.md").read_text()
+    for title, make in study.TABLES.items():
+        table = make()
+        assert len(table.splitlines()) > 3 and table in shown, (
+            f"{title}: python tests/benchmarks/study.py prints another"
+        )
 
 
-@pytest.mark.parametrize("file", sorted((SCRIPT.parent / "study").glob("*-*.csv")), ids=lambda file: file.stem)
-def test_every_file_of_rows_can_be_printed(file):
-    lines = printed(file).splitlines()
-    assert len([line for line in lines if line.startswith("|")]) > 3
+def test_every_file_of_rows_can_be_printed(study):
+    files = sorted(study.ROWS.glob("*-*.csv"))
+    assert len(files) > 10
+    for file in files:
+        rows = study.read(file)
+        assert rows and study.details(rows).count("\n") == len(rows) + 1, file
+
+
+def test_a_pair_is_made_of_the_same_seeds_and_what_differs_in_weights_only(study):
+    shared = dict.fromkeys((*study.SAME, *study.TWIN), "same") | {"variant": ""}
+    equal = shared | {"arm": "ddoq_uniform", "weighting": "uniform", "top1": {"0": 70.0, "1": 71.0, "2": 75.0}}
+    mass = shared | {"arm": "ddoq", "weighting": "mass", "top1": {"0": 71.0, "1": 72.0, "3": 10.0}}
+    other = equal | {"arm": "decode", "generator": "decode"}
+    assert study.baselines(mass, [other, equal, mass]) == [None, None, equal]
+    assert study.difference(mass, equal).startswith("+1.0 ± 0.0")  # seeds 0 and 1, not 2 and 3

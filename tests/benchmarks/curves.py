@@ -3,7 +3,8 @@
 Names of folders in ``outputs/store/encode`` after it leave out the curves of other latents.
 
 W2² is a share of the variance of a class; `masses` is what the masses of the cells change of W2 against equal masses,
-in percent; `slope` and `dimension` are those of `W2 ∝ K^slope` and of `K^(-1/dimension)`, over all K of a curve.
+in percent; `slope` and `dimension` are those of `W2 ∝ K^slope` and of `K^(-1/dimension)`, over K up to 50: beyond, the
+classes of ImageNette have less than seven latents per centroid.
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from ddoq.quantizers.measures import rate
 from ddoq.utils.io import read_json
+
+FITTED = 50  # the most centroids behind a slope
 
 
 def manifest(store: Path, stage: str, key: str) -> dict:
@@ -46,18 +50,21 @@ def rows(store: Path, wanted: Collection[str]) -> list[dict[str, object]]:
         known = longest.get(tuple(of.values()))
         if known is None or len(facts["points"]) > len(known["facts"]["points"]):
             longest[tuple(of.values())] = {"of": of, "facts": facts}
-    return [
-        {
-            **found["of"],
+    return [row for _, found in sorted(longest.items()) for row in _points(found["of"], found["facts"]["points"])]
+
+
+def _points(of: dict[str, str], points: list[dict]) -> Iterator[dict[str, object]]:
+    near = [point for point in points if point["num_centroids"] <= FITTED]
+    fitted = rate([point["num_centroids"] for point in near], [point["w2_squared"] for point in near])
+    for point in points:
+        yield {
+            **of,
             "num_centroids": point["num_centroids"],
             "w2_squared": f"{point['w2_squared'] / point['variance']:.4f}",
             "masses": f"{100 * ((point['w2_squared'] / point['w2_squared_uniform']) ** 0.5 - 1):+.2f}",
-            "slope": f"{found['facts']['slope']:.4f}",
-            "dimension": f"{found['facts']['dimension'] or float('nan'):.2f}",
+            "slope": f"{fitted.slope:.4f}",
+            "dimension": f"{fitted.dimension or float('nan'):.2f}",
         }
-        for _, found in sorted(longest.items())
-        for point in found["facts"]["points"]
-    ]
 
 
 if __name__ == "__main__":
