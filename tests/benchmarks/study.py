@@ -213,12 +213,26 @@ def rates() -> str:
     return markdown(lines)
 
 
+def crossed(name: str, *fields: str) -> str:
+    """Return accuracy by arm and by fields; arms that were measured once only are left out."""
+    rows = [row for row in read(ROWS / f"{name}.csv") if row["ipc"]]
+    heads = list(dict.fromkeys(", ".join(row[field] for field in fields if row[field]) for row in rows))
+    lines = [["", *heads]]
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = {", ".join(row[field] for field in fields if row[field]): row for row in rows if row["arm"] == arm}
+        if len(own) > 1:
+            lines.append([arm, *(score(own[head]) if head in own else "–" for head in heads)])
+    return markdown(lines)
+
+
 #: The tables that are shown in Markdown files.
 TABLES: dict[str, Callable[[], str]] = {
     "headline": headline,
     "causes": causes,
     "W2": distances,
     "rate": rates,
+    "teachers": lambda: crossed("teachers-cifar10", "labels", "teacher"),
+    "students": lambda: crossed("architectures-fashion_mnist", "student"),
     "cost": costs,
 }
 
