@@ -1,7 +1,7 @@
 """The figure of the study from its rows: `python tests/benchmarks/figures.py tests/assets/study.png`.
 
-Accuracy against images per class, W2 against centroids on log-log axes (its slope is the rate), accuracy against the
-strength of diffusion. Bars are Student's 95 % intervals.
+Accuracy against images per class; W2 against centroids on log-log axes (its slope is the rate); what the centroid adds
+to diffusion from noise alone, against the strength of diffusion. Bars are Student's 95 % intervals.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import sys
 
+from curves import FITTED
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -27,11 +28,11 @@ LEGEND = {
 }
 
 
-def line(axes: Axes, rows: list[dict], along: str, **style: str) -> None:
-    """Draw mean accuracies with their intervals against a column."""
+def line(axes: Axes, rows: list[dict], along: str, less: float = 0.0, **style: str) -> None:
+    """Draw mean accuracies, less a number, with their intervals against a column."""
     rows = sorted(rows, key=lambda row: float(row[along]))
     scores = [summarize(list(row["top1"].values())) for row in rows]
-    x, y = [float(row[along]) for row in rows], [score.mean for score in scores]
+    x, y = [float(row[along]) for row in rows], [score.mean - less for score in scores]
     axes.errorbar(x, y, [score.ci95 for score in scores], marker="o", ms=3, lw=1.2, capsize=2, elinewidth=0.8, **style)
 
 
@@ -48,6 +49,7 @@ def distances(axes: Axes) -> None:
     """Draw W2 over the standard deviation of a class against the number of centroids, of k-means in latents."""
     with (ROWS / "curves.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if (row["space"], row["quantizer"]) == ("latents", "kmeans")]
+    rows = [row for row in rows if int(row["num_centroids"]) <= FITTED]
     for name, colour in INK.items():
         own = [row for row in rows if row["data"] == name]
         x, y = [int(row["num_centroids"]) for row in own], [float(row["w2_squared"]) ** 0.5 for row in own]
@@ -61,14 +63,17 @@ def distances(axes: Axes) -> None:
 
 
 def strengths(axes: Axes) -> None:
-    """Draw accuracy against the strength of diffusion, with masses."""
+    """Draw accuracy, less that of noise alone, against the strength of diffusion, with masses."""
     for name, colour in INK.items():
         for file in sorted(ROWS.glob(f"strengths*-{name}.csv")):
             for space, dashes in SPACES.items():
                 rows = [row for row in read(file) if (row["space"], row["weighting"]) == (space, "mass")]
                 if rows:
-                    line(axes, rows, "strength", color=colour, ls=dashes)
-    axes.set(xlabel="strength of diffusion", ylabel="top-1 on test, %")
+                    (alone,) = (row for row in rows if float(row["strength"]) == 1)
+                    noise = summarize(list(alone["top1"].values())).mean
+                    line(axes, rows, "strength", noise, color=colour, ls=dashes)
+    axes.axhline(0, color="#94a3b8", lw=0.8)
+    axes.set(xlabel="strength of diffusion", ylabel="top-1 on test, points above strength 1")
 
 
 if __name__ == "__main__":
