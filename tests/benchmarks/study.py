@@ -12,7 +12,9 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from math import log
 from pathlib import Path
+from statistics import linear_regression
 
 from ddoq.evaluation.statistics import compare_paired, summarize
 
@@ -202,14 +204,17 @@ def costs() -> str:
 
 
 def rates() -> str:
-    """Return accuracy by images per class, of every data set whose rate was measured."""
+    """Return accuracy by images per class of every data set whose rate was measured, and the slope of the error."""
     found = {name: read(file) for name in DATA if (file := ROWS / f"rate-{name}.csv").exists()}
     numbers = sorted({int(row["ipc"]) for rows in found.values() for row in rows if row["ipc"]})
-    lines = [["", "arm", *(str(number) for number in numbers)]]
+    lines = [["", "arm", *(str(number) for number in numbers), "slope of the error"]]
     for name, rows in found.items():
         for arm in dict.fromkeys(row["arm"] for row in rows if row["ipc"]):
-            own = [find(rows, arm=arm, ipc=str(number)) for number in numbers]
-            lines.append([DATA[name], arm, *(score(row) if row else "–" for row in own)])
+            own = [row for row in rows if row["arm"] == arm]
+            errors = [100 - summarize(list(row["top1"].values())).mean for row in own]
+            slope = linear_regression([log(int(row["ipc"])) for row in own], [log(error) for error in errors]).slope
+            cells = [find(own, ipc=str(number)) for number in numbers]
+            lines.append([DATA[name], arm, *(score(row) if row else "–" for row in cells), f"{slope:.2f}"])
     return markdown(lines)
 
 
