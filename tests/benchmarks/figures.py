@@ -13,9 +13,7 @@ from curves import FITTED
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from study import DATA, ROWS, read
-
-from ddoq.evaluation.statistics import summarize
+from study import DATA, ROWS, accuracy, read
 
 INK = {"fashion_mnist": "#0f766e", "cifar10": "#b45309", "imagenette_fastai": "#4f46e5"}
 #: Arms of the rate, and what their lines look like.
@@ -31,7 +29,7 @@ LEGEND = {
 def line(axes: Axes, rows: list[dict], along: str, less: float = 0.0, **style: str) -> None:
     """Draw mean accuracies, less a number, with their intervals against a column."""
     rows = sorted(rows, key=lambda row: float(row[along]))
-    scores = [summarize(list(row["top1"].values())) for row in rows]
+    scores = [accuracy(row) for row in rows]
     x, y = [float(row[along]) for row in rows], [score.mean - less for score in scores]
     axes.errorbar(x, y, [score.ci95 for score in scores], marker="o", ms=3, lw=1.2, capsize=2, elinewidth=0.8, **style)
 
@@ -70,7 +68,7 @@ def strengths(axes: Axes) -> None:
                 rows = [row for row in read(file) if (row["space"], row["weighting"]) == (space, "mass")]
                 if rows:
                     (alone,) = (row for row in rows if float(row["strength"]) == 1)
-                    noise = summarize(list(alone["top1"].values())).mean
+                    noise = accuracy(alone).mean
                     line(axes, rows, "strength", noise, color=colour, ls=dashes)
     axes.axhline(0, color="#94a3b8", lw=0.8)
     axes.set(xlabel="strength of diffusion", ylabel="top-1 on test, points above strength 1")

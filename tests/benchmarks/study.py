@@ -16,7 +16,7 @@ from math import log
 from pathlib import Path
 from statistics import linear_regression
 
-from ddoq.evaluation.statistics import compare_paired, summarize
+from ddoq.evaluation.statistics import Summary, compare_paired, summarize
 
 ROWS = Path(__file__).with_name("study")
 DATA = {"fashion_mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "imagenette_fastai": "ImageNette"}
@@ -104,11 +104,21 @@ def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
     return [*named, max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None)]
 
 
-def score(row: dict, interval: bool = False) -> str:
-    """Return ``mean ± std`` of the accuracies, if wanted with Student's 95 % interval."""
-    found = summarize(list(row["top1"].values()))
-    low, high = found.interval(0, 100)
-    return f"{found.mean:.1f} ± {found.std:.1f}" + (f" [{low:.1f}, {high:.1f}]" if interval else "")
+def accuracy(row: dict) -> Summary:
+    """Return mean and spread of the accuracies, in percent."""
+    return summarize(list(row["top1"].values()))
+
+
+def score(row: dict) -> str:
+    """Return ``mean ± std`` of the accuracies."""
+    found = accuracy(row)
+    return f"{found.mean:.1f} ± {found.std:.1f}"
+
+
+def interval(row: dict) -> str:
+    """Return Student's 95 % interval of the mean accuracy."""
+    low, high = accuracy(row).interval(0, 100)
+    return f"[{low:.1f}, {high:.1f}]"
 
 
 def find(rows: Iterable[dict], **wanted: str) -> dict | None:
@@ -127,9 +137,7 @@ def details(rows: list[dict]) -> str:
     told = [part for part in TOLD if len({row[part] for row in rows if row["arm"] != "full"}) > 1]
     lines = [["arm", *told, *COLUMNS]]
     for row in rows:
-        found = summarize(list(row["top1"].values()))
-        low, high = found.interval(0, 100)
-        own = [score(row), f"[{low:.1f}, {high:.1f}]", str(found.num)]
+        own = [score(row), interval(row), str(len(row["top1"]))]
         differences = [difference(row, other) for other in baselines(row, rows)]
         lines.append([row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)])
     return markdown(lines)
@@ -142,7 +150,7 @@ def headline() -> str:
     lines = [["arm", *sets.values()]]
     for title, wanted in HEADLINE.items():
         found = [find(of_set, **wanted) for of_set in rows]
-        lines.append([title, *(score(row, interval=True) if row else "–" for row in found)])
+        lines.append([title, *(f"{score(row)} {interval(row)}" if row else "–" for row in found)])
     return markdown([*lines, ["n", *(str(len(of_set[0]["top1"])) for of_set in rows)]])
 
 
@@ -153,9 +161,11 @@ def causes() -> str:
     for title, wanted in CAUSES.items():
         cells = []
         for of_set in rows:
-            pair = [find(of_set, **wanted, weighting=weighting) for weighting in ("uniform", "mass")]
-            shown = [score(row) if row else "–" for row in pair]
-            cells.append(" / ".join(shown if pair[1] else shown[:1]) if any(pair) else score(find(of_set, **wanted)))
+            plain, mass = (
+                [row for row in of_set if row["weighting"] in kinds] for kinds in (("", "uniform"), ("mass",))
+            )
+            shown = [find(plain, **wanted), find(mass, **wanted)]
+            cells.append(" / ".join(score(row) if row else "–" for row in (shown if shown[1] else shown[:1])))
         lines.append([title, *cells])
     return markdown(lines)
 
@@ -211,7 +221,7 @@ def rates() -> str:
     for name, rows in found.items():
         for arm in dict.fromkeys(row["arm"] for row in rows if row["ipc"]):
             own = [row for row in rows if row["arm"] == arm]
-            errors = [100 - summarize(list(row["top1"].values())).mean for row in own]
+            errors = [100 - accuracy(row).mean for row in own]
             slope = linear_regression([log(int(row["ipc"])) for row in own], [log(error) for error in errors]).slope
             cells = [find(own, ipc=str(number)) for number in numbers]
             lines.append([DATA[name], arm, *(score(row) if row else "–" for row in cells), f"{slope:.2f}"])
@@ -220,11 +230,14 @@ def rates() -> str:
 
 def crossed(name: str, *fields: str) -> str:
     """Return accuracy by arm and by fields; arms that were measured once only are left out."""
-    rows = [row for row in read(ROWS / f"{name}.csv") if row["ipc"]]
-    heads = list(dict.fromkeys(", ".join(row[field] for field in fields if row[field]) for row in rows))
+    by_arm: dict[str, dict[str, dict]] = {}
+    for row in read(ROWS / f"{name}.csv"):
+        if row["ipc"]:
+            head = ", ".join(row[field] for field in fields if row[field])
+            by_arm.setdefault(row["arm"], {})[head] = row
+    heads = list(dict.fromkeys(head for own in by_arm.values() for head in own))
     lines = [["", *heads]]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        own = {", ".join(row[field] for field in fields if row[field]): row for row in rows if row["arm"] == arm}
+    for arm, own in by_arm.items():
         if len(own) > 1:
             lines.append([arm, *(score(own[head]) if head in own else "–" for head in heads)])
     return markdown(lines)
