@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.form import check_form
 from ddoq.config.secrets import register_env_resolver
-from ddoq.pipeline.keys import digest
+from ddoq.pipeline.keys import digest, settled
 
 _LONGEST = 120  # bytes of a readable name; file systems take 255 of a whole one
 
@@ -49,7 +49,7 @@ def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
     identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
     readable = f"{config['dataset']['name']}-{arm_name(config)}"
-    return f"{file_name(readable)}-ipc{config['ipc']}-s{config['seed']}-{digest(identity)[:8]}"
+    return f"{file_name(readable)}-ipc{config['ipc']}-s{config['seed']}-{digest(settled(identity))[:8]}"
 
 
 def file_name(text: str) -> str:

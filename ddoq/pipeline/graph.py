@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ddoq.pipeline.keys import digest
+from ddoq.pipeline.keys import digest, settled
 
 #: The corridor, in the order in which the data walk through it. ``run.until`` and ``run.from`` take these names.
 STAGES = (
     "index",
+    "audit",
     "fit_encoder",
     "fit_teacher",
     "check_teacher",
@@ -48,7 +49,7 @@ class Node:
         return {
             "stage": self.stage,
             "version": self.version,
-            "identity": dict(self.identity),
+            "identity": settled(self.identity),
             "inputs": {name: node.key for name, node in self.inputs.items()},
         }
 

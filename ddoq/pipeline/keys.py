@@ -12,6 +12,30 @@ from ddoq.errors import ConfigError
 
 KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of millions
 
+#: Options that components got after their first keys, with the values at which nothing changed, by the beginning of
+#: ``_target_``. At that value an option is no part of a key: what was computed before it existed is what it says.
+LATER: dict[str, dict[str, Any]] = {
+    "ddoq.data.": {"pixel_range": None, "on_leak": "keep"},
+}
+
+
+def settled(value: Any) -> Any:
+    """Return a configuration without the options of ``LATER`` that stand at the value of the time before them."""
+    if isinstance(value, list | tuple):
+        return [settled(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    later = _joined_later(str(value.get("_target_")))
+    return {
+        name: settled(inner)
+        for name, inner in value.items()
+        if name not in later or inner != later[name]
+    }
+
+
+def _joined_later(target: str) -> Mapping[str, Any]:
+    return next((options for prefix, options in LATER.items() if target.startswith(prefix)), {})
+
 
 def canonical(value: Any) -> Any:
     """Return ``value`` with every spelling of the same thing made equal.
