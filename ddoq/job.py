@@ -10,12 +10,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
 from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
+from ddoq.data.leaks import leak_lines, likeness_line, refuse_leaks
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
 from ddoq.pipeline.keys import digest
@@ -116,6 +118,19 @@ def check_data(job: Job) -> None:
     job.runtime.dataset.check(facts)
     check_counts(job.config, facts)
     check_classes(job.config, job.runtime.models, facts)
+    if job.config["dataset"]["on_leak"] == "error":
+        refuse_leaks(job.store.manifest(job.experiment.audit)["facts"])
+
+
+def _say_leaks(job: Job) -> None:
+    """Print what the audit of the data, if there is one yet, has to say."""
+    if not job.store.has(job.experiment.audit):
+        return
+    audit, name = job.store.manifest(job.experiment.audit)["facts"], escape(job.runtime.dataset.name)
+    for line in leak_lines(audit):
+        console.print(f"  [yellow]{name}: {escape(line)}[/]", soft_wrap=True)
+    if line := likeness_line(audit):
+        console.print(f"  [dim]{name}: {line}[/]", soft_wrap=True)
 
 
 def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
@@ -182,8 +197,9 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
             write_plan(run_dir, job.steps, add=True)  # before anything is computed: it keeps `ddoq store gc` away
             for node in job.stale:
                 store.discard(node)
-        execute([experiment.index], store, lambda *arguments: compute(*arguments, job.runtime), ranks)
+        execute([experiment.index, experiment.audit], store, lambda *arguments: compute(*arguments, job.runtime), ranks)
         check_data(job)
+        _say_leaks(job)
         if ranks.rank == 0:
             try_generators(job.missing, store.manifest(experiment.index)["facts"], job.runtime)
         execute(experiment.targets(until), store, lambda *arguments: compute(*arguments, job.runtime), ranks)
@@ -221,6 +237,7 @@ def _print_plan(job: Job, in_full: bool) -> None:
             table.add_row(step.node.stage, step.node.title, f"[{colour}]{step.state}[/]", step.node.key)
         console.print(table)
         console.print(f"to compute: {expected(job.missing, job.store)}")
+        _say_leaks(job)
         return
     states: dict[str, list[str]] = {stage: [] for stage in STAGES}
     for step in job.steps:

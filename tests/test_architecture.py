@@ -23,7 +23,7 @@ ROOMS = {
     "evaluation": BASE | {"data", "quantizers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
-    "report": BASE | {"config", "pipeline", "evaluation", "stages", "tracking"},
+    "report": BASE | {"config", "data", "pipeline", "evaluation", "stages", "tracking"},
     "stages": BASE | SCIENCE | {"engine", "config", "pipeline"},
     "sweeps": BASE | {"config", "pipeline", "report", "job"},
 }

@@ -34,6 +34,7 @@ SCHEDULERS = (
 )
 _CHOICES = {
     "dataset.on_bad_image": ("error", "skip"),
+    "dataset.on_leak": ("keep", "skip", "error"),
     "dataset.resize": ("crop", "squash"),
     "dataset.source": ("original", "fastai"),
     "dataset.classes": ("imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"),
@@ -179,6 +180,7 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"measure.curve: {num} is not positive", "list numbers of centroids, e.g. [1, 10, 50]"
     if _get(config, "dataset.channels") not in (1, 3):
         yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
+    yield from _pixel_range(config["dataset"]["pixel_range"])
     yield from _pretrained(config)
     yield from protocols.protocol_problems(config)
     for path, _, part in components(config):
@@ -199,6 +201,11 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{config['dataset']['image_size']}",
             "use fewer blocks or another image size",
         )
+
+
+def _pixel_range(values: list[float] | None) -> Iterator[tuple[str, str]]:
+    if values is not None and (len(values) != 2 or not values[0] < values[1]):
+        yield f"dataset.pixel_range: {values} is no black and a larger white", "set it to e.g. [0,4095], or null"
 
 
 def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,8 @@ class DatasetConf(Component):
     split_seed: int = 0
     resize: str = "crop"
     on_bad_image: str = "error"
+    pixel_range: list[float] | None = None
+    on_leak: str = "keep"
     root: str | None = None
 
 

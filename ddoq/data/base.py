@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ddoq.data.deep import DeepImageError
 from ddoq.errors import DataError
 from ddoq.utils.io import file_digest, reading
 
@@ -84,6 +85,10 @@ class ImageDataset(ABC):
             whatever the aspect ratio.
         on_bad_image: ``error`` stops where images are no images, ``skip`` leaves them out and lists them in the report.
             It is about what the files hold: a file that the machine cannot read stops the run in any case.
+        pixel_range: values of 16-bit and float pictures that become black and white, for all of them alike; ``None``:
+            found when the data are indexed, see ``ddoq.data.deep.common_range``.
+        on_leak: test pictures that are training pictures, too: ``keep`` counts and names them, ``skip`` leaves their
+            copies out of training, ``error`` stops.
         root: folder of the files; ``None`` searches the folders of ``paths.data``.
     """
 
@@ -96,6 +101,8 @@ class ImageDataset(ABC):
     split_seed: int = 0
     resize: str = "crop"
     on_bad_image: str = "error"
+    pixel_range: list[float] | None = None
+    on_leak: str = "keep"
     root: str | None = None
     search: tuple[Path, ...] = field(default=(), repr=False)  # set by the caller from ``paths.data``
 
@@ -112,18 +119,26 @@ class ImageDataset(ABC):
         """The data set, opened once per process: listing a million files takes seconds."""
         return self.open()
 
-    def pixels(self, i: int, size: int | None = None) -> torch.Tensor:
-        """Return image ``i`` as uint8 ``[channels, size, size]``; ``size``: its side, if it is not the data set's.
+    def pixels(self, i: int, size: int | None = None, pixel_range: Sequence[float] | None = None) -> torch.Tensor:
+        """Return image ``i`` as uint8 ``[channels, size, size]``.
+
+        Args:
+            i: its number in the source.
+            size: its side, if it is not the data set's.
+            pixel_range: of 16-bit and float pictures, as the index found it.
 
         Raises:
             BadImageError: its bytes are no image.
+            DeepImageError: it has 16 bits or floats, and there is no range.
             DataError: the machine cannot read it.
         """
         from ddoq.data.images import fault, to_uint8
 
         source = self.opened
         try:
-            return to_uint8(source.read(i), size or self.image_size, self.channels, self.resize)
+            return to_uint8(source.read(i), size or self.image_size, self.channels, self.resize, pixel_range)
+        except DeepImageError:
+            raise
         except Exception as error:
             if why := fault(error):
                 raise BadImageError(f"{source.describe(i)}: {why}", "restore it: it was an image once") from error

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import warnings
+from collections.abc import Sequence
 from textwrap import shorten
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ddoq.data.deep import is_deep, to_8_bit
 
 
 def fault(error: Exception) -> str | None:
@@ -27,7 +30,13 @@ def fault(error: Exception) -> str | None:
     return shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
 
 
-def to_uint8(image: Image.Image, size: int, channels: int, resize: str = "crop") -> torch.Tensor:
+def to_uint8(
+    image: Image.Image,
+    size: int,
+    channels: int,
+    resize: str = "crop",
+    pixel_range: Sequence[float] | None = None,
+) -> torch.Tensor:
     """Decode an image and make it a square.
 
     Args:
@@ -37,30 +46,26 @@ def to_uint8(image: Image.Image, size: int, channels: int, resize: str = "crop")
         channels: 1 or 3.
         resize: ``crop`` scales the shorter side to ``size`` and crops the longer one about the centre, ``squash``
             scales both.
+        pixel_range: values of 16-bit and float pictures that become black and white; see ``ddoq.data.deep``.
 
     Returns:
         uint8 ``[channels, size, size]``.
 
     Raises:
+        DeepImageError: a 16-bit or float picture without a range.
         Whatever Pillow does where the file is broken; see ``fault``.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # palette with transparency, corrupt EXIF: harmless here
         image.load()
-        if image.mode.startswith(("I", "F")):  # 16-bit grey (and TIFF floats) would clip to white
-            image = Image.fromarray(_to_8_bit(np.asarray(image)))
+        if is_deep(image):
+            image = to_8_bit(image, pixel_range)
         image = image.convert("L" if channels == 1 else "RGB")
     if image.size != (size, size):
         fit = Image.Image.resize if resize == "squash" else ImageOps.fit
         image = fit(image, (size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
-
-
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    values = np.nan_to_num(values.astype(np.float64))
-    top = 1.0 if values.max() <= 1 else 255.0 if values.max() <= 255 else 65535.0
-    return np.clip(values / top * 255, 0, 255).round().astype(np.uint8)
 
 
 def to_unit(images: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +17,20 @@ from ddoq.utils.console import progress_bar
 from ddoq.utils.io import atomic_path
 
 INDEX = "index.parquet"
+_RANGE = "pixel_range"
 
 
-def write_index(folder: Path, source: Source, split: np.ndarray) -> None:
-    """Write one row per image that is used: its position in the source, label, split and name."""
+def write_index(folder: Path, source: Source, split: np.ndarray, pixel_range: Sequence[float] | None = None) -> None:
+    """Write one row per image that is used: its position in the source, label, split and name.
+
+    The range of 16-bit and float pictures, where there are any, stands in the table's metadata.
+    """
     ids = np.flatnonzero(split != "")
     table = pa.table(
         {"id": ids, "label": source.labels[ids], "split": split[ids], "name": [source.describe(int(i)) for i in ids]}
     )
+    if pixel_range is not None:
+        table = table.replace_schema_metadata({_RANGE: json.dumps(list(pixel_range))})
     with atomic_path(folder / INDEX) as temporary:
         pq.write_table(table, temporary)
 
@@ -41,6 +49,8 @@ class IndexedImages(Dataset):
         table = pq.read_table(index / INDEX, columns=["id", "label", "split"], filters=[("split", "=", split)])
         self.ids = table["id"].to_numpy()
         self.labels = table["label"].to_numpy()
+        stated = (table.schema.metadata or {}).get(_RANGE.encode())
+        self.pixel_range = json.loads(stated) if stated else None
         self.spec, self.split = spec, split
         self.size = spec.image_size if size is None else size
         _ = spec.opened  # before worker processes are forked, which then need not list the files again
@@ -49,7 +59,7 @@ class IndexedImages(Dataset):
         return len(self.ids)
 
     def __getitem__(self, i: int) -> tuple[int, torch.Tensor, int]:
-        return i, self.spec.pixels(int(self.ids[i]), self.size), int(self.labels[i])
+        return i, self.spec.pixels(int(self.ids[i]), self.size, self.pixel_range), int(self.labels[i])
 
     def tensors(self, num_workers: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """Return all images as uint8 ``[n, C, size, size]`` and their labels ``[n]``."""

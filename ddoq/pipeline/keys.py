@@ -26,11 +26,7 @@ def settled(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     later = _joined_later(str(value.get("_target_")))
-    return {
-        name: settled(inner)
-        for name, inner in value.items()
-        if name not in later or inner != later[name]
-    }
+    return {name: settled(inner) for name, inner in value.items() if name not in later or inner != later[name]}
 
 
 def _joined_later(target: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from ddoq.data.leaks import leak_counts
 from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.keys import digest
@@ -78,6 +79,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
 def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
     """Return what the data and the run say about all its students."""
     config, facts = experiment.config, store.manifest(experiment.index)["facts"]
+    audit = store.manifest(experiment.audit)["facts"]
     return {
         "run_seed": config["seed"],
         "selection": config["protocol"]["selection"],
@@ -85,6 +87,7 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
         "dataset_key": experiment.index.key,
         "dataset_source": facts["provenance"],
         "num_skipped": facts["num_skipped"],
+        **leak_counts(audit),
         "num_classes": len(facts["class_names"]),
         **{f"num_{split}": sum(counts) for split, counts in facts["counts"].items()},
     }

@@ -11,6 +11,7 @@ import yaml
 from rich.markup import escape
 
 from ddoq.config.names import run_name
+from ddoq.data.leaks import leak_words
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.provenance import provenance
@@ -37,7 +38,7 @@ PIVOTS = {
     "augmentation": "With and without augmentation",
 }
 #: What an index says of its images since a later day than its version, and what it stands for where it is silent.
-_SINCE = {"ignored": {}, "in_several_classes": [], "num_in_several_classes": 0}
+_SINCE = {"ignored": {}, "in_several_classes": [], "num_in_several_classes": 0, "num_deep": 0}
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
@@ -79,6 +80,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "class_rows": class_rows(experiment, store, curve),
         "costs": spent,
         "models": _models(experiment, store),
+        "leaks": store.manifest(experiment.audit)["facts"]["leaks"],
         "index": _SINCE | store.manifest(experiment.index)["facts"],
         "classes": classes,
         "gallery": _gallery(experiment, store),
@@ -91,14 +93,14 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     }
     write_text(run_dir / "report.html", _page(context))
     tracker.log(tracked(experiment, store, rows, main, spent, {"distilled": run_dir / "grid.png"}))
-    _print(experiment, main, pivots, _data(context["index"]), run_dir)
+    _print(experiment, main, pivots, _data(context["index"], context["leaks"]), run_dir)
 
 
 def _page(context: dict) -> str:
     environment = templates()
     for shown in (tables.percent, tables.interval, tables.num_bytes, tables.score, tables.p_value, tables.decimal):
         environment.filters[shown.__name__] = shown
-    for shown in (tables.relative, tables.saved, tables.number, tables.training):
+    for shown in (leak_words, tables.relative, tables.saved, tables.number, tables.training):
         environment.globals[shown.__name__] = shown
     return environment.get_template("page.html").render(context)
 
@@ -130,9 +132,10 @@ def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], 
     )
 
 
-def _data(index: dict) -> str:
-    left_out = f", {index['num_skipped']} unreadable images left out" if index["num_skipped"] else ""
-    return index["provenance"] + left_out
+def _data(index: dict, leaks: list[dict]) -> str:
+    left_out = [f"{index['num_skipped']} unreadable images left out"] if index["num_skipped"] else []
+    leaking = [words for leak in leaks if leak["of"] == "test" and (words := leak_words(leak))]
+    return ", ".join([index["provenance"], *left_out, *leaking])
 
 
 def _images(distilled: Path) -> list[dict]:

@@ -63,7 +63,14 @@ class Experiment:
         Its key does not depend on ``on_bad_image``: whoever chooses ``skip`` after an error does not decode all again.
         """
         dataset = _without(self.config["dataset"], "root", "download") | {"on_bad_image": "error"}
+        if dataset["on_leak"] == "error":  # which leaves nothing out, either
+            dataset["on_leak"] = "keep"
         return _node("index", {"dataset": dataset, "fingerprint": self.fingerprint})
+
+    @cached_property
+    def audit(self) -> Node:
+        """What is on both sides of a split; nobody's input."""
+        return _node("audit", {}, index=self.index)
 
     @cached_property
     def encoder(self) -> Node | None:
@@ -315,8 +322,9 @@ class Experiment:
         """Return the nodes that a run up to the stage ``until`` has to have."""
         last = [*self.curves.values(), *self.fidelity.values(), *(entry.evaluate for entry in self.entries)]
         if until in ("evaluate", "report"):
-            return last
-        nodes = unique(last)
+            return [self.audit, *last]
+        until = "audit" if until == "index" else until  # to look at the data is both
+        nodes = unique([self.audit, *last])
         return [node for node in nodes if STAGES.index(node.stage) <= STAGES.index(until)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.markup import escape
@@ -14,19 +15,24 @@ from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import console
 
+if TYPE_CHECKING:
+    from ddoq.data.scan import Scan
+
 VERSION = 2
 _MOST_NAMED = 1000  # images listed in the facts
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``index.parquet``; facts: the label space, counts per split and class, mean, std, what is left out.
+    """Write ``index.parquet`` and ``pictures.parquet``; facts: the label space, counts per split and class, mean, std,
+    range of 16-bit and float pictures, what is left out.
 
     Raises:
         DataError: there are unreadable images, and ``on_bad_image=error``: all have been looked at, so that the same
             command with ``skip`` goes on from here, or what a class has for training is unreadable.
     """
+    from ddoq.data.copies import groups_of_equals, in_several, write_pictures
     from ddoq.data.indexed import write_index
-    from ddoq.data.scan import in_several_classes, remove_parts, scan_images
+    from ddoq.data.scan import remove_parts, scan_images
     from ddoq.data.splits import assign_splits
 
     spec, source = runtime.dataset, runtime.dataset.opened
@@ -34,7 +40,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     usable = np.ones(len(source.labels), bool)
     usable[list(scan.errors)] = False
     skipped = [*source.unusable, *(scan.errors[i] for i in sorted(scan.errors))]
-    split = assign_splits(source, usable, spec)
+    copies = groups_of_equals(scan.digests, usable)
+    split = assign_splits(source, usable, spec, copies)
     known = LabelSpace.from_classes(source.class_names).to_facts() | {
         "counts": {
             name: np.bincount(source.labels[split == name], minlength=len(source.class_names)).tolist()
@@ -44,10 +51,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "skipped": skipped[:_MOST_NAMED],
     }
     spec.check(known)
-    twice = in_several_classes(scan, source.labels)
-    for warning in _warnings(source, skipped, twice):
+    twice = in_several(copies, source.labels)
+    for warning in [*_warnings(source, skipped, twice), *_scale_warnings(scan)]:
         console.print(f"[yellow]{spec.name}: {escape(warning)}[/]", soft_wrap=True)
-    write_index(folder, source, split)
+    write_index(folder, source, split, scan.pixel_range)
+    write_pictures(folder, usable, scan.digests, scan.likenesses)
     remove_parts(folder)
     mean, square = scan.moments[:, split == "train"].mean(1)
     return known | {
@@ -57,6 +65,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "provenance": source.provenance,
         "ignored": dict(sorted(source.ignored.items())),
         "num_in_several_classes": len(twice),
+        "pixel_range": scan.pixel_range and list(scan.pixel_range),
+        "num_deep": len(scan.deep),
         "in_several_classes": [" = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]],
     }
 
@@ -72,3 +82,15 @@ def _warnings(source: Source, skipped: Sequence[str], twice: Sequence[Sequence[i
         yield "beside the images, and left aside: " + ", ".join(
             f"{num} × {what}" for what, num in source.ignored.items()
         )
+
+
+def _scale_warnings(scan: Scan) -> Iterator[str]:
+    if not len(scan.deep):
+        return
+    black, white = scan.pixel_range
+    yield (
+        f"{len(scan.deep)} pictures of 16 bits or floats: {black:g} is black and {white:g} white in all of them "
+        "(dataset.pixel_range)"
+    )
+    if scan.num_clipped:
+        yield f"{scan.num_clipped} of them have values outside dataset.pixel_range, which are clipped"

@@ -1,0 +1,95 @@
+"""audit: what can be wrong with data that are all readable: pictures that are on both sides of a split.
+
+Nothing is made from an audit, so its version may rise and old data be looked at again without any other key changing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddoq.pipeline.graph import Node
+from ddoq.stages.runtime import Runtime
+from ddoq.utils.console import progress_bar
+
+if TYPE_CHECKING:
+    import numpy as np
+
+VERSION = 1
+#: Where a picture is measured or chosen by, and where it must not be as well.
+_PAIRS = (("test", "train"), ("test", "validation"), ("validation", "train"))
+_MOST_NAMED = 20  # pictures listed for each pair of splits
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write nothing but facts: ``leaks``, one entry per pair of splits.
+
+    ``equal`` counts the pictures of the split ``of`` whose pixels the split ``within`` has as well, ``alike`` those
+    that are nearly equal to one of it (see ``ddoq.data.copies``); ``pictures`` names the first of both.
+    """
+    sides = {split: _Side(inputs["index"], split, runtime) for split in ("train", "validation", "test")}
+    return {"leaks": [_leak(sides[of], sides[within]) for of, within in _PAIRS]}
+
+
+class _Side:
+    """The pictures of one split: ``digests``, ``likenesses`` and ``names`` ``[n]``, and ``pixels(i)``."""
+
+    def __init__(self, index: Path, split: str, runtime: Runtime):
+        import numpy as np
+
+        from ddoq.data.copies import read_pictures
+
+        self.split, self.images = split, runtime.images(index, split)
+        ids, digests, likenesses = read_pictures(index)
+        rows = np.searchsorted(ids, self.images.ids)
+        self.digests, self.likenesses = digests[rows], likenesses[rows]
+        self._describe = runtime.dataset.opened.describe
+
+    def name(self, position: int) -> str:
+        return self._describe(int(self.images.ids[position]))
+
+    def pixels(self, position: int) -> np.ndarray:
+        return self.images[position][1].numpy()
+
+
+def _leak(of: _Side, within: _Side) -> dict[str, Any]:
+    import numpy as np
+
+    from ddoq.data.copies import shared_with
+
+    is_equal = shared_with(of.digests, within.digests)
+    equal = np.flatnonzero(is_equal)
+    alike = _alike(of, within, np.flatnonzero(~is_equal))
+    first_equal = {digest: position for position, digest in reversed(list(enumerate(within.digests.tolist())))}
+    pictures = [
+        f"{of.name(position)} = {within.name(first_equal[int(of.digests[position])])}"
+        for position in equal[:_MOST_NAMED]
+    ]
+    pictures += [f"{of.name(position)} ~ {within.name(other)}" for position, other in alike[:_MOST_NAMED]]
+    return {
+        "of": of.split,
+        "within": within.split,
+        "num": len(of.digests),
+        "equal": len(equal),
+        "alike": len(alike),
+        "pictures": pictures,
+    }
+
+
+def _alike(of: _Side, within: _Side, positions: np.ndarray) -> list[tuple[int, int]]:
+    """Return those positions whose picture is nearly one of the other split, each with the position of that one."""
+    from ddoq.data.copies import look_alike, nearest_hashes
+
+    near = nearest_hashes(of.likenesses[positions], within.likenesses)
+    pairs = []
+    with progress_bar(f"{of.split} pictures like {within.split} ones", len(near)) as bar:
+        for number, candidates in near:
+            position = int(positions[number])
+            image = of.pixels(position)
+            for other in candidates:
+                if look_alike(image, within.pixels(other)):
+                    pairs.append((position, other))
+                    break
+            bar.advance()
+    return pairs
