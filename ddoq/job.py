@@ -24,7 +24,7 @@ from ddoq.pipeline.keys import digest
 from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.status import current, followed
-from ddoq.pipeline.store import Store
+from ddoq.pipeline.store import DIGESTS, Store
 from ddoq.stages import compute
 from ddoq.stages.evaluate import check_protocol
 from ddoq.stages.generate import try_generators
@@ -33,6 +33,7 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.digests import Digests
 from ddoq.utils.io import remove_leftovers
 from ddoq.utils.ranks import Alone, comes_first, company
 
@@ -81,12 +82,13 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     check(config)
     check_paths(config)
     config = {name: part for name, part in config.items() if name != "hydra"}
-    ranks, models = ranks or Alone(), Models(config["paths"]["models"])
-    runtime = Runtime(_dataset(config), models, ranks, **config["trainer"])
+    store, run = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]
+    digests = Digests(store.root / DIGESTS)
+    ranks, models = ranks or Alone(), Models(config["paths"]["models"], digests)
+    runtime = Runtime(_dataset(config, digests), models, ranks, **config["trainer"])
     # One process looks for the data first: it may have to download them.
     fingerprint = ranks.share(_fingerprint(config, runtime, fingerprints) if ranks.rank == 0 else None)
     experiment = Experiment(config, fingerprint, models)
-    store, run = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]
     targets = experiment.targets(run["until"])
     check_fit(config, models)
     experiment.check()
@@ -210,10 +212,10 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
             write_report(experiment, store, job.steps, run_dir, tracker)
 
 
-def _dataset(config: Mapping[str, Any]) -> ImageDataset:
+def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:
     folders = config["paths"]["data"]
     search = tuple(Path(folder) for folder in ([folders] if isinstance(folders, str) else folders))
-    return build(config["dataset"], name=config["dataset"]["name"], search=search)
+    return build(config["dataset"], name=config["dataset"]["name"], search=search, digests=digests)
 
 
 def fetch(config: Mapping[str, Any]) -> None:
@@ -222,7 +224,7 @@ def fetch(config: Mapping[str, Any]) -> None:
     for conf, key in networks_of(config):
         models.identify(conf, key)
     models.fetch(lambda line: console.print(line, markup=False))
-    dataset = _dataset(config)
+    dataset = _dataset(config, Digests())
     console.print(f"dataset: {dataset.name}")
     dataset.fetch(dataset.search[0])
 

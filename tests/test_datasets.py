@@ -23,7 +23,7 @@ import scipy.io
 import torchvision
 from PIL import Image
 
-from ddoq.data import base, scan, tiny_imagenet
+from ddoq.data import scan, tiny_imagenet
 from ddoq.data.builtin import CIFAR100, MNIST, SVHN, Digits, FashionMNIST
 from ddoq.data.catalogue import CATALOGUE
 from ddoq.data.download import Archive
@@ -440,21 +440,6 @@ def test_fingerprint_of_few_files_is_that_of_earlier_versions(tmp_path):
         lines.append(f"{name}\0{len(content)}\0{hashlib.sha256(content).hexdigest()}\n")
     spec = ImageFolder("f", 8, 3, root=str(tmp_path))
     assert spec.fingerprint() == hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def test_fingerprint_of_many_files_takes_all_names_and_a_hundredth_of_the_sizes(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "_MOST_SIZED", 150)
-    names = [f"{i:03d}.png" for i in range(201)]
-    for name in names:
-        (tmp_path / name).write_bytes(b"x")
-    first = base.hash_names(names, tmp_path)
-    (tmp_path / "007.png").write_bytes(b"xy")
-    assert base.hash_names(reversed(names), tmp_path) == first
-    (tmp_path / "100.png").write_bytes(b"xy")
-    assert base.hash_names(names, tmp_path) != first
-    (tmp_path / "100.png").write_bytes(b"x")
-    (tmp_path / "050.png").rename(tmp_path / "x.png")
-    assert base.hash_names([*names[:50], *names[51:], "x.png"], tmp_path) != first
 
 
 # --- the index -------------------------------------------------------------------------------------------------------

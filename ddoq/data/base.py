@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,16 +15,14 @@ from PIL import Image
 
 from ddoq.data.deep import DeepImageError
 from ddoq.errors import DataError
-from ddoq.utils.io import file_digest, reading
+from ddoq.utils.digests import Digests
+from ddoq.utils.io import READABLE
 
 if TYPE_CHECKING:
     import torch
 
 SPLITS = ("train", "validation", "test")
-READABLE = "make it readable, or move it away"
 _MOST_NAMED = 5
-_MOST_SIZED = 50_000  # files whose sizes are all part of a fingerprint
-_SIZED = 100  # beyond that, one file in so many
 
 
 @dataclass(frozen=True)
@@ -105,6 +102,7 @@ class ImageDataset(ABC):
     on_leak: str = "keep"
     root: str | None = None
     search: tuple[Path, ...] = field(default=(), repr=False)  # set by the caller from ``paths.data``
+    digests: Digests = field(default_factory=Digests, repr=False)  # set by the caller, where it has a store
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -172,39 +170,21 @@ class ImageDataset(ABC):
         """
 
 
-def hash_files(files: Iterable[Path], base: Path, content_limit: int = 2**30) -> str:
+def hash_files(files: Iterable[Path], base: Path, digests: Digests | None = None) -> str:
     """Return ``hash_names`` of files below ``base``."""
-    return hash_names((file.relative_to(base).as_posix() for file in files), base, content_limit)
+    return hash_names((file.relative_to(base).as_posix() for file in files), base, digests)
 
 
-def hash_names(names: Iterable[str], base: Path, content_limit: int = 2**30) -> str:
-    """Return a hash over the relative names, sizes and, up to ``content_limit`` bytes in all, contents of files.
-
-    Of more than 50,000 files the sizes of every hundredth only, and no contents: to ask a network file system for the
-    size of each of ImageNet's files takes many minutes, at every start. Names tell subsets apart, and a hundredth of
-    the sizes a copy that was resized or compressed again; one changed file among so many goes unnoticed.
+def hash_names(names: Iterable[str], base: Path, digests: Digests | None = None) -> str:
+    """Return a hash over the relative names, sizes and contents of files. Contents decide, however much there is.
 
     Args:
         names: of the files, relative to ``base``, with ``/`` between the parts.
         base: their folder.
-        content_limit: in bytes.
+        digests: remember the contents of files that have not changed; by default all are read.
     """
     names = sorted(names, key=lambda name: name.split("/"))  # the order of Path objects
     state = hashlib.sha256()
-    if len(names) > _MOST_SIZED:
-        for number, name in enumerate(names):
-            size = "" if number % _SIZED else _size(base / name)
-            state.update(f"{name}\0{size}\n".encode(errors="surrogateescape"))
-        return state.hexdigest()
-    sizes = [_size(base / name) for name in names]
-    with_content = sum(sizes) <= content_limit
-    for name, size in zip(names, sizes, strict=True):
-        with reading(base / name, READABLE):
-            content = file_digest(base / name) if with_content else size
-        state.update(f"{name}\0{size}\0{content}\n".encode(errors="surrogateescape"))
+    for name, content in zip(names, (digests or Digests()).of(base, names), strict=True):
+        state.update(f"{name}\0{content.size}\0{content.sha256}\n".encode(errors="surrogateescape"))
     return state.hexdigest()
-
-
-def _size(path: Path) -> int:
-    with reading(path, READABLE):
-        return os.stat(path).st_size

@@ -113,7 +113,7 @@ class _IDX(_Torchvision):
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
-        return hash_names(self._FILES, self._folder())
+        return hash_names(self._FILES, self._folder(), self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
@@ -174,7 +174,7 @@ class _CIFAR(_Torchvision):
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
-        return hash_files([file for file in folder.iterdir() if file.is_file()], folder)
+        return hash_files([file for file in folder.iterdir() if file.is_file()], folder, self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
@@ -219,7 +219,7 @@ class SVHN(_Torchvision):
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
-        return hash_names(self._FILES, self._folder())
+        return hash_names(self._FILES, self._folder(), self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""

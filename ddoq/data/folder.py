@@ -13,9 +13,10 @@ from unicodedata import normalize
 import numpy as np
 from PIL import Image
 
-from ddoq.data.base import READABLE, ImageDataset, Source, hash_names
+from ddoq.data.base import ImageDataset, Source, hash_names
 from ddoq.errors import DataError
-from ddoq.utils.io import reading
+from ddoq.utils.digests import Digests
+from ddoq.utils.io import READABLE, reading
 
 EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
 _SPLIT_FOLDERS = {
@@ -49,9 +50,14 @@ class Listing:
     unusable: Sequence[str] = ()
     ignored: Counter[str] = field(default_factory=Counter)
 
-    def fingerprint(self) -> str:
-        """Return a hash of the files, see ``hash_names``, and of what is unusable."""
-        files = hash_names(self.names, self.root)
+    def fingerprint(self, digests: Digests, more: Sequence[str] = ()) -> str:
+        """Return a hash of the files, see ``hash_names``, and of what is unusable.
+
+        Args:
+            digests: remember the contents.
+            more: names of other files that decide what the images are.
+        """
+        files = hash_names([*self.names, *more], self.root, digests)
         return hashlib.sha256("\n".join([files, *self.unusable]).encode()).hexdigest() if self.unusable else files
 
     def source(self, class_names: list[str], provenance: str) -> Source:
@@ -160,7 +166,7 @@ class ImageFolder(ImageDataset):
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
-        return self._listing()[0].fingerprint()
+        return self._listing()[0].fingerprint(self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""

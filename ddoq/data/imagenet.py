@@ -47,8 +47,9 @@ class ImageNet(PublishedDataset):
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
         if _has_parquet(folder):
-            return hash_files([file for files in parquet_files(folder).values() for file in files], folder)
-        return _listing(folder, self._subset.wnids).fingerprint()
+            files = (file for files in parquet_files(folder).values() for file in files)
+            return hash_files(files, folder, self.digests)
+        return _listing(folder, self._subset.wnids).fingerprint(self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""

@@ -31,7 +31,7 @@ class ParquetImages(ImageDataset):
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
-        return hash_files([file for files in parquet_files(folder).values() for file in files], folder)
+        return hash_files((file for files in parquet_files(folder).values() for file in files), folder, self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""

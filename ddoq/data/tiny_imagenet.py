@@ -26,7 +26,7 @@ class TinyImageNet(PublishedDataset):
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
-        return self._listing()[0].fingerprint()
+        return self._listing()[0].fingerprint(self.digests, more=[_ANNOTATIONS])
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""

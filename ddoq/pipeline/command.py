@@ -19,7 +19,7 @@ from ddoq.pipeline import care
 from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.lock import is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run
-from ddoq.pipeline.store import disk_error
+from ddoq.pipeline.store import DIGESTS, disk_error
 from ddoq.pipeline.survey import Artefact, select, strays, survey
 from ddoq.utils.console import console
 
@@ -148,6 +148,8 @@ def _usage(asked: argparse.Namespace) -> int:
     stages, table = _table("stage", ">artefacts", ">bytes"), _table("run", ">artefacts", ">bytes", ">only this run's")
     for stage, some in _by_stage(artefacts).items():
         stages.add_row(stage, f"{len(some):,}", decimal(sum(one.num_bytes for one in some)))
+    if tables := list((asked.outputs / "store" / DIGESTS).glob("*.digests")):
+        stages.add_row(DIGESTS, "", decimal(sum(table.stat().st_size for table in tables)))
     for run, wanted in keys.items():
         there = [key for key in wanted if key in size]
         own = sum(size[key] for key in there if len(runs[key]) == 1)

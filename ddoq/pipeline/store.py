@@ -4,6 +4,7 @@
     <root>/<stage>/<key>/manifest.json   written last, atomically
     <root>/<stage>/.<key>.lock       held by the process that computes it (``ddoq.pipeline.lock``)
     <root>/ledger.jsonl              one line per computation, ever
+    <root>/digests/                  what was in large inputs when they were last read (``ddoq.utils.digests``)
 
 A killed process leaves a folder without a manifest. It is not an artefact; the next process resumes in it.
 """
@@ -30,7 +31,7 @@ from ddoq.pipeline.lock import hold, lock_path
 from ddoq.pipeline.provenance import provenance
 from ddoq.utils.io import ANY_TEMPORARY, parse_json, read_json, temporary_path, write_json
 
-MANIFEST, LEDGER = "manifest.json", "ledger.jsonl"
+MANIFEST, LEDGER, DIGESTS = "manifest.json", "ledger.jsonl", "digests"
 _REPAIR = "run `ddoq store repair`, then the same command again"
 
 

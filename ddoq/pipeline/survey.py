@@ -13,7 +13,7 @@ from typing import Any
 from ddoq.errors import StoreError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.keys import KEY_LENGTH
-from ddoq.pipeline.store import LEDGER, MANIFEST, read_ledger
+from ddoq.pipeline.store import DIGESTS, LEDGER, MANIFEST, read_ledger
 from ddoq.utils.io import TEMPORARY, read_json
 
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -108,8 +108,8 @@ def _ledger(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def strays(root: Path) -> list[Path]:
-    """Return what lies beside the artefacts and is not the store's: neither lock nor ledger nor stage."""
-    own = {LEDGER, *STAGES}
+    """Return what lies beside the artefacts and is not the store's: neither lock nor ledger nor stage nor digests."""
+    own = {LEDGER, DIGESTS, *STAGES}
     found = [path for path in root.iterdir() if path.name not in own]
     for stage in STAGES:
         if (root / stage).is_dir():

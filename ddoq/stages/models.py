@@ -12,6 +12,7 @@ from ddoq.data.base import hash_files
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.pipeline.graph import Node
+from ddoq.utils.digests import Digests
 from ddoq.utils.pretrained import (
     KNOWN,
     hub_files,
@@ -58,9 +59,14 @@ class Models:
     """Finds models in the folders of ``paths.models`` and remembers them by what stands for them in keys.
 
     A hub id stands for itself, wherever its files lie; a folder for its content.
+
+    Args:
+        folders: of ``paths.models``.
+        digests: remember the content of large models.
     """
 
-    def __init__(self, folders: str | list[str]):
+    def __init__(self, folders: str | list[str], digests: Digests | None = None):
+        self.digests = digests or Digests()
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
         self._identities: dict[tuple[str, str], str] = {}  # every image of every arm asks; files are hashed once
@@ -89,9 +95,22 @@ class Models:
             if path is None:
                 return f"hub:{conf['model']}", None
             place = locate(path, self.folders, Path.is_file)
-            return hash_file(place, key), place
+            return hash_file(place, key, self.digests), place
         place = self.locate(conf)
-        return f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders), place
+        return f"hub:{path}" if is_hub_id(path) else self._content(conf, place, key), place
+
+    def _content(self, conf: Conf, place: str, key: str) -> str:
+        """Return a hash of the files that a component reads."""
+        files: list[Path] = []
+        for part, marker in PARTS[conf["_target_"]].items():
+            if conf["path"] in KNOWN and not Path(place).is_dir():
+                raise DataError(
+                    f"{key}: {conf['path']} is in none of {', '.join(self.folders)}",
+                    f"put it there ({KNOWN[conf['path']]}), or set {key}=/its/folder",
+                )
+            folder = model_folder(place, part, key, marker)
+            files += [file for file in folder.iterdir() if file.suffix in _WEIGHTS]
+        return hash_files(set(files), Path(place), self.digests)
 
     def locate(self, conf: Conf) -> str:
         """Return the folder of ``paths.models`` that has all that a component reads, else its path as it is."""
@@ -134,20 +153,6 @@ class Models:
             wanted = [name for part, marker in use.parts.items() for name in wanted_files(files, part, marker)]
             target = Path(self.folders[0]) / use.place
             snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
-
-
-def _content(conf: Conf, place: str, key: str, folders: list[str]) -> str:
-    """Return a hash of the files that a component reads."""
-    files: list[Path] = []
-    for part, marker in PARTS[conf["_target_"]].items():
-        if conf["path"] in KNOWN and not Path(place).is_dir():
-            raise DataError(
-                f"{key}: {conf['path']} is in none of {', '.join(folders)}",
-                f"put it there ({KNOWN[conf['path']]}), or set {key}=/its/folder",
-            )
-        folder = model_folder(place, part, key, marker)
-        files += [file for file in folder.iterdir() if file.suffix in _WEIGHTS]
-    return hash_files(set(files), Path(place))
 
 
 def check_fit(config: Conf, models: Models) -> None:

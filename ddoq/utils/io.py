@@ -20,6 +20,7 @@ from ddoq.errors import DataError, DdoqError
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
 ANY_TEMPORARY = ".tmp*"  # with what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed
+READABLE = "make it readable, or move it away"  # what to do about a file that the machine cannot read
 
 
 def temporary_path(path: Path) -> Path:
@@ -87,7 +88,7 @@ def parse_json(text: str) -> Any:
 
 
 @contextmanager
-def reading(path: Path, remedy: str, kind: type[DdoqError] = DataError) -> Iterator[None]:
+def reading(path: Path | str, remedy: str, kind: type[DdoqError] = DataError) -> Iterator[None]:
     """Turn whatever a library raises over the damaged bytes of a file into two lines."""
     try:
         yield

@@ -9,20 +9,22 @@ from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from ddoq.errors import DataError, DdoqError
-from ddoq.utils.io import file_digest, read_json
+from ddoq.utils.digests import Digests
+from ddoq.utils.io import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-def hash_file(path: str, key: str) -> str:
-    """Return what stands for a local file of weights in a content key.
+def hash_file(path: str, key: str, digests: Digests) -> str:
+    """Return what stands for a local file of weights in a content key: its sha256.
 
     Raises:
         DataError: there is no such file.
     """
     require_file(path, key)
-    return file_digest(Path(path))
+    file = Path(path)
+    return digests.of(file.parent, [file.name])[0].sha256
 
 
 def require_file(path: str, key: str) -> None:
