@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -35,7 +34,7 @@ from ddoq.tracking import session
 from ddoq.utils.console import console
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import remove_leftovers
-from ddoq.utils.ranks import Alone, comes_first, company
+from ddoq.utils.ranks import Alone, granted, place, unused_tasks
 
 #: Values of ``run.until`` after which there are accuracies.
 _MEASURED = ("evaluate", "report")
@@ -85,7 +84,8 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     store, run = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]
     digests = Digests(store.root / DIGESTS)
     ranks, models = ranks or Alone(), Models(config["paths"]["models"], digests)
-    runtime = Runtime(_dataset(config, digests), models, ranks, **config["trainer"])
+    trainer = {name: value for name, value in config["trainer"].items() if name != "join_timeout"}
+    runtime = Runtime(_dataset(config, digests), models, ranks, **trainer)
     # One process looks for the data first: it may have to download them.
     fingerprint = ranks.share(_fingerprint(config, runtime, fingerprints) if ranks.rank == 0 else None)
     experiment = Experiment(config, fingerprint, models)
@@ -147,7 +147,7 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
     looks_only = config["run"]["fetch"] or config["run"]["plan_only"]
-    with followed(run_dir) if comes_first() and not looks_only else nullcontext():
+    with followed(run_dir) if not looks_only and place().rank == 0 else nullcontext():
         return _run_checked(config, run_dir)
 
 
@@ -159,7 +159,8 @@ def _run_checked(config: Mapping[str, Any], run_dir: Path) -> float | None:
     if config["run"]["plan_only"]:
         _print_plan(prepare(config), in_full=True)
         return None
-    ranks = _join()
+    console.quiet = config["run"]["quiet"]
+    ranks = _join(config)
     console.quiet = ranks.rank > 0 or config["run"]["quiet"]
     try:
         job = prepare(config, ranks)
@@ -177,15 +178,18 @@ def _objective(job: Job) -> float:
     return fmean(job.store.manifest(entry.evaluate)["facts"]["top1"] for entry in main)
 
 
-def _join() -> Alone:
+def _join(config: Mapping[str, Any]) -> Alone:
     """Return the processes that compute this run; torch is only imported where there are several."""
-    if company() == 1:
-        if (gpus := int(os.environ.get("SLURM_GPUS_ON_NODE", 1))) > 1:
-            console.print(f"[yellow]{gpus - 1} of {gpus} GPUs idle: start one process for each (srun -n {gpus})[/]")
-        return Alone()
-    from ddoq.engine.ranks import Team
+    here = place()
+    if here.size > 1:
+        from ddoq.engine.ranks import Team
 
-    return Team()
+        return Team(here, config["trainer"]["join_timeout"])
+    if tasks := unused_tasks():
+        console.print(f"[yellow]1 of SLURM's {tasks} tasks is used: srun -n {tasks} starts a process for each[/]")
+    if (gpus := granted("SLURM_GPUS_ON_NODE")) > 1:
+        console.print(f"[yellow]{gpus - 1} of {gpus} GPUs idle: start one process for each (srun -n {gpus})[/]")
+    return Alone()
 
 
 def _run(job: Job, run_dir: Path, ranks: Alone) -> None:

@@ -63,6 +63,7 @@ _POSITIVE = (
     "dataset.image_size",
     "dataset.train_per_class",
     "trainer.batch_size",
+    "trainer.join_timeout",
     "ablation.num_seeds",
     "generator.num_steps",
     "generator.fit.num_steps",

@@ -115,12 +115,16 @@ class PathsConf:
 
 @dataclass
 class TrainerConf:
-    """How to compute, which never changes what is computed (beyond the last bits of a sum)."""
+    """How to compute, which never changes what is computed (beyond the last bits of a sum).
+
+    ``join_timeout``: seconds that processes which are to compute together wait for each other at the start.
+    """
 
     accelerator: str = "auto"
     batch_size: int = 64
     num_workers: int = 0
     compile: bool = False
+    join_timeout: int = 60
 
 
 @dataclass

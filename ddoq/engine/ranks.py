@@ -1,4 +1,4 @@
-"""Processes that torchrun or SLURM started, as one team.
+"""Processes that torchrun or srun started, as one team.
 
 Every process runs the same command and builds the same graph. They talk only to agree on what to do next and to
 wait for each other; results go through the store. On the device each process is on its own, so nothing is reduced
@@ -8,41 +8,38 @@ and a batch gives the same result whichever process has it.
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
-from ddoq.engine.quiet import quiet
-from ddoq.errors import ConfigError, DdoqError, StageError
-from ddoq.utils.ranks import Alone, company
+from ddoq.engine.contact import join
+from ddoq.errors import DdoqError, StageError
+from ddoq.utils.ranks import Alone, Place
+
+#: A meeting may wait for a whole stage. A process that dies closes its connection, which ends the wait.
+_PATIENCE = timedelta(days=30)
 
 
 class Team(Alone):
     """One of several processes; ``gather`` is their only meeting point, so that they cannot miss each other.
 
+    Args:
+        place: of this process among them.
+        patience: seconds until all have to be there.
+
     Raises:
-        ConfigError: the number of processes and the environment's description of them disagree.
+        ConfigError: see ``ddoq.engine.contact.join``.
     """
 
-    def __init__(self):
-        from lightning.fabric import Fabric
-        from lightning.fabric.strategies import DDPStrategy
+    def __init__(self, place: Place, patience: float):
+        # Read when torch is imported. Its C++ part would fill the screen with a connection that fails.
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+        import torch.distributed as dist
 
-        nodes = int(os.environ.get("GROUP_WORLD_SIZE", os.environ.get("SLURM_NNODES", 1)))
-        total = company()
-        quiet()
-        # A meeting may wait for a whole stage. A process that dies closes its connection, which ends the wait.
-        strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(days=30))
-        try:
-            self._fabric = Fabric(accelerator="cpu", devices=total // nodes, num_nodes=nodes, strategy=strategy)
-            self._fabric.launch()
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(
-                f"launcher: {total} processes on {nodes} nodes do not find together ({str(error).splitlines()[0]})",
-                "start one process per device, the same number on every node (torchrun --nproc-per-node, "
-                "srun --ntasks-per-node)",
-            ) from error
-        self.rank, self.size = self._fabric.global_rank, self._fabric.world_size
+        self.rank, self.size = place.rank, place.size
+        if not dist.is_initialized():  # by an earlier run of this process's
+            join(place, patience)
 
     def gather(self, value: Any = None) -> list:
         """See ``Alone.gather``.
@@ -63,6 +60,7 @@ class Team(Alone):
 
         everything: list = [None] * self.size
         try:
+            _wait_for_all()
             dist.all_gather_object(everything, message)
         except RuntimeError as error:  # its connection was closed
             raise StageError(
@@ -73,3 +71,16 @@ class Team(Alone):
             if error is not None and rank != self.rank:
                 raise StageError(f"process {rank} of {self.size}: {error[0]}", error[1])
         return [value for value, _ in everything]
+
+
+def _wait_for_all() -> None:
+    """Wait until all processes are here, in Python, which hears signals meanwhile."""
+    import torch.distributed as dist
+
+    options = dist.BarrierOptions()
+    options.timeout = _PATIENCE
+    work, pause = dist.group.WORLD.barrier(options), 0.001
+    while not work.is_completed():
+        time.sleep(pause)
+        pause = min(2 * pause, 0.1)
+    work.wait()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from ddoq.utils.ranks import number
 
 
 def cuda_index(accelerator: str) -> int | None:
@@ -15,7 +15,7 @@ def cuda_index(accelerator: str) -> int | None:
 
     if accelerator not in ("auto", "gpu") or not torch.cuda.is_available():
         return None
-    local_rank = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", 0)))
+    local_rank = number("LOCAL_RANK", number("SLURM_LOCALID", 0))
     return local_rank % torch.cuda.device_count()  # SLURM may show each task only its own
 
 
