@@ -31,7 +31,9 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.device import check_accelerator
 from ddoq.utils.io import remove_leftovers
+from ddoq.utils.paths import expand_paths
 from ddoq.utils.ranks import Alone, comes_first, company
 
 #: Values of ``run.until`` after which there are accuracies.
@@ -77,8 +79,8 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     """
     check_secrets(leaves(config))
     check(config)
+    config = expand_paths({name: part for name, part in config.items() if name != "hydra"})
     check_paths(config)
-    config = {name: part for name, part in config.items() if name != "hydra"}
     ranks, models = ranks or Alone(), Models(config["paths"]["models"])
     runtime = Runtime(_dataset(config), models, ranks, **config["trainer"])
     # One process looks for the data first: it may have to download them.
@@ -175,6 +177,8 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
     current().planned(job.steps, job.config["run"]["until"])
     _print_plan(job, in_full=False)
     check_missing(job)
+    if job.missing:
+        check_accelerator(job.runtime.accelerator)
     experiment, store, until = job.experiment, job.store, job.config["run"]["until"]
     with session(job.config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
@@ -202,6 +206,7 @@ def _dataset(config: Mapping[str, Any]) -> ImageDataset:
 
 def fetch(config: Mapping[str, Any]) -> None:
     """Download the models and the data that a configuration needs, where that is possible."""
+    config = expand_paths(config)
     models = Models(config["paths"]["models"])
     for conf, key in networks_of(config):
         models.identify(conf, key)

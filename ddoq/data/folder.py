@@ -17,7 +17,10 @@ from ddoq.data.base import READABLE, ImageDataset, Source, hash_names
 from ddoq.errors import DataError
 from ddoq.utils.io import reading
 
-EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
+#: Endings of images. Browsers and phones save JPEG as .jfif and .jpe, too.
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
+)
 _SPLIT_FOLDERS = {
     "train": "train",
     "validation": "validation",
