@@ -32,8 +32,10 @@ from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.device import check_accelerator
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import remove_leftovers
+from ddoq.utils.paths import expand_paths
 from ddoq.utils.ranks import Alone, granted, place, unused_tasks
 
 #: Values of ``run.until`` after which there are accuracies.
@@ -79,8 +81,8 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     """
     check_secrets(leaves(config))
     check(config)
+    config = expand_paths({name: part for name, part in config.items() if name != "hydra"})
     check_paths(config)
-    config = {name: part for name, part in config.items() if name != "hydra"}
     store, run = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]
     digests = Digests(store.root / DIGESTS)
     ranks, models = ranks or Alone(), Models(config["paths"]["models"], digests)
@@ -196,6 +198,8 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
     current().planned(job.steps, job.config["run"]["until"])
     _print_plan(job, in_full=False)
     check_missing(job)
+    if job.missing:
+        check_accelerator(job.runtime.accelerator)
     experiment, store, until = job.experiment, job.store, job.config["run"]["until"]
     with session(job.config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
         if ranks.rank == 0:
@@ -224,6 +228,7 @@ def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:
 
 def fetch(config: Mapping[str, Any]) -> None:
     """Download the models and the data that a configuration needs, where that is possible."""
+    config = expand_paths(config)
     models = Models(config["paths"]["models"])
     for conf, key in networks_of(config):
         models.identify(conf, key)

@@ -18,11 +18,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
+from ddoq.config.overrides import check_overrides
 from ddoq.config.schema import register
 from ddoq.config.secrets import check_words
 from ddoq.errors import ConfigError, DdoqError
 from ddoq.pipeline.graph import STAGES
+from ddoq.utils.paths import expand_path
 from ddoq.utils.stop import Stopped, stoppable
+from ddoq.utils.surroundings import guard
 
 
 def config_dir() -> str:
@@ -41,11 +44,14 @@ COMMANDS = {
 
 @hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
 def _main(config: DictConfig) -> float | None:
+    guard()  # once more where a launcher started this process
     from ddoq.job import run_job
     from ddoq.pipeline.store import disk_error
 
     log = logging.getLogger("ddoq")
     try:
+        if HydraConfig.get().job.chdir:
+            raise ConfigError("hydra.job.chdir: true would put every relative path elsewhere", "leave it out")
         if "optuna" in HydraConfig.get().sweeper._target_ and config.split == "test":
             raise ConfigError("split: a search would choose on the test split", "set split=validation")
         with stoppable():
@@ -54,7 +60,11 @@ def _main(config: DictConfig) -> float | None:
         log.error("%s", stopped, exc_info=stopped)
         raise
     except Exception as caught:
-        error = caught if isinstance(caught, DdoqError) else disk_error(caught, config.paths.outputs)
+        error = (
+            caught
+            if isinstance(caught, DdoqError)
+            else disk_error(caught, expand_path(config.paths.outputs, "paths.outputs"))
+        )
         log.error("%s", error or caught, exc_info=caught)  # the traceback goes to run.log
         if error is None:
             raise
@@ -77,6 +87,7 @@ def _print_help() -> None:
 
 def main() -> None:
     """Run, and turn every problem the user can solve into two lines and exit code 1."""
+    guard()
     command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if not command:  # which composes nothing
         register()
@@ -96,7 +107,9 @@ def main() -> None:
     try:
         check_words(sys.argv[1:])  # before Hydra writes them down
         if command:
-            sys.exit(import_module(command).main(sys.argv[2:]))
+            words = [word.replace("paths.outputs=", "--outputs=", 1) for word in sys.argv[2:]]
+            sys.exit(import_module(command).main(words))
+        check_overrides(sys.argv[1:])
         check_command_line(sys.argv[1:], Path(__file__).parent)
         _main()
     except DdoqError as error:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from dataclasses import fields
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from ddoq.config.checks import choices_with, known_keys
-from ddoq.config.schema import COMPONENTS
+from ddoq.config.form import kind
+from ddoq.config.overrides import hints, several_values
+from ddoq.config.schema import COMPONENTS, Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.pipeline.store import disk_error
 
 _GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "search", "experiment"]
+
+_SECTIONS = [section.name for section in fields(Config)]
 
 
 def explain(error: Exception) -> DdoqError:
@@ -27,7 +32,7 @@ def explain(error: Exception) -> DdoqError:
     if isinstance(error, HydraException | OmegaConfBaseException) or _is_of_omegaconf(error):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
         return _explain_config(text)
-    if readable := disk_error(error, "paths.outputs"):
+    if readable := disk_error(error, None):
         return readable
     first = str(error).splitlines()[0] if str(error) else ""
     return DdoqError(
@@ -56,12 +61,22 @@ def _nearest(key: str) -> str:
 
 
 def _no_such_key(key: str, otherwise: str) -> ConfigError:
+    if key in _SECTIONS or key in known_keys():
+        return ConfigError(f"{key}: no value", f"{key} is needed: do not delete it")
     if owners := choices_with(key):
         return ConfigError(
             f"{key}: the chosen {key.split('.')[0]} has no such key",
             f"it belongs to {' or '.join(owners)}: choose that, or {otherwise}",
         )
     return ConfigError(f"{key}: there is no such key", _nearest(key))
+
+
+def _other_value(key: str, said: str = "") -> str:
+    """Return the remedy for a value of the wrong kind."""
+    if whole := re.match(r"Value '(\d+)\.0' .*Integer", said):
+        return f"set {key}={whole.group(1)}"
+    kinds = dict.fromkeys(kind(hint) for hint in hints(key))
+    return f"set {key} to {' or '.join(kinds) or 'a value of that type'}"
 
 
 def _explain_config(text: str) -> ConfigError:
@@ -82,14 +97,21 @@ def _explain_config(text: str) -> ConfigError:
     if match := re.search(
         r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL
     ):
-        return ConfigError(f"{match.group(2)}: {match.group(1)}", "give a value of that type")
+        return ConfigError(f"{match.group(2)}: {match.group(1)}", _other_value(match.group(2), match.group(1)))
+    if match := re.search(r"field '[\w.]+' is not Optional\s+full_key: (\S+)", text):
+        return ConfigError(f"{match.group(1)}: null is no value", _other_value(match.group(1)))
+    if match := re.search(r"Environment variable '(.+?)' not found\"?\s+full_key: (\S+)", text):
+        name, key = match.groups()
+        return ConfigError(f"{key}: the environment variable {name} is not set", f"export {name}=..., or set {key}=...")
     if match := re.search(
         r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text
     ):
         key = match.group(1) or match.group(2)
         return ConfigError(f"{key}: no value", f"set {key}=...")
     if match := re.search(r"Ambiguous value for argument '(\w[^']*)'", text):
-        return ConfigError(f"{match.group(1)}: several values", "add -m to run one after the other")
+        return several_values(match.group(1))
+    if match := re.search(r"does not support deletion\s+full_key: (\S+)", text):
+        return ConfigError(f"{match.group(1)}: it cannot be deleted", f"{match.group(1)} is needed: do not delete it")
     if match := re.search(r"([^\n]+)\n\s+full_key: (\S+)", text):
         return ConfigError(f"{match.group(2)}: {match.group(1).strip()}", "`ddoq --cfg job` shows what the key takes")
     lines = [line.strip() for line in text.splitlines() if line.strip()]

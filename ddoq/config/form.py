@@ -24,7 +24,7 @@ RUN_KEYS = tuple(RUN)
 #: An arm of ``baselines``: what it is made of, and what it may have besides.
 _PARTS, _OPTIONS = ("quantizer", "weighting", "generator"), {"allocation": str, "redraw": bool}
 _KINDS = {int: "a whole number", float: "a finite number", str: "UTF-8 text", bool: "true or false", NoneType: "null"}
-_hints = cache(get_type_hints)
+hints_of = cache(get_type_hints)
 
 
 def check_form(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> None:
@@ -59,12 +59,12 @@ def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> P
             yield from _section(key, config[key])
     for path, group, part in components(config):
         if schema := schema_of(group, part):
-            yield from _entries(part, _hints(schema), path)
+            yield from _entries(part, hints_of(schema), path)
 
 
 def _section(key: str, value: Any) -> Problems:
     """Check what is no component of its own."""
-    found = list(_value(value, _hints(Config)[key], key))
+    found = list(_value(value, hints_of(Config)[key], key))
     yield from found
     if found:
         return
@@ -106,12 +106,12 @@ def _entries(part: Mapping[str, Any], hints: Mapping[str, Any], path: str, compl
 
 def _value(value: Any, hint: Any, path: str) -> Problems:
     if is_dataclass(hint) and isinstance(value, Mapping):
-        yield from _entries(value, _hints(hint), path)
+        yield from _entries(value, hints_of(hint), path)
     elif get_origin(hint) is list and isinstance(value, list) and is_dataclass(get_args(hint)[0]):
         for number, item in enumerate(value):
             yield from _value(item, get_args(hint)[0], f"{path}.{number}")
     elif not _fits(value, hint):
-        yield f"{path}: {value!r} is not {_kind(hint)}", f"set {path} to {_kind(hint)}"
+        yield f"{path}: {value!r} is not {kind(hint)}", f"set {path} to {kind(hint)}"
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -133,10 +133,10 @@ def _fits(value: Any, hint: Any) -> bool:
     return not is_dataclass(hint) and isinstance(value, hint)
 
 
-def _kind(hint: Any) -> str:
+def kind(hint: Any) -> str:
     """Return the words for a kind of value."""
     if isinstance(hint, UnionType):
-        return " or ".join(_kind(one) for one in get_args(hint))
+        return " or ".join(kind(one) for one in get_args(hint))
     if get_origin(hint) is list:
-        return "a list" if get_args(hint)[0] is Any else f"a list, each item {_kind(get_args(hint)[0])}"
+        return "a list" if get_args(hint)[0] is Any else f"a list, each item {kind(get_args(hint)[0])}"
     return _KINDS.get(hint, "a group of keys")

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddoq.config.form import check_form
 from ddoq.config.secrets import register_env_resolver
 from ddoq.pipeline.keys import digest, settled
+from ddoq.utils.paths import expand_path, expand_paths
 
 _LONGEST = 120  # bytes of a readable name; file systems take 255 of a whole one
 
@@ -59,7 +60,7 @@ def file_name(text: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Register ``${run_name:}`` and ``${file_name:...}`` for Hydra's folders; ``${oc.env:...}`` refuses secrets."""
+    """Register what Hydra's folders are named by; ``${oc.env:...}`` refuses secrets."""
 
     def resolve(*, _root_: DictConfig) -> str:
         """Name the run of a configuration, or raise ConfigError where it is none."""
@@ -71,8 +72,13 @@ def register_resolvers() -> None:
             if name not in NOT_IDENTITY
         }
         check_form(plain, without=NOT_IDENTITY)  # Hydra asks for the name before anything else looks
-        return run_name(plain)
+        return run_name(expand_paths(plain))
+
+    def outputs(*, _root_: DictConfig) -> str:
+        """Return ``paths.outputs``, or raise ConfigError where it is no folder's."""
+        return expand_path(_root_.paths.outputs, "paths.outputs")
 
     OmegaConf.register_new_resolver("run_name", resolve, replace=True)
+    OmegaConf.register_new_resolver("outputs", outputs, replace=True)
     OmegaConf.register_new_resolver("file_name", file_name, replace=True)
     register_env_resolver()

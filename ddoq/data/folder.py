@@ -18,7 +18,10 @@ from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import READABLE, reading
 
-EXTENSIONS = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"])
+#: Endings of images. Browsers and phones save JPEG as .jfif and .jpe, too.
+EXTENSIONS = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
+)
 _SPLIT_FOLDERS = {
     "train": "train",
     "validation": "validation",

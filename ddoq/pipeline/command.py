@@ -22,6 +22,7 @@ from ddoq.pipeline.plans import keys_by_run
 from ddoq.pipeline.store import DIGESTS, disk_error
 from ddoq.pipeline.survey import Artefact, select, strays, survey
 from ddoq.utils.console import console
+from ddoq.utils.paths import as_folder
 
 _MOST_SHOWN = 200
 _EPILOG = """\
@@ -68,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="default: outputs")
+        command.add_argument("--outputs", type=as_folder, default="outputs", metavar="DIR", help="default: outputs")
         command.set_defaults(run=run)
         return command
 

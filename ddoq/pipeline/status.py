@@ -169,7 +169,7 @@ def _two_lines(error: Exception, folder: Path) -> list[str]:
     """Return cause and remedy."""
     from ddoq.pipeline.store import disk_error  # which tells this module that it waits
 
-    readable = error if isinstance(error, DdoqError) else disk_error(error, folder)
+    readable = error if isinstance(error, DdoqError) else disk_error(error, None)
     if readable is None:
         first = (str(error).splitlines() or [""])[0]
         return [f"{type(error).__name__}: {first}", f"the traceback is in {Path(folder) / 'run.log'}"]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Generator, Tensor
 
 from ddoq.quantizers.base import Quantizer, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
+from ddoq.quantizers.compiled import compiled
 from ddoq.quantizers.gram import cells, jit
 
 
@@ -74,7 +74,7 @@ def _plan(cloud: PointCloud, centroids: np.ndarray, potentials):
     return rows, atoms, plan[rows, atoms], log["cost"], (log["u"], log["v"])
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _project(points, rows, atoms, flow, num):
     """Return the barycentric projection of a plan: every atom's mean over what it receives, ``[K, d]``."""
     sums, masses = np.zeros((num, points.shape[1])), np.zeros(num)

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
 from ddoq.errors import DataError
 from ddoq.quantizers import gram
+from ddoq.quantizers.compiled import compiled
 
 
 class PointCloud:
@@ -152,7 +152,7 @@ def _not_numbers(flat: Tensor) -> DataError:
     )
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _centre(points, mass):
     """Subtract the weighted mean in place; return it, and the squared norms of what is left."""
     n, dim = points.shape
@@ -168,7 +168,7 @@ def _centre(points, mass):
     return mean, norms
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled({"reassoc", "contract"})
 def _squared(row):
     total = 0.0
     for j in range(len(row)):
@@ -176,7 +176,7 @@ def _squared(row):
     return total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled({"reassoc", "contract"})
 def _distances_to_own(points, centroids, labels):
     found = np.zeros(len(points))
     for i in range(len(points)):
@@ -188,7 +188,7 @@ def _distances_to_own(points, centroids, labels):
     return found
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _cell_means(points, mass, labels, num):
     sums, masses = np.zeros((num, points.shape[1])), np.zeros(num)
     for i in range(len(points)):
@@ -204,7 +204,7 @@ def _cell_means(points, mass, labels, num):
     return means
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _condensed_distances(gram):
     n = len(gram)
     found = np.empty(n * (n - 1) // 2)

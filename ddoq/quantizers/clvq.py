@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Generator, Tensor
 
 from ddoq.errors import ConfigError
@@ -15,6 +14,7 @@ from ddoq.quantizers import gram
 from ddoq.quantizers.base import Quantizer, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.codebook import Codebook
+from ddoq.quantizers.compiled import compiled
 from ddoq.quantizers.kmeans import plusplus_labels
 
 _START = 16  # latents per centroid among which the start is sought
@@ -111,7 +111,7 @@ def _reservoir(pieces: Iterable[np.ndarray], size: int, rng: np.random.Generator
     return np.stack(kept)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _compete(batch, winners, centroids, wins, exponent):
     for i in range(len(batch)):
         k = winners[i]

@@ -12,10 +12,11 @@ over points innermost, where they vectorise, and release the GIL, so classes can
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from ddoq.quantizers.compiled import compiled
 
 # NaN and infinity keep their meaning: infinity marks what is not a candidate.
-jit = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "arcp", "nsz"})
+jit = compiled({"reassoc", "contract", "arcp", "nsz"})
 #: A move has to gain more than this share of the point's own norm, or rounding would move points to and fro.
 _TOLERANCE = 1e-6
 

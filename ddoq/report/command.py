@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ddoq.errors import DataError
 from ddoq.report.gather import Selection, select
+from ddoq.utils.paths import as_folder
 
 _WHAT = """WHAT is a run's folder or name, a folder of runs, a sweep's name or folder, or a query on the fields of
 results: key=value[,value], e.g. dataset=digits ipc=10,50 arm=ddoq,d4m. Several are joined, queries narrow.
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> int:
     """Do what the command line says; return the exit code. Raises DdoqError for what a user can solve."""
     name = arguments[0] if arguments[:1] in (["best"], ["compare"]) else ""
     options = _parser(name).parse_args(arguments[1:] if name else arguments)
-    outputs = Path(options.outputs)
+    outputs = options.outputs
     try:
         if name == "best":
             from ddoq.report.choices import print_best
@@ -53,10 +54,10 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _report(selection: Selection, out: str | None, pivots: Sequence[tuple[str, str]]) -> None:
+def _report(selection: Selection, out: Path | None, pivots: Sequence[tuple[str, str]]) -> None:
     from ddoq.report.sweep_table import report
 
-    report(selection, Path(out) if out else selection.home, pivots)
+    report(selection, out or selection.home, pivots)
 
 
 def _parser(name: str) -> argparse.ArgumentParser:
@@ -70,10 +71,12 @@ def _parser(name: str) -> argparse.ArgumentParser:
         parser.add_argument("a", metavar="A", help="what is compared: an arm, a run, or a query in quotes")
         parser.add_argument("b", metavar="B", help="with what: likewise")
     parser.add_argument("what", metavar="WHAT", nargs="*", help="runs, folders, sweeps, queries (default: all runs)")
-    parser.add_argument("--outputs", default="outputs", metavar="DIR", help="where runs and sweeps are (outputs)")
+    add = parser.add_argument
+    add("--outputs", type=as_folder, default="outputs", metavar="DIR", help="where runs and sweeps are (outputs)")
     if not name:
         parser.add_argument(
             "--out",
+            type=as_folder,
             metavar="DIR",
             help="where the files go (default: the sweep's, or one in outputs/reports)",
         )

@@ -4,47 +4,55 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from ddoq.report.collect import Curve, Line
 from ddoq.report.tables import share
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-
 INK, MAIN, SOFT = "#1f2937", "#0f766e", "#94a3b8"
-plt.rcParams.update(
-    {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.edgecolor": SOFT,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "svg.hashsalt": "ddoq",
-        "svg.fonttype": "none",
-    }
-)
+_STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "svg.hashsalt": "ddoq",
+    "svg.fonttype": "none",
+}
 
 
-def svg(figure) -> str:
-    """Return a figure as SVG and close it."""
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in ddoq's style, whatever the user's matplotlibrc says; that of a notebook is as before afterwards."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def svg(figure: Figure) -> str:
+    """Return a figure as SVG."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
 
 
+@styled()
 def accuracy_figure(main: list[Line]) -> str:
     """Return the accuracy of every arm: each student a dot, the mean and its 95 % interval."""
-    figure, axes = plt.subplots(figsize=(6.2, 0.36 * len(main) + 0.7))
+    figure = Figure(figsize=(6.2, 0.36 * len(main) + 0.7))
+    axes = figure.subplots()
     for row, line in enumerate(reversed(main)):
         colour = MAIN if line is main[-1] else INK
         axes.scatter(
@@ -59,12 +67,14 @@ def accuracy_figure(main: list[Line]) -> str:
     return svg(figure)
 
 
+@styled()
 def strength_figure(strengths: list[Line], configured: float) -> str:
     """Return validation accuracy against strength; 0 is decoding without diffusion."""
     x = [float(line.label) for line in strengths]
     mean = np.array([100 * line.top1.mean for line in strengths])
     half = np.nan_to_num(np.array([100 * line.top1.ci95 for line in strengths]))
-    figure, axes = plt.subplots(figsize=(4.6, 2.6))
+    figure = Figure(figsize=(4.6, 2.6))
+    axes = figure.subplots()
     axes.fill_between(x, mean - half, mean + half, color=MAIN, alpha=0.15, lw=0)
     axes.plot(x, mean, "o-", color=MAIN, ms=4)
     axes.axvline(configured, color=SOFT, ls="--", lw=1)
@@ -82,9 +92,11 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
     return svg(figure)
 
 
+@styled()
 def entropy_figure(weights: list[float], entropies: list[float]) -> str:
     """Return the entropy of the teacher's labels, over that of knowing nothing, against the weights."""
-    figure, axes = plt.subplots(figsize=(4.6, 2.6))
+    figure = Figure(figsize=(4.6, 2.6))
+    axes = figure.subplots()
     axes.scatter(weights, entropies, s=12, color=MAIN, alpha=0.5, lw=0)
     axes.set_xlabel("weight")
     axes.set_ylabel("label entropy / log of classes")
@@ -92,6 +104,7 @@ def entropy_figure(weights: list[float], entropies: list[float]) -> str:
     return svg(figure)
 
 
+@styled()
 def curve_figure(curves: list[Curve]) -> str:
     """Return W2, over the standard deviation of the classes, against K: both axes logarithmic.
 
@@ -99,14 +112,14 @@ def curve_figure(curves: list[Curve]) -> str:
     no point with W2 above zero.
     """
     *others, main = curves
-    figure, axes = plt.subplots(figsize=(4.8, 3.2))
+    figure = Figure(figsize=(4.8, 3.2))
+    axes = figure.subplots()
     drawn = _curve(axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-")
     _curve(axes, main, "w2_squared_uniform", f"{main.name}, equal masses", color=MAIN, ls="--", alpha=0.75)
     _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=MAIN, ls=":")
     for other in others:
         _curve(axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-")
     if not drawn:
-        plt.close(figure)
         return ""
     axes.set(xscale="log", yscale="log", xlabel="K, points per class", ylabel="W2 / standard deviation of a class")
     plain_ticks(axes, sorted({point["num_centroids"] for curve in curves for point in curve.points}))

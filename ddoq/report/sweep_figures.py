@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ddoq.report.figures import INK, MAIN, SOFT, number_ticks, plain_ticks, svg
+from ddoq.report.figures import INK, MAIN, SOFT, number_ticks, plain_ticks, styled, svg
 from ddoq.report.groups import Group
 from ddoq.report.summary import SETTING
 from ddoq.report.tables import share
@@ -19,6 +19,7 @@ _COLOURS = (MAIN, "#b45309", "#4f46e5", "#be185d", "#0369a1", "#4d7c0f", "#7c3ae
 _MOST = 8  # settings drawn
 
 
+@styled()
 def accuracy_figures(groups: Sequence[Group]) -> list[tuple[str, str]]:
     """Return accuracy against images per class, with 95 % intervals: a title and an SVG for every setting.
 
@@ -58,6 +59,7 @@ def _accuracy(groups: Sequence[Group], full: Sequence[Group]) -> str:
     return _finished(figure, axes)
 
 
+@styled()
 def w2_figure(runs: Iterable[Path], groups: Sequence[Group]) -> str:
     """Return W2 over the standard deviation of the classes against K, both logarithmic; empty without two K.
 

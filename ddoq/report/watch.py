@@ -19,6 +19,7 @@ from rich.text import Text
 from ddoq.report.live import page_of
 from ddoq.report.points import STATES, Point, View, find
 from ddoq.report.wording import accuracy, common_host, doing, duration, speed, totals
+from ddoq.utils.paths import as_folder
 
 _STYLES = {
     "failed": "bold red",
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("name", nargs="?", help="a sweep or a run, by name or folder; default: the newest sweep, or what runs now")
-    add("--outputs", type=Path, default=Path("outputs"), metavar="DIR", help="paths.outputs of the runs")
+    add("--outputs", type=as_folder, default=Path("outputs"), metavar="DIR", help="paths.outputs of the runs")
     add("--once", action="store_true", help="show it once and stop, as when the output is no terminal")
     add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (default: 2)")
     add("--html", action="store_true", help="keep a page, live.html, up to date instead, and print where it is")

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
+from ddoq.utils.workers import with_workers
 
 
 def compute(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Run the node's stage; only then is the stage's module, and torch with it, imported."""
-    return import_module(f"ddoq.stages.{node.stage}").run(node, inputs, folder, runtime)
+    with with_workers(runtime.num_workers):
+        return import_module(f"ddoq.stages.{node.stage}").run(node, inputs, folder, runtime)

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 
 # Tables are cut at 80 columns when the output is a file or a pipe; a log can be wider.
-console = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120, highlight=False)
+_is_wide = sys.stdout is None or not (sys.stdout.isatty() or "COLUMNS" in os.environ)
+console = Console(width=120 if _is_wide else None, highlight=False)
 
 # A nested bar (an image inside a stage) joins the bar that is already on the screen.
 _live: list[Progress] = []

@@ -1,0 +1,115 @@
+"""Words of the command line that Hydra cannot read, or reads as something else, and how they have to be typed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import is_dataclass
+from typing import Any, NoReturn, get_args, get_origin
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+
+from ddoq.config.checks import known_keys
+from ddoq.config.form import RUN, hints_of, kind
+from ddoq.config.schema import COMPONENTS, Config
+from ddoq.errors import ConfigError, did_you_mean
+from ddoq.utils.paths import is_path
+
+_LISTS = ("paths.data", "paths.models")  # or one folder
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for the first argument that is no flag and no override, or a text that is read as a number."""
+    flags = get_args_parser()
+    flags.error = _no_flag
+    parser = OverridesParser.create()
+    for word in flags.parse_args(arguments).overrides:
+        key, text = split(word)
+        try:
+            value = parser.parse_override(word).value()
+        except HydraException as error:
+            raise ConfigError(*_unreadable(word)) from error
+        if isinstance(value, int | float) and str(value) != text and _is_only_text(key):
+            raise ConfigError(f"{key}: Hydra reads {text} as {value}", f"quote it: {quoted(word)}")
+
+
+def _no_flag(message: str) -> NoReturn:
+    unknown = message.removeprefix("unrecognized arguments: ").split()[0]
+    key = unknown.lstrip("-").partition("=")[0]
+    if not message.startswith("unrecognized"):
+        raise ConfigError(f"command line: {message}", "`ddoq --hydra-help` lists the flags")
+    raise ConfigError(f"{unknown}: there is no such flag", f"keys are written without dashes: {key}=...")
+
+
+def _unreadable(word: str) -> tuple[str, str]:
+    """Return cause and remedy for an override outside Hydra's grammar."""
+    key, text = split(word)
+    if "=" not in word:
+        write = f"{word}=..." if key in known_keys() or key in COMPONENTS else "key=value, e.g. ipc=5"
+        return f"'{word}' is no override and no command", f"write {write}; `ddoq --help` lists keys and commands"
+    if not key.isascii():
+        return f"{key}: there is no such key", did_you_mean(key, known_keys())
+    if kinds := [kind(hint) for hint in hints(key) if str not in (hint, *get_args(hint))]:
+        return f"{key}: {text} cannot be read", f"set {key} to {' or '.join(dict.fromkeys(kinds))}"
+    return f"{key}: Hydra cannot read {text} as it stands", f"type it so: {quoted(word)}"
+
+
+def several_values(word: str) -> ConfigError:
+    """Return the error for values with commas between them, where one run was asked for."""
+    key, text = split(word)
+    if key in _LISTS or any(get_origin(hint) is list for hint in hints(key)):
+        return ConfigError(f"{key}: a list needs brackets", f"type it so: {shlex.quote(f'{key}=[{text}]')}")
+    if is_path(key):
+        remedy = f"for one path with a comma: {quoted(word)}; to run one after the other, add -m"
+        return ConfigError(f"{word}: several values", remedy)
+    return ConfigError(f"{word}: several values", "add -m to run one after the other")
+
+
+def split(word: str) -> tuple[str, str]:
+    """Return the dotted key of an override and the text of its value."""
+    key, _, text = word.partition("=")
+    return key.lstrip("+~").partition("@")[0], text
+
+
+def quoted(word: str) -> str:
+    """Return an override with its value quoted for Hydra, and the whole for a shell."""
+    key, _, text = word.partition("=")
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # somebody tried, and quotes inside ended it
+        text = text[1:-1]
+    override = f"{key}={QuotedString(text, Quote.double).with_quotes()}"
+    if override.isprintable() and "  " not in override:  # what an error shows as it is
+        return shlex.quote(override)
+    spelt = override.replace("\\", "\\\\").replace("'", "\\'").replace("  ", " \\x20")
+    return "$'" + "".join(c if c.isprintable() else _as_bytes(c) for c in spelt) + "'"
+
+
+def _as_bytes(character: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
+def hints(key: str) -> list[Any]:
+    """Return the kinds of values that a dotted key takes: one for every choice of its group that has it."""
+    group, _, rest = key.partition(".")
+    if group == "run":
+        return [RUN[rest]] if rest in RUN else []
+    schemas = COMPONENTS[group].values() if group in COMPONENTS else ()
+    return [hint for schema in schemas for hint in _hints(schema, rest.split("."))] or list(
+        _hints(Config, key.split("."))
+    )
+
+
+def _hints(schema: type, names: Sequence[str]) -> Iterator[Any]:
+    hint = hints_of(schema).get(names[0])
+    if len(names) > 1 and is_dataclass(hint):
+        yield from _hints(hint, names[1:])
+    elif len(names) == 1 and hint is not None and hint is not Any:
+        yield hint
+
+
+def _is_only_text(key: str) -> bool:
+    found = hints(key)
+    return bool(found) and all(str in (hint, *get_args(hint)) and get_origin(hint) is not list for hint in found)

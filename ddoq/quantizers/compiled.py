@@ -1,0 +1,19 @@
+"""The compiler of the quantizers' loops: numba's, which keeps its code on the disk where there is a place for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from numba import njit
+
+
+def compiled(fastmath: bool | set[str] = False) -> Callable:
+    """Return the decorator of a loop that releases the GIL; ``fastmath``: see ``numba.njit``."""
+
+    def decorate(function: Callable) -> Callable:
+        try:
+            return njit(cache=True, nogil=True, fastmath=fastmath)(function)
+        except RuntimeError:  # neither the installed files nor the home can be written: compiled at every start
+            return njit(nogil=True, fastmath=fastmath)(function)
+
+    return decorate
