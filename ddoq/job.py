@@ -30,6 +30,7 @@ from ddoq.stages.generate import try_generators
 from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models, check_classes, check_fit, networks_of
 from ddoq.stages.runtime import Runtime, build
+from ddoq.stages.teachers import check_orders
 from ddoq.tracking import session
 from ddoq.utils.console import console
 from ddoq.utils.device import check_accelerator
@@ -122,6 +123,7 @@ def check_data(job: Job) -> None:
     job.runtime.dataset.check(facts)
     check_counts(job.config, facts)
     check_classes(job.config, job.runtime.models, facts)
+    check_orders(job.config, facts)
     if job.config["dataset"]["on_leak"] == "error":
         refuse_leaks(job.store.manifest(job.experiment.audit)["facts"])
 

@@ -55,7 +55,8 @@ class OwnTeacherConf(Component):
 class PretrainedTeacherConf(Component):
     """A classifier of timm or torchvision. ``path``: a local file of weights; ``null``: those that timm names.
 
-    ``classes``: what its outputs are: the ``dataset``'s labels, or those of ``imagenet``-1K.
+    ``classes``: what its outputs are: the ``dataset``'s labels, or those of ``imagenet``-1K. ``order``: a file that
+    names the class of every output, where they are in another order than that.
     """
 
     _target_: str = "ddoq.labelers.PretrainedTeacher"
@@ -64,15 +65,17 @@ class PretrainedTeacherConf(Component):
     library: str = "timm"
     classes: str = "imagenet"
     image_size: int | None = None
+    order: str | None = None
 
 
 @dataclass
 class CIFARResNetConf(Component):
-    """A ResNet for CIFAR from a plain NumPy archive."""
+    """A ResNet for CIFAR from a plain NumPy archive. ``order``: as for pretrained teachers."""
 
     _target_: str = "ddoq.labelers.CIFARResNet"
     path: str | None = MISSING
     depth: int = 20
+    order: str | None = None
 
 
 @dataclass

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from ddoq.data.class_order import outputs_of_classes
+from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.labelers.teacher import Teacher
 from ddoq.utils.weights import reason, require_file, require_finite
@@ -23,13 +27,23 @@ class CIFARResNet(Teacher):
         path: a local ``.npz`` of named arrays; nothing is unpickled.
         num_classes: of the data set.
         depth: 20, 32, 44, 56, …
+        order: the class of every output by name, where it is not the label of the data set.
+        label_space: of the data set; ``order`` needs it.
 
     Raises:
         ConfigError: there is no such depth.
-        DataError: the file is missing, unreadable, or holds another network or another number of classes.
+        DataError: the file is missing, unreadable, or holds another network or another number of classes; or
+            ``order`` does not name each class once.
     """
 
-    def __init__(self, path: str | None, num_classes: int, depth: int = 20):
+    def __init__(
+        self,
+        path: str | None,
+        num_classes: int,
+        depth: int = 20,
+        order: Sequence[str] | None = None,
+        label_space: LabelSpace | None = None,
+    ):
         if depth < 8 or depth % 6 != 2:
             raise ConfigError(f"teacher.depth: {depth} is not 6n + 2", "set teacher.depth to 20, 32, 44, 56 or 110")
         weights = _read(path)
@@ -53,7 +67,10 @@ class CIFARResNet(Teacher):
                 f"{_KEY}: {path} is no ResNet-{depth} for CIFAR ({reason(error)})", f"set {_KEY} to another file"
             ) from error
         require_finite(network, str(path), _KEY)
-        super().__init__(network, _MEAN, _STD, _SIDE)
+        columns = None
+        if order is not None:
+            columns = outputs_of_classes(order, label_space, num_classes, "teacher.order")
+        super().__init__(network, _MEAN, _STD, _SIDE, columns)
 
 
 class ResNet(nn.Module):

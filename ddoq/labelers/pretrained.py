@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
+from ddoq.data.class_order import outputs_of_classes
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.labelers.teacher import Teacher, last_linear
@@ -26,10 +29,12 @@ class PretrainedTeacher(Teacher):
         classes: what the outputs are: ``imagenet``: the labels of ImageNet-1K; ``dataset``: those of the data set.
         image_size: side to which images are resized. ``None``: with ``imagenet`` classes, or where the network takes
             one side only, that of the published weights; else images come as they are.
+        order: the class of every output by name, where it is not what ``classes`` says.
 
     Raises:
         ConfigError: there is no such model, or a class of the data set is not in ImageNet-1K.
-        DataError: the weights cannot be had, do not load, or know another number of classes.
+        DataError: the weights cannot be had, do not load, or know another number of classes; or ``order`` does not
+            name each class once.
     """
 
     def __init__(
@@ -41,12 +46,17 @@ class PretrainedTeacher(Teacher):
         library: str = "timm",
         classes: str = "imagenet",
         image_size: int | None = None,
+        order: Sequence[str] | None = None,
     ):
-        columns = label_space.imagenet_indices("teacher", "own") if classes == "imagenet" else None
+        of_imagenet = classes == "imagenet"
+        outputs, columns = _IMAGENET_CLASSES if of_imagenet else num_classes, None
+        if order is not None:
+            columns = outputs_of_classes(order, label_space, outputs, "teacher.order")
+        elif of_imagenet:
+            columns = label_space.imagenet_indices("teacher", "own")
         load = _from_timm if library == "timm" else _from_torchvision
-        outputs = num_classes if columns is None else _IMAGENET_CLASSES
         network, mean, std, own_size, is_fixed = load(model, path, outputs, image_size)
-        if image_size is None and (columns is not None or is_fixed):
+        if image_size is None and (of_imagenet or is_fixed):
             image_size = own_size
         super().__init__(network, mean, std, image_size, columns)
 

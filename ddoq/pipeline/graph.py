@@ -34,7 +34,8 @@ class Node:
     """One unit of work: a stage applied to one configuration and its inputs.
 
     ``identity`` holds all that can change the result and nothing else (no device, path or batch size);
-    ``title`` is for people.
+    ``title`` is for people. ``required`` names facts that a manifest has to have: without them it is the verdict of an
+    older ddoq that did not look, and the artefact is computed again under its key.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class Node:
     identity: Mapping[str, Any]
     inputs: Mapping[str, Node] = field(default_factory=dict)
     title: str = ""
+    required: tuple[str, ...] = ()
 
     @cached_property
     def body(self) -> dict[str, Any]:

@@ -27,12 +27,13 @@ class Step:
 def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> list[Step]:
     """Return every node behind ``targets`` with its state, inputs first.
 
-    A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone.
+    A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone. But
+    what is outdated is computed again wherever it stands: what was made from it may be wrong.
     ``stale`` nodes count as missing: they are about to be computed again.
     """
     targets = list(targets)
-    needed: set[str] = set()
-    finished = {node.key for node in unique(targets) if store.has(node)} - {node.key for node in stale}
+    nodes, needed = unique(targets), set()
+    finished = {node.key for node in nodes if store.has(node)} - {node.key for node in stale}
 
     def need(node: Node) -> None:
         if node.key not in needed and node.key not in finished:
@@ -40,15 +41,15 @@ def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> l
             for upstream in node.inputs.values():
                 need(upstream)
 
-    for target in targets:
-        need(target)
+    for node in [*targets, *filter(store.is_outdated, nodes)]:
+        need(node)
 
     def state(node: Node) -> str:
         if node.key in needed:
             return "miss"
         return "hit" if node.key in finished else "idle"
 
-    return [Step(node, state(node)) for node in unique(targets)]
+    return [Step(node, state(node)) for node in nodes]
 
 
 #: Stages whose items are shared out among processes; of the others, each node is computed by one process.

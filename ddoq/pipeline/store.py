@@ -49,13 +49,25 @@ class Store:
         return self.root / node.stage / node.key
 
     def has(self, node: Node) -> bool:
-        """Tell whether the artefact is finished and every file has the size its manifest states."""
+        """Tell whether the artefact is finished, has the facts that are required of it, and every file has the size
+        that its manifest states.
+        """
+        return self._state(node) == "finished"
+
+    def is_outdated(self, node: Node) -> bool:
+        """Tell whether the artefact is whole and lacks facts that are required of it."""
+        return self._state(node) == "outdated"
+
+    def _state(self, node: Node) -> str:
         folder = self.path(node)
         try:
-            files = read_json(folder / MANIFEST)["files"]
-            return all((folder / name).stat().st_size == file["bytes"] for name, file in files.items())
+            manifest = read_json(folder / MANIFEST)
+            sizes = {name: file["bytes"] for name, file in manifest["files"].items()}
+            if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+                return "damaged"
+            return "finished" if {*node.required} <= {*manifest["facts"]} else "outdated"
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
+            return "damaged"
 
     def manifest(self, node: Node) -> dict[str, Any]:
         """Return the manifest of a finished artefact.
@@ -112,7 +124,9 @@ class Store:
             if self.has(node):
                 return False
             folder = self.path(node)
-            if (folder / MANIFEST).exists():  # finished once and damaged since: none of its files can be trusted
+            # Finished once and damaged since: none of its files can be trusted. What is merely outdated stays until it
+            # is replaced: should it be refused now, the next run has to look again.
+            if (folder / MANIFEST).exists() and not self.is_outdated(node):
                 remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
             for leftover in folder.rglob(ANY_TEMPORARY):

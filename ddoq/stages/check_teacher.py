@@ -2,43 +2,148 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ddoq.data.class_order import write_order
+from ddoq.errors import override
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, facts
-from ddoq.stages.teachers import load_teacher
+from ddoq.stages.teachers import load_teacher, members_of, named_outputs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from ddoq.data.indexed import IndexedImages
+    from ddoq.labelers.orders import OrderTrial
 
 VERSION = 1
+REQUIRED = ("order",)
 _NUM_IMAGES = 2000
+_PER_CLASS = 10
+_FURTHER = 50  # images of each class that another order would suit better
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: accuracy on validation images, or on training images where there are none.
+    """Write nothing but facts: accuracy on real images and what they say about the order, each member's, too.
+
+    Images are of the validation split, and of the train split where that has too few of a class.
 
     Raises:
         StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows them in another
-            order.
+            order, which is then written to the folder ``orders`` beside the store.
     """
-    import numpy as np
-    import torch
+    known, conf = facts(inputs["index"]), node.identity["teacher"]
+    splits = [split for split in ("validation", "train") if sum(known["counts"][split])]
+    images = [runtime.images(inputs["index"], split) for split in splits]
+    trial = _Trial(load_teacher(node, inputs, runtime), images, known["class_names"], runtime)
+    verdicts = {}
+    for number, (name, member) in enumerate(members_of(conf)):
+        columns = trial.members[number].columns.tolist()
+        path = folder.parents[2].resolve() / "orders" / f"{node.key}-{name or 'teacher'}.json"
+        remedy = partial(_remedy, member, named_outputs(member, known), columns, path, runtime)
+        title = f"{node.title}, member {name}," if name else node.title
+        verdicts[name] = trial.verdict(slice(number, number + 1), title, remedy)
+    if "members" not in conf:
+        return verdicts[""] | {"split": splits[0]}
+    return trial.verdict(slice(None), node.title) | {"split": splits[0], "members": verdicts}
 
-    from ddoq.engine.trainer import predict_batches
-    from ddoq.labelers import examine
 
-    known = facts(inputs["index"])
-    split = "validation" if sum(known["counts"]["validation"]) else "train"
-    images = runtime.images(inputs["index"], split)
-    chosen = np.unique(np.linspace(0, len(images) - 1, _NUM_IMAGES).astype(int)).tolist()
-    teacher, logits = load_teacher(node, inputs, runtime), []
-    predict_batches(
-        lambda batch: teacher(batch[1].float() / 255),
-        teacher,
-        images,
-        runtime.batches(chosen),
-        lambda batch, found: logits.append(found.float().cpu()),
-        title="check teacher",
-        accelerator=runtime.accelerator,
-    )
-    labels = torch.from_numpy(images.labels[chosen])
-    return examine(torch.cat(logits), labels, node.title, known["class_names"]) | {"split": split}
+@dataclass
+class _Trial:
+    """A teacher and the images of one or two splits, the preferred one first."""
+
+    teacher: nn.Module
+    images: Sequence[IndexedImages]
+    class_names: Sequence[str]
+    runtime: Runtime
+
+    @cached_property
+    def members(self) -> list[nn.Module]:
+        """The members of an ensemble, or the teacher."""
+        return list(getattr(self.teacher, "members", [self.teacher]))
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Of all images."""
+        import numpy as np
+
+        return np.concatenate([part.labels for part in self.images])
+
+    @cached_property
+    def chosen(self) -> np.ndarray:
+        """Positions of the images that every teacher is tried on."""
+        from ddoq.data.chosen import spread
+
+        return spread(self.labels, len(self.images[0]), _NUM_IMAGES, _PER_CLASS)
+
+    @cached_property
+    def answers(self) -> tuple[Tensor, Tensor]:
+        """What the members say about the chosen images."""
+        return self.outputs(self.chosen)
+
+    def outputs(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return the logits of all members ``[members, n, classes]`` and the labels ``[n]`` of some images."""
+        import torch
+        from torch.utils.data import ConcatDataset
+
+        from ddoq.engine.trainer import predict_batches
+
+        logits: list[Tensor] = []
+        predict_batches(
+            lambda batch: torch.stack([member(batch[1].float() / 255) for member in self.members]),
+            self.teacher,
+            ConcatDataset(self.images),
+            self.runtime.batches(positions.tolist()),
+            lambda batch, outputs: logits.append(outputs.float().cpu()),
+            title="check teacher",
+            accelerator=self.runtime.accelerator,
+        )
+        nothing = torch.empty(len(self.members), 0, len(self.class_names))
+        return torch.cat(logits or [nothing], 1), torch.from_numpy(self.labels[positions])
+
+    def verdict(self, members: slice, title: str, remedy: Any = None) -> dict:
+        """Return the facts about the mean of some members; see ``examine``."""
+        from ddoq.data.chosen import further
+        from ddoq.labelers import examine
+
+        def more(classes: Sequence[int]) -> tuple[Tensor, Tensor]:
+            share = min(_FURTHER, max(_PER_CLASS, len(self.chosen) // len(classes)))
+            wanted = dict.fromkeys(classes, share)
+            logits, labels = self.outputs(further(self.labels, len(self.images[0]), self.chosen, wanted))
+            return logits[members].mean(0), labels
+
+        logits, labels = self.answers
+        return examine(logits[members].mean(0), labels, title, self.class_names, more, remedy)
+
+
+def _remedy(
+    conf: Mapping[str, Any],
+    names: Sequence[str],
+    columns: Sequence[int],
+    path: Path,
+    runtime: Runtime,
+    trial: OrderTrial,
+) -> str:
+    """Write the order in which a teacher's outputs fit the images; return what to do with it.
+
+    Args:
+        conf: of the teacher's identity.
+        names: the class of every output, as it was believed.
+        columns: the output of every label.
+        path: of the file.
+        runtime: knows where in the configuration the teacher stands.
+        trial: what the images said.
+    """
+    if conf["weights"] is None:
+        return "ddoq fitted it on the train split: correct the labels of these classes in the data"
+    ordered = list(names)
+    for label, output in enumerate(trial.outputs):
+        ordered[columns[output]] = names[columns[label]]
+    write_order(path, ordered)
+    key = runtime.models.key(conf["weights"], conf).removesuffix(".path")
+    return f"set {override(f'{key}.order', path)}, which names the class of every output, or correct the data"

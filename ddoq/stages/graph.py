@@ -13,6 +13,7 @@ from ddoq.errors import ConfigError, did_you_mean
 from ddoq.pipeline.graph import STAGES, Node, unique
 from ddoq.stages.models import Models
 from ddoq.stages.tables import ablations, comparisons, main_table
+from ddoq.stages.teachers import members_of, place_of, teacher_identity
 
 Conf = Mapping[str, Any]
 
@@ -98,24 +99,16 @@ class Experiment:
 
     def teacher(self, conf: Conf) -> dict[str, Node]:
         """The examined teacher of a configuration, as ``teacher``, and the networks of it that ddoq has to fit."""
-        members = conf.get("members") or {"": conf}
         fitted = {
-            f"fitted.{name}": self._fit_teacher(member) for name, member in members.items() if "protocol" in member
+            f"fitted.{name}": self._fit_teacher(member) for name, member in members_of(conf) if "protocol" in member
         }
-        identity = {"teacher": self._teacher_identity(conf)}
+        identity = {"teacher": teacher_identity(conf, self.models, place_of(conf, self.config))}
         return {"teacher": _node("check_teacher", identity, conf["name"], index=self.index, **fitted), **fitted}
 
     def _fit_teacher(self, conf: Conf) -> Node:
         protocol = (conf["protocol"] or self.config["protocol"]) | {"labels": "hard"}
         identity = self._training(conf["student"] or self.config["student"], protocol) | {"seed": self.first_seed}
         return _node("fit_teacher", identity, index=self.index)
-
-    def _teacher_identity(self, conf: Conf) -> dict:
-        if "members" in conf:
-            members = {name: self._teacher_identity(member) for name, member in conf["members"].items()}
-            return {**conf, "members": members}
-        weights = self.models.identify(conf, "teacher.path") if "path" in conf else None
-        return {**_without(conf, "path", "student", "protocol"), "weights": weights}
 
     @staticmethod
     def _training(student: Conf, protocol: Conf) -> dict:
@@ -341,9 +334,9 @@ _LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}
 
 
 def _node(stage: str, identity: dict, title: str = "", **inputs: Node | None) -> Node:
-    version = import_module(f"ddoq.stages.{stage}").VERSION
+    module = import_module(f"ddoq.stages.{stage}")
     present = {name: node for name, node in inputs.items() if node is not None}
-    return Node(stage, version, identity, present, title or stage)
+    return Node(stage, module.VERSION, identity, present, title or stage, getattr(module, "REQUIRED", ()))
 
 
 def _without(conf: Conf, *keys: str) -> dict:

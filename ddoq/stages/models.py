@@ -125,6 +125,10 @@ class Models:
         """Return the folder, file or hub id behind an identity, for the component of a configuration."""
         return self._uses[identity, conf["_target_"]].place
 
+    def key(self, identity: str, conf: Conf) -> str:
+        """Return where in the configuration the path of a component's weights stands."""
+        return self._uses[identity, conf["_target_"]].key
+
     def require(self, nodes: list[Node]) -> None:
         """Raise DataError where a node that has to be computed needs a model that is neither here nor to be had, or
         one whose files are cut off.

@@ -1,13 +1,77 @@
-"""Teachers of nodes: fitted here, pretrained, or several together."""
+"""Teachers of configurations and of nodes: fitted here, pretrained, or several together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+from ddoq.config.parts import components
+from ddoq.data.class_order import outputs_of_classes, read_order
+from ddoq.data.label_space import LabelSpace, imagenet_wnids
 from ddoq.pipeline.graph import Node
 from ddoq.stages.fit_teacher import load_fitted
+from ddoq.stages.models import Models
 from ddoq.stages.runtime import Runtime, build, facts
+
+Conf = Mapping[str, Any]
+
+
+def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
+    """Return what a teacher's key is made of: weights and the order of the outputs by content, not by path.
+
+    Args:
+        conf: of a teacher.
+        models: finds weights.
+        key: where in the configuration it stands.
+
+    Raises:
+        DataError: its weights or the file of its order are not there.
+    """
+    if "members" in conf:
+        members = {
+            name: teacher_identity(member, models, f"{key}.members.{name}") for name, member in conf["members"].items()
+        }
+        return {**conf, "members": members}
+    dropped = {"path", "student", "protocol", "order"}
+    identity = {name: value for name, value in conf.items() if name not in dropped}
+    if conf.get("order") is not None:
+        identity["order"] = read_order(conf["order"], f"{key}.order")
+    return identity | {"weights": models.identify(conf, f"{key}.path") if "path" in conf else None}
+
+
+def place_of(teacher: Conf, config: Conf) -> str:
+    """Return where in a configuration a teacher of the run or of its comparisons stands."""
+    compared = config["compare"]["teachers"].items()
+    return next((f"compare.teachers.{name}" for name, conf in compared if conf is teacher), "teacher")
+
+
+def check_orders(config: Conf, index: Conf) -> None:
+    """Raise DataError where a file that names outputs does not name each class of the data set once.
+
+    Args:
+        config: resolved.
+        index: facts of the ``index`` artefact.
+    """
+    for key, group, conf in components(config):
+        if group == "teacher" and conf.get("order") is not None:
+            names, space = read_order(conf["order"], f"{key}.order"), LabelSpace.from_facts(index)
+            outputs_of_classes(names, space, len(_default_names(conf, index)), f"{key}.order")
+
+
+def _default_names(conf: Conf, index: Conf) -> list[str]:
+    """Return the class of every output of a pretrained teacher that names none."""
+    return imagenet_wnids() if conf.get("classes") == "imagenet" else list(index["class_names"])
+
+
+def named_outputs(conf: Conf, index: Conf) -> list[str]:
+    """Return the class of every output of a pretrained teacher, by its identity."""
+    return list(conf.get("order") or _default_names(conf, index))
+
+
+def members_of(conf: Conf) -> Iterator[tuple[str, Conf]]:
+    """Yield the name and the configuration of all members of an ensemble; of another teacher, itself."""
+    yield from (conf.get("members") or {"": conf}).items()
 
 
 def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
@@ -21,20 +85,14 @@ def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
     from ddoq.labelers import Ensemble
 
     conf = examined.identity["teacher"]
-    if "members" not in conf:
-        return _load(conf, "fitted.", examined, inputs, runtime)
-    members = {name: _load(one, f"fitted.{name}", examined, inputs, runtime) for name, one in conf["members"].items()}
-    return Ensemble(members)
+    members = {name: _load(one, f"fitted.{name}", examined, inputs, runtime) for name, one in members_of(conf)}
+    return Ensemble(members) if "members" in conf else members[""]
 
 
-def _load(conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
+def _load(conf: Conf, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
     if fitted in inputs:
         return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
     known = facts(inputs["index"])
     path = runtime.models.place(conf["weights"], conf)
-    options = {"path": path, "num_classes": len(known["class_names"])}
-    if "classes" in conf:
-        from ddoq.data.label_space import LabelSpace
-
-        options["label_space"] = LabelSpace.from_facts(known)
+    options = {"path": path, "num_classes": len(known["class_names"]), "label_space": LabelSpace.from_facts(known)}
     return build({key: value for key, value in conf.items() if key != "weights"}, **options)
