@@ -25,17 +25,21 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     from ddoq.engine.trainer import predict_batches
     from ddoq.labelers import examine
+    from ddoq.utils.handover import Batches, Handover
 
     known = facts(inputs["index"])
     split = "validation" if sum(known["counts"]["validation"]) else "train"
     images = runtime.images(inputs["index"], split)
     chosen = np.unique(np.linspace(0, len(images) - 1, _NUM_IMAGES).astype(int)).tolist()
+    remedy = "replace the weights in teacher.path, or take another teacher"
+    outputs = Handover(f"teacher: {node.title}", "outputs", remedy)
     teacher, logits = load_teacher(node, inputs, runtime), []
     predict_batches(
         lambda batch: teacher(batch[1].float() / 255),
         teacher,
         images,
         runtime.batches(chosen),
+        Batches(outputs),
         lambda batch, found: logits.append(found.float().cpu()),
         title="check teacher",
         accelerator=runtime.accelerator,

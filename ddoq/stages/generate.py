@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddoq.data.base import SPLITS
+from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.encode import load_encoder
-from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, build, facts
+
+if TYPE_CHECKING:
+    from ddoq.quantizers.codebook import ClassCodebooks
 
 VERSION = 1
 
@@ -23,10 +28,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.engine.memory import FittingBatches
     from ddoq.engine.trainer import predict_batches
     from ddoq.generators.base import Points
-    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.utils.handover import Batches, Handover
     from ddoq.utils.seeding import item_seed
 
-    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
+    points = load_points(inputs)
     class_names = facts(inputs["index"])["class_names"]
     names = file_names(points.labels, points.index, class_names)
     generator, fitting = _generator(node, inputs, runtime), FittingBatches("generate")
@@ -51,17 +56,36 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         if not all((folder / names[i]).exists() for i in batch)
     ]
     items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
+    images = Handover("generate", "images", "set dataset.image_size and dataset.channels to what the decoder makes")
+    size = runtime.dataset.image_size
     predict_batches(
         generate,
         runtime.prepare(generator.networks()),
         items,
         batches,
+        Batches(images, (runtime.dataset.channels, size, size)),
         write,
         title=f"generate {node.title}",
         accelerator=runtime.accelerator,
     )
     runtime.ranks.gather()
     return {"num_images": len(points)}
+
+
+def generated_files(inputs: Mapping[str, Path], points: ClassCodebooks) -> list[str]:
+    """Return the relative path of the image of every point, if a ``generate`` artefact has them all.
+
+    Raises:
+        StoreError: images are missing.
+    """
+    from ddoq.data.distilled import file_names
+    from ddoq.utils.handover import Handover
+
+    folder = inputs["generate"]
+    names = file_names(points.labels, points.index, facts(inputs["index"])["class_names"])
+    images = Handover(f"{folder}", "images", f"remove {folder} and run again", StoreError)
+    images.count(sum((folder / name).is_file() for name in names), len(names))
+    return names
 
 
 def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> None:
