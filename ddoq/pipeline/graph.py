@@ -15,6 +15,7 @@ STAGES = (
     "fit_encoder",
     "fit_teacher",
     "check_teacher",
+    "probe",
     "encode",
     "quantize",
     "curve",
