@@ -32,6 +32,7 @@ from ddoq.errors import DataError
 from ddoq.utils.io import atomic_path, read_json, reading, write_json
 
 METADATA, CLASSES, TARGETS = "metadata.parquet", "classes.json", "targets.safetensors"
+_ROUNDING = 1e-2  # by which probabilities may miss the sum 1: other people's may be float16
 _AGAIN = "write the folder again: the same run, or `run.from=label`, does"
 
 
@@ -172,7 +173,8 @@ class DistilledDataset(Dataset):
             wanted = targets.shape
             with reading(self.path / TARGETS, _AGAIN), safe_open(self.path / TARGETS, "pt") as file:
                 targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
-                if targets.shape != wanted or not targets.isfinite().all() or not 0 < temperature < math.inf:
+                sums = targets.sum(1) if targets.shape == wanted else targets.new_zeros(1)
+                if not (abs(sums - 1) < _ROUNDING).all() or targets.min() < 0 or not 0 < temperature < math.inf:
                     raise ValueError(f"no probabilities {tuple(wanted)} at a temperature")
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)

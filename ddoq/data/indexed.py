@@ -35,6 +35,12 @@ def write_index(folder: Path, source: Source, split: np.ndarray, pixel_range: Se
         pq.write_table(table, temporary)
 
 
+def labels_of(index: Path, split: str) -> np.ndarray:
+    """Return the labels of the images of a split, ``[n]``, in their order; see ``IndexedImages``."""
+    table = pq.read_table(index / INDEX, columns=["label", "split"], filters=[("split", "=", split)])
+    return table["label"].to_numpy()
+
+
 class IndexedImages(Dataset):
     """Map-style data set of one split: item ``i`` is ``(position, uint8 image [C, size, size], label)``.
 

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from ddoq.errors import StoreError
+from ddoq.utils.handover import Handover
 from ddoq.utils.io import atomic_path, reading
 
 _INDEX = "index.parquet"
@@ -74,12 +75,18 @@ class LatentWriter:
 class Latents:
     """The latents of a finished ``encode`` artefact. Only what is asked for is read.
 
+    Args:
+        folder: of the artefact.
+        labels: of the images that they have to be latents of, ``[n]``, where those are known.
+
     Raises:
-        StoreError: a file is damaged or missing.
+        StoreError: a file is damaged or missing, or latents are not finite, not of one shape, not as many as there are
+            labels, or of other images.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, labels: np.ndarray | None = None):
         self._remedy = f"remove {folder} and run again"
+        self._handover = Handover(f"{folder}", "latents", self._remedy, StoreError)
         with reading(folder / _INDEX, self._remedy, StoreError):
             self.labels = pq.read_table(folder / _INDEX)["label"].to_numpy()
         self._shards = sorted(folder.glob("shard-*.safetensors"))
@@ -88,6 +95,8 @@ class Latents:
             if not self._shard_size or -(-len(self.labels) // self._shard_size) != len(self._shards):
                 raise ValueError(f"{len(self._shards)} shards for {len(self.labels)} latents")
         self.shape = tuple(shape)
+        if labels is not None:
+            self._handover.order(self.labels, labels)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -111,8 +120,11 @@ class Latents:
         """Return the latents at ascending positions, ``[n, *shape]``, float32."""
         parts = []
         for number in np.unique(positions // self._shard_size):
-            rows = positions[positions // self._shard_size == number] - number * self._shard_size
+            first = number * self._shard_size
+            rows = positions[positions // self._shard_size == number] - first
             path = self._shards[number]
             with reading(path, self._remedy, StoreError), safe_open(path, "pt") as shard:
-                parts.append(shard.get_slice("latents")[rows.tolist()].float())
+                stored, num = shard.get_slice("latents"), min(self._shard_size, len(self) - first)
+                self._handover.shape(stored.get_shape(), (num, *self.shape))
+                parts.append(self._handover.finite(stored[rows.tolist()].float()))
         return torch.cat(parts) if parts else torch.empty(0, *self.shape)

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddoq.utils.io import atomic_path
+from ddoq.errors import StoreError
+from ddoq.utils.handover import Handover
+from ddoq.utils.io import atomic_path, reading
 
 BYTES_PER_LOGIT = 2
 
@@ -56,16 +58,28 @@ class StoredLabels:
 
     Args:
         folder: of a finished ``relabel`` artefact.
+        shape: of one epoch's logits, ``[num_images, num_classes]``, where that is known.
     """
 
-    def __init__(self, folder: Path):
-        self._open = lru_cache(maxsize=8)(
-            lambda epoch: np.load(view_path(folder, epoch), mmap_mode="r", allow_pickle=False)
-        )
+    def __init__(self, folder: Path, shape: tuple[int, int] | None = None):
+        self._folder, self._shape, self._remedy = folder, shape, f"remove {folder} and run again"
+        self._logits = Handover(f"{folder}", "logits of views", self._remedy, StoreError)
+        self._open = lru_cache(maxsize=8)(self._read)
+
+    def _read(self, epoch: int) -> np.ndarray:
+        path = view_path(self._folder, epoch)
+        with reading(path, self._remedy, StoreError):
+            views = np.load(path, mmap_mode="r", allow_pickle=False)
+        self._logits.shape(views.shape, self._shape or views.shape)
+        return views
 
     def __call__(self, rows: Tensor, epochs: Tensor) -> Tensor:
-        """Return the logits ``[B, C]``, float16, of images in epochs, int64 ``[B]`` each."""
+        """Return the logits ``[B, C]``, float16, of images in epochs, int64 ``[B]`` each.
+
+        Raises:
+            StoreError: an image was not seen in that epoch, or files are damaged.
+        """
         found: Sequence[np.ndarray] = [
             self._open(epoch)[row] for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
         ]
-        return torch.from_numpy(np.stack(found))
+        return self._logits.finite(torch.from_numpy(np.stack(found)))

@@ -21,6 +21,7 @@ class Features(nn.Module):
     """
 
     storage = torch.float32
+    remedy = "replace the weights in space.path, or take another space.model"
 
     def __init__(self, model: str, path: str | None = None, image_size: int | None = None):
         super().__init__()

@@ -29,7 +29,7 @@ class VAE(Encoder):
     def __init__(self, path: str, posterior: str = "mode", precision: str = "float32", storage: str = "float32"):
         super().__init__()
         self.vae = load_pretrained(path, _CLASSES, "vae", "encoder.path", precision)
-        self.posterior, self.storage = posterior, getattr(torch, storage)
+        self.posterior, self.precision, self.storage = posterior, precision, getattr(torch, storage)
         self.scale = float(self.vae.config.scaling_factor)
         self.shift = float(getattr(self.vae.config, "shift_factor", None) or 0.0)
 

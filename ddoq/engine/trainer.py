@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from ddoq.engine.quiet import quiet
 from ddoq.utils.console import progress_bar
 from ddoq.utils.device import cuda_index
+from ddoq.utils.handover import Batches
 from ddoq.utils.io import atomic_path
 
 
@@ -153,12 +154,12 @@ class _Predictor(L.LightningModule):
 
 
 class _StreamingWriter(BasePredictionWriter):
-    def __init__(self, write: Callable[[Any, torch.Tensor], None], bar):
+    def __init__(self, promised: Batches, write: Callable[[Any, torch.Tensor], None], bar):
         super().__init__(write_interval="batch")
-        self.write, self.bar = write, bar
+        self.promised, self.write, self.bar = promised, write, bar
 
     def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, dataloader_idx) -> None:
-        self.write(batch, prediction)
+        self.write(batch, self.promised.check(prediction, batch))
         self.bar.advance()
 
 
@@ -166,18 +167,20 @@ def predict(
     function: Callable[[Any], torch.Tensor],
     network: torch.nn.Module,
     batches: Dataset,
+    promised: Batches,
     write: Callable[[Any, torch.Tensor], None],
     *,
     title: str,
     accelerator: str,
     num_workers: int = 0,
 ) -> None:
-    """Apply ``function`` to batches and hand each result to ``write`` at once; nothing accumulates.
+    """Apply ``function`` to batches, check each result and hand it to ``write`` at once; nothing accumulates.
 
     Args:
         function: maps a batch, already on the device, to predictions.
         network: what ``function`` uses; moved to the device.
         batches: map-style data set of batches.
+        promised: what predictions are; all outputs of networks that become artefacts are checked here.
         write: takes the batch and its predictions.
         title: of the progress bar.
         accelerator: Lightning's.
@@ -187,7 +190,7 @@ def predict(
         return
     loader = DataLoader(batches, batch_size=None, num_workers=num_workers)
     with progress_bar(title, len(batches)) as bar:
-        trainer = make_trainer(accelerator, callbacks=[_StreamingWriter(write, bar)])
+        trainer = make_trainer(accelerator, callbacks=[_StreamingWriter(promised, write, bar)])
         trainer.predict(_Predictor(function, network), loader, return_predictions=False)
 
 
@@ -196,8 +199,9 @@ def predict_batches(
     network: torch.nn.Module,
     items: Dataset,
     batches: Sequence[Sequence[int]],
+    promised: Batches,
     write: Callable[[Any, torch.Tensor], None],
     **options: Any,
 ) -> None:
     """Apply ``function`` to collated batches of ``items``, given the item numbers of each. See ``predict``."""
-    predict(function, network, _BatchItems(items, batches), write, **options)
+    predict(function, network, _BatchItems(items, batches), promised, write, **options)

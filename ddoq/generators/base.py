@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from ddoq.encoders.base import Encoder
+from ddoq.utils.handover import Handover
+
 
 @dataclass(frozen=True)
 class Points:
@@ -42,3 +45,12 @@ class ImageGenerator(ABC):
     def networks(self) -> nn.Module:
         """Return everything that has to be on the device; nothing by default."""
         return nn.Identity()
+
+
+def decoded(encoder: Encoder, latents: Tensor) -> Tensor:
+    """Return the images ``[B, C, H, W]`` of latents, clamped to [-1, 1].
+
+    Raises:
+        StageError: the decoder produced NaN or infinite values, which clamping would turn into black and white.
+    """
+    return Handover("generate", "decoded images", encoder.remedy).finite(encoder.decode(latents)).clamp(-1, 1)

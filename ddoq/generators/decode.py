@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
-from ddoq.generators.base import ImageGenerator, Points
+from ddoq.generators.base import ImageGenerator, Points, decoded
 
 
 class Decode(ImageGenerator):
@@ -22,4 +22,4 @@ class Decode(ImageGenerator):
     @torch.inference_mode()
     def generate(self, points: Points) -> Tensor:
         """Return the decoded latents."""
-        return self.encoder.decode(points.latents).clamp(-1, 1)
+        return decoded(self.encoder, points.latents)

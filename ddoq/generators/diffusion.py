@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from ddoq.data.label_space import LabelSpace
 from ddoq.encoders.base import Encoder
-from ddoq.errors import ConfigError, StageError
-from ddoq.generators.base import ImageGenerator, Points
+from ddoq.errors import ConfigError
+from ddoq.generators.base import ImageGenerator, Points, decoded
 from ddoq.generators.sampling import Denoise, invert, reverse, times_from, towards
+from ddoq.utils.handover import Handover
 from ddoq.utils.pretrained import load_scheduler
 
 
@@ -130,14 +131,12 @@ class LatentDiffusion(ImageGenerator):
             sample = self.schedule.add_noise(latents, noise, times[:1].expand(len(latents)))
         pull = towards(latents, self.schedule, self.mode_guidance, self.mode_stop) if self.mode_guidance else None
         sample = reverse(denoise, self.schedule, sample, times, generators, pull)
-        if not sample.isfinite().all():
-            raise StageError(
-                f"generate: {type(self.network).__name__} produced NaN or infinite latents",
-                "check its weights (generator.path), or set generator.precision=float32",
-            )
-        return sample
+        name, precise = type(self.network).__name__, self.precision == "float32"
+        remedy = "lower generator.guidance_scale, or replace its weights in generator.path"
+        remedy = remedy if precise else "set generator.precision=float32"
+        return Handover("generate", f"latents of the {name}", remedy).finite(sample)
 
     @torch.inference_mode()
     def generate(self, points: Points) -> Tensor:
         """Return the decoded samples."""
-        return self.encoder.decode(self.sample(points)).clamp(-1, 1)
+        return decoded(self.encoder, self.sample(points))

@@ -16,6 +16,7 @@ class TeacherFeatures(nn.Module):
     """
 
     storage = torch.float32
+    remedy = "take another teacher"
 
     def __init__(self, teacher: nn.Module):
         super().__init__()

@@ -16,6 +16,7 @@ STAGES = (
     "fit_encoder",
     "fit_teacher",
     "check_teacher",
+    "probe",
     "encode",
     "quantize",
     "curve",

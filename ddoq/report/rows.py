@@ -60,6 +60,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "labels": entry.labels,
         "teacher": _teacher(entry),
         **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
+        **_precisions(entry),
         "protocol_key": digest(config["protocol"]),
         "seconds": manifest["cost"]["seconds"],
         "key": entry.evaluate.key,
@@ -123,6 +124,17 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
         "set_key": entry.label.key if entry.label else None,
         "peak_mib": max(cost["peak_mib"] for cost in costs),
         "gpu_peak_mib": max((cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None),
+    }
+
+
+def _precisions(entry: Entry) -> dict[str, str | None]:
+    """Return the precisions of the networks behind a student's images; ``None`` where there are none."""
+    if entry.quantize is None:
+        return {"encoder_precision": None, "generator_precision": None}
+    generator = entry.generate.identity["generator"]
+    return {
+        "encoder_precision": entry.quantize.inputs["encode"].identity["encoder"].get("precision", "float32"),
+        "generator_precision": generator.get("precision"),
     }
 
 

@@ -39,6 +39,8 @@ PIVOTS = {
 }
 #: What an index says of its images since a later day than its version, and what it stands for where it is silent.
 _SINCE = {"ignored": {}, "in_several_classes": [], "num_in_several_classes": 0, "num_deep": 0}
+#: Stages whose facts are those of a model.
+_OF_MODELS = ("fit_teacher", "check_teacher", "probe")
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
@@ -167,10 +169,10 @@ def _gallery(experiment: Experiment, store: Store) -> list[dict]:
 
 
 def _models(experiment: Experiment, store: Store) -> list[dict]:
-    """Return the facts of the models that ddoq fitted for this run."""
+    """Return the facts of the models that ddoq fitted or tried for this run."""
     found = []
     models = [experiment.encoder, experiment.model(experiment.config["generator"])]
-    models += [node for node in unique(experiment.targets("report")) if node.stage in ("fit_teacher", "check_teacher")]
+    models += [node for node in unique(experiment.targets("report")) if node.stage in _OF_MODELS]
     for node in models:
         if node is not None and store.has(node):
             manifest = store.manifest(node)

@@ -15,8 +15,26 @@ from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.workers import with_workers
 
+#: What to do where a stage measures something that is no number.
+_REMEDIES = {
+    "fit_encoder": "lower encoder.fit.learning_rate",
+    "fit_teacher": "lower its protocol.learning_rate",
+    "fit_generator": "lower generator.fit.learning_rate",
+    "evaluate": "lower protocol.learning_rate",
+    "fidelity": "take another teacher, or set measure.fidelity=false",
+}
+_REMEDY = "take another quantizer, e.g. quantizer=kmeans, or another encoder"
+
 
 def compute(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Run the node's stage; only then is the stage's module, and torch with it, imported."""
+    """Run the node's stage; only then is the stage's module, and torch with it, imported.
+
+    Raises:
+        DdoqError: the stage's own, or a number among its facts is NaN or infinite.
+    """
     with with_workers(runtime.num_workers):
-        return import_module(f"ddoq.stages.{node.stage}").run(node, inputs, folder, runtime)
+        facts = import_module(f"ddoq.stages.{node.stage}").run(node, inputs, folder, runtime)
+    from ddoq.utils.handover import Handover
+
+    Handover(node.stage, "measures", _REMEDIES.get(node.stage, _REMEDY)).facts(facts)
+    return facts

@@ -40,7 +40,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     known, conf = facts(inputs["index"]), node.identity["teacher"]
     splits = [split for split in ("validation", "train") if sum(known["counts"][split])]
     images = [runtime.images(inputs["index"], split) for split in splits]
-    trial = _Trial(load_teacher(node, inputs, runtime), images, known["class_names"], runtime)
+    trial = _Trial(load_teacher(node, inputs, runtime), images, known["class_names"], runtime, node.title)
     verdicts = {}
     for number, (name, member) in enumerate(members_of(conf)):
         columns = trial.members[number].columns.tolist()
@@ -61,6 +61,7 @@ class _Trial:
     images: Sequence[IndexedImages]
     class_names: Sequence[str]
     runtime: Runtime
+    title: str
 
     @cached_property
     def members(self) -> list[nn.Module]:
@@ -92,19 +93,23 @@ class _Trial:
         from torch.utils.data import ConcatDataset
 
         from ddoq.engine.trainer import predict_batches
+        from ddoq.utils.handover import Batches, Handover
 
+        remedy = "replace the weights in teacher.path, or take another teacher"
+        promised = Batches(Handover(f"teacher: {self.title}", "outputs", remedy))
         logits: list[Tensor] = []
         predict_batches(
-            lambda batch: torch.stack([member(batch[1].float() / 255) for member in self.members]),
+            lambda batch: torch.stack([member(batch[1].float() / 255) for member in self.members], 1),
             self.teacher,
             ConcatDataset(self.images),
             self.runtime.batches(positions.tolist()),
+            promised,
             lambda batch, outputs: logits.append(outputs.float().cpu()),
             title="check teacher",
             accelerator=self.runtime.accelerator,
         )
-        nothing = torch.empty(len(self.members), 0, len(self.class_names))
-        return torch.cat(logits or [nothing], 1), torch.from_numpy(self.labels[positions])
+        nothing = torch.empty(0, len(self.members), len(self.class_names))
+        return torch.cat(logits or [nothing]).transpose(0, 1), torch.from_numpy(self.labels[positions])
 
     def verdict(self, members: slice, title: str, remedy: Any = None) -> dict:
         """Return the facts about the mean of some members; see ``examine``."""

@@ -53,7 +53,7 @@ class ClassQuantizer:
 
         self.identity, self.device = identity, runtime.device
         self.latents = Latents(inputs["encode"])
-        self.features = Latents(inputs["features"]) if "features" in inputs else None
+        self.features = Latents(inputs["features"], self.latents.labels) if "features" in inputs else None
         self.num_classes = int(self.latents.labels.max()) + 1
 
     def of_class(self, label: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -90,6 +90,28 @@ class ClassQuantizer:
                 return pca(latents[rows])
 
         return fit_in_space(quantizer, latents, coordinates, generator, space["representative"], num_folds)
+
+
+def require_codebook(codebook: Codebook, label: int, num_centroids: int, num: int, shape: tuple[int, ...]) -> None:
+    """Raise StageError where a quantizer did not solve its task.
+
+    Args:
+        codebook: of a class.
+        label: of the class.
+        num_centroids: K.
+        num: latents of the class.
+        shape: of a latent.
+    """
+    from ddoq.utils.handover import Handover
+
+    stage, remedy = f"quantize: class {label}", "take another quantizer, e.g. quantizer=kmeans"
+    centroids = Handover(stage, "centroids", remedy)
+    centroids.shape(codebook.centroids.shape, (num_centroids, *shape))
+    centroids.finite(codebook.centroids)
+    Handover(stage, "weights of centroids", remedy).masses(codebook.weights)
+    Handover(stage, "latents in cells", remedy).count(int(codebook.counts.sum()), num)
+    inside = (codebook.nearest >= 0) & (codebook.nearest < num)
+    Handover(stage, "centroids with a nearest latent", remedy).count(int(inside.sum()), num_centroids)
 
 
 def measures(codebook: Codebook, pieces: Iterable[torch.Tensor]) -> dict[str, float | None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddoq.errors import DdoqError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.classes import ClassQuantizer, each_class, measures
+from ddoq.stages.classes import ClassQuantizer, each_class, measures, require_codebook
 from ddoq.stages.quantize import overall
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.io import read_json, write_json
@@ -58,5 +58,6 @@ def _measure_class(node: Node, classes: ClassQuantizer, label: int, part: Path) 
             codebook = classes.fit(label, num, positions, shared, node.identity["num_folds"])
         except DdoqError:  # D4M, for example, refuses classes smaller than its batch
             continue
+        require_codebook(codebook, label, num, len(positions), classes.latents.shape)
         rows.append({"label": label, "num": len(positions), "num_centroids": num, **measures(codebook, [latents])})
     write_json(part, rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, build
 
@@ -33,6 +32,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.data.latents import Latents, LatentWriter
     from ddoq.engine.memory import FittingBatches
     from ddoq.engine.trainer import predict_batches
+    from ddoq.utils.handover import Batches, Handover
     from ddoq.utils.seeding import item_seed
 
     encoder = _encoder(node, inputs, runtime)
@@ -43,13 +43,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     def encode(batch) -> torch.Tensor:
         positions, pixels, _ = batch
         pixels, seeds = to_unit(pixels), [item_seed("posterior", position) for position in positions.tolist()]
-        return _finite(fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(encoder.storage))
+        return fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(encoder.storage)
 
     predict_batches(
         encode,
         runtime.prepare(encoder),
         images,
         runtime.batches_of_shards(writer),
+        Batches(Handover("encode", "latents", encoder.remedy)),
         lambda b, z: writer.add(b[0], z),
         title="encode",
         accelerator=runtime.accelerator,
@@ -77,14 +78,3 @@ def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
     from ddoq.stages.teachers import load_teacher
 
     return TeacherFeatures(load_teacher(node.inputs["teacher"], inputs, runtime))
-
-
-def _finite(latents):
-    """Return latents ``[B, *shape]`` as they are, if they are numbers."""
-    bad = ~latents.flatten(1).isfinite().all(1)
-    if bad.any():
-        raise StageError(
-            f"encode: {int(bad.sum())} latents of a batch of {len(bad)} are NaN or infinite",
-            "check the encoder's weights (encoder.path), its precision and storage",
-        )
-    return latents

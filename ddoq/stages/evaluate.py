@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, build, facts
 
 if TYPE_CHECKING:
-    from ddoq.data.distilled import TrainingSet
+    from ddoq.data.distilled import DistilledDataset, TrainingSet
     from ddoq.evaluation.protocol import Protocol
 
 VERSION = 2  # 2: protocols with rules, teachers and views; more measures
@@ -31,7 +32,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         from ddoq.data.soft_labels import StoredLabels
 
         options |= {
-            "stored": StoredLabels(inputs["relabel"]),
+            "stored": StoredLabels(inputs["relabel"], tuple(data.targets.shape)),
             "views_seed": node.inputs["relabel"].identity["seed"],
         }
     _, measures = train_and_measure(identity, index, data, recipe, identity["split"], runtime, **options)
@@ -46,9 +47,19 @@ def training_data(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtim
     recipe = resolved(identity, known)
     size = recipe.image_size or runtime.dataset.image_size
     if "label" in inputs:
-        return load_distilled(inputs["label"]).training_set(size), recipe
+        return _distilled(load_distilled(inputs["label"]), known["class_names"]).training_set(size), recipe
     images = runtime.tensors(inputs["index"], "train", size)
     return TrainingSet.of_images(*images, len(known["class_names"])), recipe
+
+
+def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDataset:
+    """Return a distilled set as it is, if its classes are those of the data, in their order, none without an image."""
+    from ddoq.utils.handover import Handover
+
+    handover = Handover(f"{data.path}", "classes", "remove it and run again", StoreError)
+    handover.order(data.class_names, class_names)
+    handover.count(len(data.labels.unique()), len(class_names))
+    return data
 
 
 def resolved(identity: Mapping, index: Mapping) -> Protocol:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -24,12 +25,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     import torch
 
     from ddoq.data.distilled import PNGs, load_distilled
+    from ddoq.data.indexed import labels_of
     from ddoq.data.latents import Latents
     from ddoq.engine.trainer import predict_batches
     from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
+    from ddoq.utils.handover import Batches, Handover
     from ddoq.utils.io import atomic_path
 
-    distilled, stored = load_distilled(inputs["label"]), Latents(inputs["features"])
+    distilled = load_distilled(inputs["label"])
+    stored = Latents(inputs["features"], labels_of(inputs["index"], "train"))
     chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))
     teacher, found = load_teacher(node.inputs["teacher"], inputs, runtime), []
 
@@ -37,16 +41,18 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         images = batch[1].float() / 255
         return torch.cat([teacher(images), teacher.features(images).flatten(1)], 1)
 
+    num_classes = len(facts(inputs["index"])["class_names"])
+    outputs = Handover("fidelity", "outputs of the teacher", "take another teacher, or set measure.fidelity=false")
     predict_batches(
         look,
         teacher,
         PNGs([distilled.path / name for name in distilled.metadata["file_name"]], runtime.dataset.image_size),
         runtime.batches(list(range(len(distilled)))),
+        Batches(outputs, (num_classes + math.prod(stored.shape),)),
         lambda batch, outputs: found.append(outputs.float().cpu()),
         title=f"fidelity {node.title}",
         accelerator=runtime.accelerator,
     )
-    num_classes = len(facts(inputs["index"])["class_names"])
     logits, features = torch.cat(found).split([num_classes, found[0].shape[1] - num_classes], 1)
     entropy, correct = label_entropy(logits), logits.argmax(1) == distilled.labels
     columns = {"label": distilled.labels, "weight": distilled.weights, "entropy": entropy, "correct": correct}

@@ -21,6 +21,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.data.images import to_unit
     from ddoq.engine.fit import VAEModule
     from ddoq.engine.trainer import even_ends, fit_steps
+    from ddoq.utils.handover import Handover
     from ddoq.utils.seeding import item_generator, item_seed
 
     fit = node.identity["fit"]
@@ -49,6 +50,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     some = images[torch.randperm(len(images), generator=item_generator(fit["seed"], "scale"))[:_NUM_MEASURED]]
     with torch.inference_mode():
         latents = torch.cat([vae.encode(to_unit(part)).latent_dist.mode() for part in some.split(64)])
+    moments = torch.stack([latents.mean(), 1 / latents.std()])
+    Handover(node.stage, "mean and scale of the latents", "lower encoder.fit.learning_rate").finite(moments)
     vae.register_to_config(scaling_factor=1 / latents.std().item(), shift_factor=latents.mean().item())
     vae.save_pretrained(folder / "vae")
     checkpoint.unlink(missing_ok=True)

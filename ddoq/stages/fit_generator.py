@@ -8,6 +8,7 @@ from pathlib import Path
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, facts
+from ddoq.utils.weights import require_finite
 
 VERSION = 1
 _NUM_EPOCHS = 20  # a checkpoint after each
@@ -18,13 +19,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     import torch
     from diffusers import DDIMScheduler
 
+    from ddoq.data.indexed import labels_of
     from ddoq.data.latents import Latents
     from ddoq.engine.fit import DenoiserModule
     from ddoq.engine.trainer import even_ends, fit_steps
     from ddoq.utils.seeding import item_generator, item_seed
 
     fit = node.identity["fit"]
-    stored = Latents(inputs["encode"])
+    stored = Latents(inputs["encode"], labels_of(inputs["index"], "train"))
     latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
     num_classes = len(facts(inputs["index"])["class_names"])
     torch.manual_seed(item_seed(fit["seed"], "dit"))
@@ -59,8 +61,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     average = module.average.module.cpu().eval()
     with torch.inference_mode():
         loss = torch.stack([module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]).mean()
-    if not loss.isfinite():
-        raise StageError(f"fit_generator: the loss ended at {loss.item()}", "lower generator.fit.learning_rate")
+    require_finite(average, "the DiT", node.stage, "lower generator.fit.learning_rate", StageError)
     average.save_pretrained(folder / "transformer")
     scheduler.save_pretrained(folder / "scheduler")
     checkpoint.unlink(missing_ok=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.evaluate import new_student, recipe_facts, train_and_measure, training_data
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.io import atomic_path
+from ddoq.utils.weights import require_finite
 
 VERSION = 2  # 2: protocols with rules and views
 _WEIGHTS = "teacher.safetensors"
@@ -21,6 +23,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     data, recipe = training_data(node.identity | {"ipc": None}, inputs, runtime)
     split = "validation" if sum(facts(inputs["index"])["counts"]["validation"]) else "test"
     network, measures = train_and_measure(node.identity, inputs["index"], data, recipe, split, runtime)
+    require_finite(network, "the teacher", node.stage, "lower its protocol.learning_rate", StageError)
     with atomic_path(folder / _WEIGHTS) as temporary:
         save_model(network.cpu(), str(temporary))
     return {

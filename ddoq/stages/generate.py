@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddoq.data.base import SPLITS
+from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.encode import load_encoder
-from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, build, facts
+
+if TYPE_CHECKING:
+    from ddoq.encoders import Encoder
+    from ddoq.generators import ImageGenerator, LatentDiffusion
+    from ddoq.quantizers.codebook import ClassCodebooks
 
 VERSION = 1
 
@@ -23,13 +30,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.engine.memory import FittingBatches
     from ddoq.engine.trainer import predict_batches
     from ddoq.generators.base import Points
-    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.utils.handover import Batches, Handover
     from ddoq.utils.seeding import item_seed
 
-    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
+    points = load_points(inputs)
     class_names = facts(inputs["index"])["class_names"]
     names = file_names(points.labels, points.index, class_names)
-    generator, fitting = _generator(node, inputs, runtime), FittingBatches("generate")
+    generator, fitting = _generator(node, inputs, points, runtime), FittingBatches("generate")
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
@@ -51,17 +58,36 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         if not all((folder / names[i]).exists() for i in batch)
     ]
     items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
+    images = Handover("generate", "images", "set dataset.image_size and dataset.channels to what the decoder makes")
+    size = runtime.dataset.image_size
     predict_batches(
         generate,
         runtime.prepare(generator.networks()),
         items,
         batches,
+        Batches(images, (runtime.dataset.channels, size, size)),
         write,
         title=f"generate {node.title}",
         accelerator=runtime.accelerator,
     )
     runtime.ranks.gather()
     return {"num_images": len(points)}
+
+
+def generated_files(inputs: Mapping[str, Path], points: ClassCodebooks) -> list[str]:
+    """Return the relative path of the image of every point, if a ``generate`` artefact has them all.
+
+    Raises:
+        StoreError: images are missing.
+    """
+    from ddoq.data.distilled import file_names
+    from ddoq.utils.handover import Handover
+
+    folder = inputs["generate"]
+    names = file_names(points.labels, points.index, facts(inputs["index"])["class_names"])
+    images = Handover(f"{folder}", "images", f"remove {folder} and run again", StoreError)
+    images.count(sum((folder / name).is_file() for name in names), len(names))
+    return names
 
 
 def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> None:
@@ -80,22 +106,33 @@ def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> N
         model = node.identity.get("model")
         if node.stage == "generate" and model is not None and model not in tried:
             tried.add(model)
-            _pretrained(node, runtime.models.place(model, node.identity["generator"]), None, index)
+            conf = node.identity["generator"]
+            load_pretrained_generator(conf, runtime.models.place(model, conf), None, index)
 
 
-def _pretrained(node: Node, path: str, encoder, index: Mapping):
+def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, index: Mapping) -> LatentDiffusion:
+    """Return a generator with weights in ``path``, for the classes in the facts of an ``index``."""
     from ddoq.data.label_space import LabelSpace
 
-    return build(node.identity["generator"], path=path, encoder=encoder, label_space=LabelSpace.from_facts(index))
+    return build(conf, path=path, encoder=encoder, label_space=LabelSpace.from_facts(index))
 
 
-def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
-    """Return the generator."""
+def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime) -> ImageGenerator:
+    """Return the generator; one that was fitted here is tried first, if it is to work in another precision."""
     conf = node.identity["generator"]
     if conf["name"] == "real":
         return build(conf, images=runtime.images(inputs["index"], SPLITS[0]))
     encoder = load_encoder(node.identity, inputs, runtime)
     if conf["name"] == "decode":
         return build(conf, encoder=encoder)
-    path = str(inputs["model"]) if "model" in inputs else runtime.models.place(node.identity["model"], conf)
-    return _pretrained(node, path, encoder, facts(inputs["index"]))
+    index, path = facts(inputs["index"]), str(inputs.get("model"))
+    if "model" not in inputs:
+        path = runtime.models.place(node.identity["model"], conf)
+    elif conf["precision"] != "float32":
+        from ddoq.stages.probe import require_precision
+
+        def make(precision: str) -> LatentDiffusion:
+            return load_pretrained_generator(conf | {"precision": precision}, path, None, index)
+
+        require_precision(make, conf["precision"], points.latents[:4], points.labels[:4], runtime)
+    return load_pretrained_generator(conf, path, encoder, index)

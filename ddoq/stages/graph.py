@@ -12,6 +12,7 @@ from ddoq.config.names import arm_name
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.pipeline.graph import STAGES, Node, unique
 from ddoq.stages.models import Models
+from ddoq.stages.probe import probes
 from ddoq.stages.tables import ablations, comparisons, main_table
 from ddoq.stages.teachers import members_of, place_of, teacher_identity
 
@@ -84,9 +85,10 @@ class Experiment:
     @cached_property
     def encode(self) -> Node:
         """The latents of the train split."""
-        return _node("encode", self._encoder_identity(), index=self.index, encoder=self.encoder)
+        return _node("encode", self.encoder_identity(), index=self.index, encoder=self.encoder)
 
-    def _encoder_identity(self) -> dict:
+    def encoder_identity(self) -> dict:
+        """Return what an encoder is, its weights by their content."""
         conf = self.config["encoder"]
         weights = self.models.identify(conf, "encoder.path") if "path" in conf else None
         return {"encoder": _without(conf, "fit", "path"), "weights": weights}
@@ -245,7 +247,7 @@ class Experiment:
         identity = {
             "generator": _without(conf, "fit", "path"),
             "seed": draw,
-            **self._encoder_identity(),
+            **self.encoder_identity(),
             "model": self.models.identify(conf, "generator.path") if "path" in conf else None,
         }
         return _node(
@@ -313,7 +315,12 @@ class Experiment:
 
     def targets(self, until: str) -> list[Node]:
         """Return the nodes that a run up to the stage ``until`` has to have."""
-        last = [*self.curves.values(), *self.fidelity.values(), *(entry.evaluate for entry in self.entries)]
+        last = [
+            *probes(self),
+            *self.curves.values(),
+            *self.fidelity.values(),
+            *(entry.evaluate for entry in self.entries),
+        ]
         if until in ("evaluate", "report"):
             return [self.audit, *last]
         until = "audit" if until == "index" else until  # to look at the data is both

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.generate import generated_files
+from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, build, facts
 from ddoq.utils.io import link_or_copy
 
@@ -24,14 +24,13 @@ _SHARD_SIZE = 256  # soft labels per part: the unit of resuming, and of sharing 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write the distilled data set (see ``ddoq.data.distilled``); facts: weights' range and effective size."""
-    from ddoq.data.distilled import file_names, write_metadata
-    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.data.distilled import write_metadata
     from ddoq.quantizers.measures import effective_size
 
-    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
+    points = load_points(inputs)
     index = facts(inputs["index"])
     class_names, num_classes = index["class_names"], len(index["class_names"])
-    names = file_names(points.labels, points.index, class_names)
+    names = generated_files(inputs, points)
     temperature, targets = 1.0, None
     if "teacher" in inputs:
         temperature = node.identity["temperature"]
@@ -68,14 +67,19 @@ def _weights(node: Node, points: ClassCodebooks, num_classes: int) -> tuple[torc
     """Return the mass of each point within its class, and its weight in the loss; ``[n]`` each."""
     import torch
 
+    from ddoq.utils.handover import Handover
+
+    handover = Handover("label", "masses of a class", "take another quantizer, or set on_small_class=error")
     masses, weights = torch.empty(len(points)), torch.empty(len(points))
     weighting = build(node.identity["weighting"])
     for label in range(num_classes):
         mine = points.labels == label
         masses[mine] = (points.counts[mine] / points.counts[mine].sum()).float()
+        handover.masses(masses[mine])
         # mean 1 within the class; where classes have different numbers of points, their sums are made equal
         share = len(points) / (num_classes * int(mine.sum()))
         weights[mine] = (weighting(masses[mine].double()) * share).float()
+        Handover("label", "weights of a class", "take another weighting").masses(weights[mine] / (share * mine.sum()))
     return masses, weights
 
 
@@ -94,22 +98,20 @@ def _soft_labels(
     from ddoq.data.latents import Latents, LatentWriter
     from ddoq.engine.trainer import predict_batches
     from ddoq.stages.teachers import load_teacher
+    from ddoq.utils.handover import Batches, Handover
 
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
     writer = LatentWriter(folder, points.labels.numpy(), _SHARD_SIZE)
 
-    def soften(batch) -> torch.Tensor:
-        logits = teacher(batch[1].float() / 255)
-        if not logits.isfinite().all():
-            raise StageError("label: the teacher's outputs are NaN or infinite", "use another teacher")
-        return (logits / node.identity["temperature"]).softmax(1)
-
+    num_classes = len(facts(inputs["index"])["class_names"])
+    outputs = Handover("label", "outputs of the teacher", "take another teacher")
     predict_batches(
-        soften,
+        lambda batch: teacher(batch[1].float() / 255),
         teacher,
         PNGs([inputs["generate"] / name for name in names], runtime.dataset.image_size),
         runtime.batches_of_shards(writer),
-        lambda batch, targets: writer.add(batch[0], targets),
+        Batches(outputs, (num_classes,)),
+        lambda batch, logits: writer.add(batch[0], (logits / node.identity["temperature"]).softmax(1)),
         title=f"label {node.title}",
         accelerator=runtime.accelerator,
     )
@@ -117,6 +119,6 @@ def _soft_labels(
     if runtime.ranks.rank:
         return None
     writer.finish()
-    targets = Latents(folder).at(np.arange(len(points)))
+    targets = Latents(folder, points.labels.numpy()).at(np.arange(len(points)))
     shutil.rmtree(folder)
     return targets

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.classes import ClassQuantizer, each_class, measures
-from ddoq.stages.runtime import Runtime
+from ddoq.stages.classes import ClassQuantizer, each_class, measures, require_codebook
+from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.io import read_json, write_json
+
+if TYPE_CHECKING:
+    from ddoq.quantizers.codebook import ClassCodebooks
 
 VERSION = 2  # 2: k-means by exchanges, measures with held-out distortion
 CODEBOOK = "codebook.safetensors"
@@ -59,11 +65,40 @@ def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num
     else:
         positions, latents = classes.of_class(label)
         codebook, pieces = classes.fit(label, num_centroids, positions, latents, num_folds), [latents]
+    require_codebook(codebook, label, num_centroids, len(positions), classes.latents.shape)
     ClassCodebooks.rows(codebook, label, positions).save(part.with_suffix(".safetensors"), {})
     write_json(
         part.with_suffix(".json"),
         {"num": len(positions), "num_centroids": num_centroids, **measures(codebook, pieces)},
     )
+
+
+def load_points(inputs: Mapping[str, Path]) -> ClassCodebooks:
+    """Return the points of a ``quantize`` artefact, if they are those of the training images in ``index``.
+
+    Raises:
+        StoreError: a point is not finite; or classes without points, points out of order, or a point whose training
+            image is of another class.
+    """
+    import numpy as np
+    import torch
+
+    from ddoq.data.indexed import labels_of
+    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.utils.handover import Handover
+
+    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
+    handover = Handover(f"{inputs['quantize']}", "points", f"remove {inputs['quantize']} and run again", StoreError)
+    handover.finite(points.latents)
+    num_classes = len(facts(inputs["index"])["class_names"])
+    replace(handover, items="classes with points").order(points.labels.unique(), torch.arange(num_classes))
+    handover.order(points.labels, points.labels.sort().values)
+    per_class = points.labels.bincount().tolist()
+    handover.order(points.index, torch.cat([torch.arange(num) for num in per_class]))
+    train = np.append(labels_of(inputs["index"], "train"), -1)  # the last one stands for images that there are not
+    behind = train[np.minimum(points.sources, len(train) - 1)]
+    replace(handover, items="points, by their training images,").order(behind, points.labels)
+    return points
 
 
 _BUDGET = "budget.json"

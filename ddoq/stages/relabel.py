@@ -9,7 +9,8 @@ from pathlib import Path
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.evaluate import normalization, resolved
-from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.generate import generated_files
+from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.stages.teachers import load_teacher
 from ddoq.utils.console import console
@@ -29,12 +30,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.engine.student import ViewMaker
     from ddoq.engine.trainer import Steps, predict
     from ddoq.evaluation.views import Views
+    from ddoq.utils.handover import Batches, Handover
 
     known = facts(inputs["index"])
     num_classes = len(known["class_names"])
     conf = node.identity
     recipe = resolved({"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]}, known)
-    images = _images(inputs, known["class_names"], recipe.image_size or runtime.dataset.image_size)
+    images = _images(inputs, recipe.image_size or runtime.dataset.image_size)
     num_images = len(images)
     views = Views(recipe, num_images, images.shape[-1], conf["seed"])
     num_bytes = views.num_epochs * num_images * num_classes * BYTES_PER_LOGIT
@@ -50,16 +52,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         rows, epoch = views.places(steps[number])
         return {"rows": rows, "epochs": epoch, "draws": views.draws(steps[number])}
 
-    def label(batch: dict) -> torch.Tensor:
-        logits = teacher(maker(batch))
-        if not logits.half().isfinite().all():
-            raise StageError("relabel: the teacher's outputs are NaN or too large for float16", "use another teacher")
-        return logits
-
+    outputs = Handover(
+        "relabel", "outputs of the teacher, in float16,", "take another teacher, or protocol.labels=soft"
+    )
     predict(
-        label,
+        lambda batch: teacher(maker(batch)).half(),
         torch.nn.ModuleList([maker, teacher]),
         Steps(make_batch, 0, len(steps)),
+        Batches(outputs, (num_classes,)),
         lambda batch, logits: writer.add(batch["rows"], batch["epochs"], logits),
         title=f"relabel {node.title}",
         accelerator=runtime.accelerator,
@@ -68,15 +68,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {"num_views": views.num_epochs * num_images, "logit_bytes": num_bytes}
 
 
-def _images(inputs: Mapping[str, Path], class_names: list[str], size: int):
+def _images(inputs: Mapping[str, Path], size: int):
     """Return the images of a distilled set, uint8 ``[n, C, size, size]``, in the order of its metadata."""
     import torch
 
-    from ddoq.data.distilled import file_names, read_png
-    from ddoq.quantizers.codebook import ClassCodebooks
+    from ddoq.data.distilled import read_png
 
-    points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
-    names = file_names(points.labels, points.index, class_names)
+    names = generated_files(inputs, load_points(inputs))
     return torch.stack([read_png(inputs["generate"] / name, size) for name in names])
 
 

@@ -81,15 +81,21 @@ def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
         return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
 
 
-def require_finite(network: nn.Module, model: str, key: str) -> None:
-    """Raise DataError where a weight of a network is NaN or infinite: whatever it computed would be, hours later."""
+def require_finite(
+    network: nn.Module,
+    model: str,
+    key: str,
+    remedy: str = "replace the file by an undamaged one",
+    error: type[DdoqError] = DataError,
+) -> None:
+    """Raise ``error`` where a weight of a network is NaN or infinite: whatever it computed would be, hours later."""
     tensors = network.state_dict()
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
-        raise DataError(
+        raise error(
             f"{key}: {len(broken)} of the {len(tensors)} tensors of {model} hold NaN or infinite weights, "
             f"e.g. {broken[0]}",
-            "replace the file by an undamaged one",
+            remedy,
         )
 
 
