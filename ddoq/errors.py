@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable, Mapping
 
 _MOST_LISTED = 20
@@ -36,6 +38,15 @@ class StoreError(DdoqError):
 
 class StageError(DdoqError):
     """A stage ran and produced something that must not be used (NaN latents, a teacher at chance)."""
+
+
+def override(key: str, value: object) -> str:
+    """Return ``key=value`` as it is typed into a shell, quoted where Hydra or the shell would read it otherwise."""
+    text = str(value)
+    if re.fullmatch(r"[\w./-]+", text, re.ASCII):
+        return f"{key}={text}"
+    text = text.replace("\\", "\\\\").replace("'", "\\'")
+    return shlex.quote(f"{key}='{text}'")
 
 
 def together(errors: Mapping[str, DdoqError]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.names import run_name
 from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
+from ddoq.data.recognised import from_facts, recognised
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
 from ddoq.pipeline.keys import digest
@@ -211,9 +212,27 @@ def fetch(config: Mapping[str, Any]) -> None:
     dataset.fetch(dataset.search[0])
 
 
+def _print_data(job: Job) -> None:
+    """Print what the data were taken for. They are opened where they have to be indexed, else the store says it.
+
+    Raises:
+        DataError: their classes and splits do not go together.
+    """
+    (index,) = (step for step in job.steps if step.node.stage == "index")
+    if index.state == "idle" or job.runtime.ranks.rank:
+        return
+    if index.state == "miss":
+        lines = recognised(job.runtime.dataset.examine(), job.runtime.dataset)
+    else:
+        lines = from_facts(job.store.manifest(index.node)["facts"])
+    for start, line in zip(["  data: ", *["        "] * len(lines)], lines, strict=False):
+        console.print(start + line, markup=False, soft_wrap=True)
+
+
 def _print_plan(job: Job, in_full: bool) -> None:
     """Print one line per stage, or per node where the plan is all that was asked for."""
     console.print(f"[bold]{run_name(job.config)}[/]", soft_wrap=True)
+    _print_data(job)
     if in_full:
         table = Table("stage", "what", "state", "key", box=None, pad_edge=False)
         for step in job.steps:

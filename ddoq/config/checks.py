@@ -33,6 +33,7 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 _CHOICES = {
+    "dataset.class_order": ("text", "number"),
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.resize": ("crop", "squash"),
     "dataset.source": ("original", "fastai"),

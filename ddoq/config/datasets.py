@@ -76,6 +76,7 @@ class TinyImageNetConf(DatasetConf):
 @dataclass
 class ImageFolderConf(DatasetConf):
     _target_: str = "ddoq.data.folder.ImageFolder"
+    class_order: str = "text"
 
 
 @dataclass
@@ -83,3 +84,4 @@ class ParquetConf(DatasetConf):
     _target_: str = "ddoq.data.parquet.ParquetImages"
     image_column: str = "image"
     label_column: str = "label"
+    class_order: str = "text"

@@ -9,7 +9,8 @@ import numpy as np
 
 from ddoq.data.base import Source
 from ddoq.data.download import Archive, PublishedDataset
-from ddoq.data.folder import Listing, image_files, list_classes, subfolders
+from ddoq.data.folder import Listing, image_files, list_classes
+from ddoq.data.tree import subfolders
 from ddoq.errors import DataError
 
 _ANNOTATIONS = "val/val_annotations.txt"
