@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
 from rich.table import Table
@@ -225,8 +226,10 @@ def _print_data(job: Job) -> None:
         lines = recognised(job.runtime.dataset.examine(), job.runtime.dataset)
     else:
         lines = from_facts(job.store.manifest(index.node)["facts"])
-    for start, line in zip(["  data: ", *["        "] * len(lines)], lines, strict=False):
-        console.print(start + line, markup=False, soft_wrap=True)
+    for number, line in enumerate(lines):
+        start = "" if number else "data: "
+        for part in wrap(start + line, 76, subsequent_indent="      ", break_long_words=False):
+            console.print(f"  {part}" if start else f"        {part}", markup=False, soft_wrap=True)
 
 
 def _print_plan(job: Job, in_full: bool) -> None:

@@ -23,7 +23,7 @@ def recognised(source: Source, spec: ImageDataset) -> list[str]:
     if source.unexpected_counts:
         lines.append(source.unexpected_counts)
     aside = [f"{number:,} × {what}" for what, number in source.ignored.items()]
-    if aside:
+    if aside and not any(note.startswith("left aside") for note in source.notes):
         lines.append(f"beside them: {', '.join(aside[:_MOST_ASIDE])}{' …' if len(aside) > _MOST_ASIDE else ''}")
     return lines
 
