@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
 from rich.markup import escape
@@ -17,6 +18,7 @@ from ddoq.config.names import run_name
 from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
 from ddoq.data.leaks import leak_lines, likeness_line, refuse_leaks
+from ddoq.data.recognised import from_facts, recognised
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
 from ddoq.pipeline.keys import digest
@@ -240,9 +242,29 @@ def fetch(config: Mapping[str, Any]) -> None:
     dataset.fetch(dataset.search[0])
 
 
+def _print_data(job: Job) -> None:
+    """Print what the data were taken for. They are opened where they have to be indexed, else the store says it.
+
+    Raises:
+        DataError: their classes and splits do not go together.
+    """
+    (index,) = (step for step in job.steps if step.node.stage == "index")
+    if index.state == "idle" or job.runtime.ranks.rank:
+        return
+    if index.state == "miss":
+        lines = recognised(job.runtime.dataset.examine(), job.runtime.dataset)
+    else:
+        lines = from_facts(job.store.manifest(index.node)["facts"])
+    for number, line in enumerate(lines):
+        start = "" if number else "data: "
+        for part in wrap(start + line, 76, subsequent_indent="      ", break_long_words=False):
+            console.print(f"  {part}" if start else f"        {part}", markup=False, soft_wrap=True)
+
+
 def _print_plan(job: Job, in_full: bool) -> None:
     """Print one line per stage, or per node where the plan is all that was asked for."""
     console.print(f"[bold]{run_name(job.config)}[/]", soft_wrap=True)
+    _print_data(job)
     if in_full:
         table = Table("stage", "what", "state", "key", box=None, pad_edge=False)
         for step in job.steps:

@@ -293,7 +293,7 @@ def in_split(root: Path, *places: str) -> None:
         (lambda r: (r / "emu").symlink_to("emu"), "emu is a link to nothing"),
         (lambda r: in_split(r, "test/cat", "test/dog", "val/cat"), "holds test, val and no train"),
         (lambda r: in_split(r, "train/cat", "val/cat", "val/dog"), "no usable training images in 1 of 2 classes"),
-        (lambda r: put(r / "train/x.png", CAT), "holds no class folders"),
+        (lambda r: in_split(r, "train/cat", "test/dog"), "training images in 1 of 2 classes: 'dog'"),
         (lambda r: [put(path, b"") for path in r.rglob("*.png")], "no usable training images in 2 of 2 classes"),
     ],
 )

@@ -132,12 +132,17 @@ def test_fashion_mnist_from_idx_files_and_the_error_without_them(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("spec", "total", "first"),
-    [(FashionMNIST("fashion_mnist", 28, 1), 70_000, "Ankle boot"), (CIFAR10("cifar10", 32, 3), 60_000, "frog")],
+    ("spec", "total", "first", "form"),
+    [
+        (FashionMNIST("fashion_mnist", 28, 1), 70_000, "Ankle boot", None),
+        (CIFAR10("cifar10", 32, 3), 60_000, "truck", None),  # exact pixels, found before the JPEG form
+        (CIFAR10("cifar10", 32, 3), 60_000, "frog", "cifar10_jpeg"),
+    ],
 )
-def test_real_data_sets_open(shared, spec, total, first):
-    spec.search = (shared,)
+def test_real_data_sets_open(shared, spec, total, first, form):
+    spec.search, spec.root = (shared,), form and str(shared / form)
     source = spec.open()
+    assert source.unexpected_counts is None
     assert len(source.labels) == total and source.class_names[source.labels[0]] == first
     assert to_uint8(source.read(0), spec.image_size, spec.channels).float().std() > 20
 

@@ -33,6 +33,7 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 _CHOICES = {
+    "dataset.class_order": ("text", "number"),
     "dataset.on_bad_image": ("error", "skip"),
     "dataset.on_leak": ("keep", "skip", "error"),
     "dataset.resize": ("crop", "squash"),

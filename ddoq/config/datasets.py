@@ -78,6 +78,7 @@ class TinyImageNetConf(DatasetConf):
 @dataclass
 class ImageFolderConf(DatasetConf):
     _target_: str = "ddoq.data.folder.ImageFolder"
+    class_order: str = "text"
 
 
 @dataclass
@@ -85,3 +86,4 @@ class ParquetConf(DatasetConf):
     _target_: str = "ddoq.data.parquet.ParquetImages"
     image_column: str = "image"
     label_column: str = "label"
+    class_order: str = "text"

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ddoq.data.deep import DeepImageError
-from ddoq.errors import DataError
+from ddoq.data.names import ORDERS
+from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import READABLE
 
@@ -32,7 +33,8 @@ class Source:
     ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split. ``unexpected_counts`` says in
     words where a published data set has another number of images than its authors state. ``unusable`` has a line for
     whatever is named like an image and is no file that could be read, and ``ignored`` counts what else lies among the
-    images, by kind: both are missing from ``labels``.
+    images, by kind: both are missing from ``labels``. ``where`` says in words where each split was found, ``notes``
+    what else was decided about splits and classes.
     """
 
     class_names: list[str]
@@ -44,6 +46,8 @@ class Source:
     unexpected_counts: str | None = None
     unusable: Sequence[str] = ()
     ignored: Mapping[str, int] = field(default_factory=dict)
+    where: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
@@ -64,6 +68,16 @@ class Source:
 
 class BadImageError(DataError):
     """The bytes of an image are no image; ``cause`` names the image and says why."""
+
+
+class OneClassError(DataError):
+    """The data have one class: mostly because a folder too high or too low was given."""
+
+
+def check_order(class_order: str) -> None:
+    """Raise ConfigError for an unknown order of classes."""
+    if class_order not in ORDERS:
+        raise ConfigError(f"dataset.class_order: '{class_order}' is not known", did_you_mean(class_order, ORDERS))
 
 
 @dataclass
@@ -150,13 +164,35 @@ class ImageDataset(ABC):
                 f"dataset: {num} unreadable image{'s' if num > 1 else ''}: {'; '.join(named)}",
                 "repair or remove what is named, or leave it out: dataset.on_bad_image=skip",
             )
-        without = [repr(facts["class_names"][c]) for c, count in enumerate(facts["counts"]["train"]) if not count]
-        if without:
+        names, counts = facts["class_names"], facts["counts"]
+        if len(names) == 1:
+            raise OneClassError(
+                f"dataset: there is one class, {names[0]!r}",
+                "give images of two classes or more: for folders, dataset.root is the one that holds all class folders",
+            )
+        if without := _without(counts["train"]):
             raise DataError(
-                f"dataset: no usable training images in {len(without)} of {len(facts['class_names'])} classes: "
-                f"{', '.join(without[:_MOST_NAMED])}",
+                f"dataset: no usable training images in {len(without)} of {len(names)} classes: "
+                f"{_some(names, without)}{_hint(names, without)}",
                 "add images to them, or remove them (from the other splits too)",
             )
+        for split in ("validation", "test"):
+            if (without := _without(counts[split])) and split in self._given(facts):
+                raise DataError(
+                    f"dataset: no usable {split} images in {len(without)} of {len(names)} classes: "
+                    f"{_some(names, without)}",
+                    f"add {split} images of them, or move the {split} images out of the data set: then they are drawn",
+                )
+
+    def _given(self, facts: Mapping[str, Any]) -> Sequence[str]:
+        """Return the splits that came with the data; an index of earlier versions does not say."""
+        return facts["given"] if "given" in facts else given_splits(self.opened)
+
+    def examine(self) -> Source:
+        """Return the opened data set. Raises DataError, before any image is read, where ``check`` would after it."""
+        source = self.opened
+        self.check({"num_skipped": 0, "class_names": source.class_names} | split_facts(source, source.split))
+        return source
 
     def __getstate__(self) -> dict:
         """Leave out the opened data set: a process that is not forked opens its own."""
@@ -168,6 +204,39 @@ class ImageDataset(ABC):
         Raises:
             DataError: the download failed, or the files are not free to download: the remedy says where they are.
         """
+
+
+def given_splits(source: Source) -> list[str]:
+    """Return the splits that came with the data, the others are drawn."""
+    return [split for split in SPLITS if split != "train" and np.any(source.split == split)]
+
+
+def split_facts(source: Source, split: np.ndarray) -> dict[str, Any]:
+    """Return the number of images of every class in every split, and which splits came with the data.
+
+    Args:
+        source: the data set of n images.
+        split: str ``[n]``; images of none are counted for training where ``source`` has no splits.
+    """
+    split = np.where(source.split == "", "train", source.split) if split is source.split else split
+    num = len(source.class_names)
+    counts = {name: np.bincount(source.labels[split == name], minlength=num).tolist() for name in SPLITS}
+    return {"counts": counts, "given": given_splits(source)}
+
+
+def _without(counts: Sequence[int]) -> list[int]:
+    return [c for c, count in enumerate(counts) if not count]
+
+
+def _some(names: Sequence[str], classes: Sequence[int]) -> str:
+    return ", ".join(repr(names[c]) for c in classes[:_MOST_NAMED])
+
+
+def _hint(names: Sequence[str], classes: Sequence[int]) -> str:
+    """Return in words which class differs from another one in blanks or in case alone."""
+    others = {name.strip().lower(): name for c, name in enumerate(names) if c not in set(classes)}
+    alike = ((names[c], others.get(names[c].strip().lower())) for c in classes)
+    return next((f" (train has {other!r}, not {name!r})" for name, other in alike if other), "")
 
 
 def hash_files(files: Iterable[Path], base: Path, digests: Digests | None = None) -> str:

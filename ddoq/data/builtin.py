@@ -6,15 +6,17 @@ import gzip
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from ddoq.data import catalogue
 from ddoq.data.base import ImageDataset, Source, hash_files, hash_names
-from ddoq.data.download import PublishedDataset
-from ddoq.data.parquet import open_parquet
+from ddoq.data.download import PublishedDataset, check_classes, unexpected_counts
+from ddoq.data.parquet import hash_shards, open_parquet
+from ddoq.data.shards import find_shards, has_tables
 from ddoq.errors import DataError
 from ddoq.utils.io import reading
 
@@ -66,7 +68,8 @@ class _Torchvision(PublishedDataset):
     """A data set that torchvision can download into the first folder of ``paths.data``.
 
     A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it, ``_FOLDERS``, the
-    folders that it may be in, and ``_FORMS``, the sets of files that make a folder complete, the published form first.
+    folders that it may be in, ``_FORMS``, the sets of files that make a folder complete, the published form first, and
+    ``_COUNTS``, the numbers of training and test images.
     """
 
     download: bool = True
@@ -91,6 +94,9 @@ class _Torchvision(PublishedDataset):
     def _download_as(self, published: Callable, folder: Path) -> None:
         published(folder, download=True)
 
+    def _counted(self, source: Source) -> Source:
+        return replace(source, unexpected_counts=unexpected_counts(source, self._TITLE, self._COUNTS))
+
     def _remedy(self) -> str:
         place = Path(self.root) if self.root else self.search[0] / self._FOLDERS[0]
         return (
@@ -109,7 +115,7 @@ class _IDX(_Torchvision):
         "t10k-images-idx3-ubyte.gz",
         "t10k-labels-idx1-ubyte.gz",
     )
-    _FORMS = (_FILES,)
+    _FORMS, _COUNTS = (_FILES,), (60_000, 10_000)
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
@@ -122,7 +128,7 @@ class _IDX(_Torchvision):
         for part in ("train", "t10k"):
             images.append(_read_idx(folder / f"{part}-images-idx3-ubyte.gz", (28, 28)))
             labels.append(_read_idx(folder / f"{part}-labels-idx1-ubyte.gz", ()))
-        return _array_source(images, labels, self._NAMES, self._TITLE)
+        return self._counted(_array_source(images, labels, self._NAMES, self._TITLE))
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -163,17 +169,20 @@ class FashionMNIST(_IDX):
 
 @dataclass
 class _CIFAR(_Torchvision):
-    """RGB 32×32 from torchvision's folder (exact pixels), or from one with ``train.parquet`` and ``test.parquet``.
+    """RGB 32×32 from torchvision's folder (exact pixels), or from Parquet, as the Hub has it or in two files.
 
-    Parquet holds whatever pixels it holds; the report names the folder.
+    Parquet holds whatever pixels it holds; the report names the folder. ``_LABELS`` are the columns that its labels may
+    be in, ``_NAMES`` the classes.
     """
 
     _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
-    _PARQUET = ("train.parquet", "test.parquet")
+    _PARQUET, _COUNTS = ("train.parquet", "test.parquet"), (50_000, 10_000)
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
+        if not super()._complete(folder):
+            return hash_shards(find_shards(folder), self.digests)
         return hash_files([file for file in folder.iterdir() if file.is_file()], folder, self.digests)
 
     def open(self) -> Source:
@@ -181,8 +190,10 @@ class _CIFAR(_Torchvision):
         import torchvision.datasets
 
         folder = self._folder()
-        if (folder / self._PARQUET[0]).is_file():
-            return open_parquet(folder, "image", "label")
+        if (folder / self._PARQUET[0]).is_file() or not super()._complete(folder):
+            source = open_parquet(folder, ("image", "img"), self._LABELS)
+            check_classes(source, self._TITLE, self._NAMES, folder)
+            return self._counted(source)
         published = getattr(torchvision.datasets, self._TORCHVISION)
         with reading(folder, _ORIGINAL):  # torchvision checks the md5 of every file before it reads it
             parts = [published(folder.parent, train=train) for train in (True, False)]
@@ -190,12 +201,18 @@ class _CIFAR(_Torchvision):
             [part.data for part in parts], [part.targets for part in parts], parts[0].classes, self._TITLE
         )
 
+    def _complete(self, folder: Path) -> bool:
+        if super()._complete(folder) or not has_tables(folder):
+            return super()._complete(folder)
+        return {"train", "test"} <= find_shards(folder).files.keys()
+
 
 @dataclass
 class CIFAR10(_CIFAR):
     """CIFAR-10 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32."""
 
     _TITLE, _TORCHVISION = "CIFAR-10", "CIFAR10"
+    _NAMES, _LABELS = catalogue.CIFAR10, ("label", "labels")
     _FOLDERS = ("cifar-10-batches-py", "cifar10", "cifar10_jpeg")
     _FORMS = (("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), _CIFAR._PARQUET)
 
@@ -205,6 +222,7 @@ class CIFAR100(_CIFAR):
     """CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32, labelled with its 100 fine classes."""
 
     _TITLE, _TORCHVISION = "CIFAR-100", "CIFAR100"
+    _NAMES, _LABELS = catalogue.CIFAR100, ("label", "fine_label", "labels")
     _FOLDERS = ("cifar-100-python", "cifar100")
     _FORMS = (("meta", "train", "test"), _CIFAR._PARQUET)
 
@@ -215,7 +233,7 @@ class SVHN(_Torchvision):
 
     _TITLE, _TORCHVISION, _ORIGIN = "SVHN", "SVHN", "http://ufldl.stanford.edu/housenumbers"
     _FILES = ("train_32x32.mat", "test_32x32.mat")
-    _FOLDERS, _FORMS = ("svhn",), (_FILES,)
+    _FOLDERS, _FORMS, _COUNTS = ("svhn",), (_FILES,), (73_257, 26_032)
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
@@ -224,7 +242,7 @@ class SVHN(_Torchvision):
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
         images, labels = zip(*(_read_mat(self._folder() / file) for file in self._FILES), strict=True)
-        return _array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE)
+        return self._counted(_array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE))
 
     def _download_as(self, published: Callable, folder: Path) -> None:
         for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""ImageNet-1K and its subsets of the literature: classes in their published order, and how many images they have."""
+"""ImageNet-1K, its subsets of the literature, and CIFAR: classes in their published order, and numbers of images."""
 
 from __future__ import annotations
 
@@ -52,6 +52,18 @@ _HUNDRED = f"""{_IDC}
     n03837869 n03494278 n04136333 n03794056 n03492542 n02018207 n04067472 n03930630 n03584829 n02123045
     n04229816 n02100583 n03642806 n04336792 n03259280 n02116738 n02108089 n03424325 n01855672 n02090622
 """
+
+_CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck"
+_CIFAR100 = """apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly
+    camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile
+    cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp
+    lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom
+    oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine
+    possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake
+    spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor
+    train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+"""
+CIFAR10, CIFAR100 = _CIFAR10.split(), _CIFAR100.split()
 
 CATALOGUE = {
     "imagenet1k": Subset("ImageNet-1K", {"original": (1_281_167, 50_000)}),

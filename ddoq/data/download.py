@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import tarfile
 import tempfile
@@ -12,10 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ddoq.data.base import ImageDataset
-from ddoq.errors import DataError
+import numpy as np
+
+from ddoq.data.base import ImageDataset, Source
+from ddoq.errors import DataError, override
 from ddoq.utils.io import TEMPORARY
 
+_MOST_NAMED = 3
 _SILENCE = 10  # seconds without a byte after which a server counts as absent
 
 
@@ -73,6 +77,36 @@ class PublishedDataset(ImageDataset):
             ) from error
         finally:
             socket.setdefaulttimeout(timeout)
+
+
+def check_classes(source: Source, title: str, names: Sequence[str], root: Path) -> None:
+    """Raise DataError where a table under a published name has other classes, or the same ones in another order.
+
+    Names that are the numbers of the labels (``3``, ``class 3``) are no other classes. Nor are other words for some of
+    them (``car``), as long as most are the same, and none stands where another one is expected.
+    """
+    there, numbers = list(source.class_names), [re.findall("[0-9]+", name) for name in source.class_names]
+    if len(there) == len(names) and numbers == [[str(label)] for label in range(len(names))]:
+        return
+    same = sum(name == other for name, other in zip(there, names, strict=False))
+    moved = [name for name, other in zip(there, names, strict=False) if name != other and name in names]
+    if len(there) == len(names) and 2 * same >= len(names) and not moved:
+        return
+    raise DataError(
+        f"dataset: {root} has {len(there)} classes, {', '.join(map(repr, there[:_MOST_NAMED]))} …; {title} has "
+        f"{len(names)}, {', '.join(map(repr, names[:_MOST_NAMED]))} …",
+        f"read it as what it is: dataset=parquet {override('dataset.root', root)}",
+    )
+
+
+def unexpected_counts(source: Source, title: str, stated: Sequence[int | None]) -> str | None:
+    """Return in words which numbers of training and test images differ from the stated ones; ``None``: nobody says."""
+    problems = [
+        f"{number:,} {kind} images where {title} has {expected:,}"
+        for kind, split, expected in zip(("training", "test"), ("train", "test"), stated, strict=True)
+        if expected not in (None, number := int(np.sum(source.split == split)))
+    ]
+    return "; ".join(problems) or None
 
 
 @dataclass(frozen=True)

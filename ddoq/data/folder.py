@@ -5,33 +5,20 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from unicodedata import normalize
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ddoq.data.base import ImageDataset, Source, hash_names
+from ddoq.data.base import ImageDataset, OneClassError, Source, check_order, hash_names
+from ddoq.data.layout import Layout, above, outside, recognise
+from ddoq.data.names import ordered
+from ddoq.data.tree import EXTENSIONS, IMAGE, LINK, PIPE, files_below, printable
 from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
-from ddoq.utils.io import READABLE, reading
-
-#: Endings of images. Browsers and phones save JPEG as .jfif and .jpe, too.
-EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
-)
-_SPLIT_FOLDERS = {
-    "train": "train",
-    "validation": "validation",
-    "valid": "validation",
-    "val": "validation",
-    "test": "test",
-}
-#: What systems put beside the user's files; names with a leading dot are passed over as well.
-_NOBODYS = frozenset(["__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"])
-_IMAGE, _LINK, _PIPE = "image", "a link to nothing", "neither a file nor a folder"
 
 
 @dataclass(frozen=True)
@@ -70,9 +57,9 @@ class Listing:
             labels=self.labels,
             split=self.split,
             read=lambda i: Image.open(self.root / self.names[i]),
-            describe=lambda i: _printable(str(self.root / self.names[i])),
+            describe=lambda i: printable(str(self.root / self.names[i])),
             provenance=provenance,
-            unusable=[_printable(f"{self.root}{os.sep}{line}") for line in self.unusable],
+            unusable=[printable(f"{self.root}{os.sep}{line}") for line in self.unusable],
             ignored=self.ignored,
         )
 
@@ -88,10 +75,10 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
     for part, label, folder in folders:
         found = []
         for name, what in files_below(root / folder):
-            if what == _IMAGE:
+            if what == IMAGE:
                 found.append(f"{folder}/{name}")
-            elif what in (_LINK, _PIPE):
-                unusable.append(_printable(f"{folder}/{name}: {what}"))
+            elif what in (LINK, PIPE):
+                unusable.append(printable(f"{folder}/{name}: {what}"))
             else:
                 ignored[what] += 1
         names += found
@@ -102,145 +89,63 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
 
 def image_files(folder: Path | str) -> Iterator[str]:
     """Return the images below a folder, relative to it, in the order of their paths."""
-    return (name for name, what in files_below(folder) if what == _IMAGE)
-
-
-def files_below(folder: Path | str, above: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
-    """Yield what lies below a folder, in the order of the paths, without a stat of every file.
-
-    Links are followed, those to folders too, but not in a circle.
-
-    Args:
-        folder: where to look.
-        above: the folders that this one lies in, by their real paths, as far as links were followed.
-
-    Yields:
-        Name relative to ``folder``, and what it is: ``_IMAGE``; ``_LINK`` or ``_PIPE`` where something is only named
-        like one; or the kind of anything else: its extension.
-    """
-    with reading(folder, READABLE), os.scandir(folder) as entries:
-        ordered = sorted(entries, key=lambda entry: entry.name)
-    for entry in ordered:
-        if _is_nobodys(entry.name):
-            if _is_named_image(entry.name):
-                yield entry.name, "hidden image"
-            continue
-        within = above
-        if entry.is_symlink() and os.path.isdir(entry.path):
-            here, target = os.path.realpath(folder), os.path.realpath(entry.path)
-            within = above | {here}
-            if any(os.path.commonpath([target, place]) == target for place in within):
-                yield entry.name, "link in a circle"
-                continue
-        elif not entry.is_dir(follow_symlinks=False):
-            if not _is_named_image(entry.name):
-                yield entry.name, os.path.splitext(entry.name)[1].lower() or "without extension"
-            else:
-                yield entry.name, _IMAGE if entry.is_file(follow_symlinks=False) else _kind(entry.path)
-            continue
-        yield from ((f"{entry.name}/{name}", what) for name, what in files_below(entry.path, within))
-
-
-def _is_nobodys(name: str) -> bool:
-    return name.startswith(".") or name in _NOBODYS
-
-
-def _is_named_image(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
-
-
-def _kind(path: str) -> str:
-    """Return what a link, pipe, socket or device is; it is not opened, which could block."""
-    return _IMAGE if os.path.isfile(path) else _PIPE if os.path.exists(path) else _LINK
-
-
-def _printable(name: str) -> str:
-    """Return a name as valid text, in which bytes that are no UTF-8 are written out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return (name for name, what in files_below(folder) if what == IMAGE)
 
 
 @dataclass
 class ImageFolder(ImageDataset):
     """``root/<class>/*`` or ``root/{train,val,test}/<class>/*``; sub-folders of a class belong to the class.
 
-    Labels follow the sorted class names, in which an accented letter is the same however it is encoded. With ``train``
-    and ``val`` only, ``val`` is the test set and validation images are drawn from train.
+    Splits may have other names (``training``, ``test_set``, ``seg_train``, ``dev``), see ``ddoq.data.layout``. Labels
+    follow the sorted class names, in which an accented letter is the same however it is encoded. With ``train`` and
+    ``val`` only, ``val`` is the test set and validation images are drawn from train.
+
+    Args:
+        class_order: ``text`` sorts the classes as torchvision does, ``number`` by the numbers in their names.
     """
+
+    class_order: str = "text"
+
+    def __post_init__(self) -> None:
+        check_order(self.class_order)
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
-        return self._listing()[0].fingerprint(self.digests)
+        layout, listing, _ = self._read()
+        files = listing.fingerprint(self.digests)
+        if not layout.is_new:
+            return files
+        reading = [f"{split}\0{name}\0{folder.name}" for split, name, folder in layout.classes]
+        return hashlib.sha256("\n".join([files, *reading]).encode(errors="surrogateescape")).hexdigest()
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        listing, class_names = self._listing()
-        return listing.source(class_names, f"image folder {listing.root.name}")
+        layout, listing, class_names = self._read()
+        source = listing.source(class_names, f"image folder {layout.root.name}")
+        return replace(source, where=layout.where, notes=layout.notes)
 
-    def _listing(self) -> tuple[Listing, list[str]]:
-        """Return all images and the class names."""
-        classes = self._classes()
-        root = Path(self.root)
-        named = [(split, _printable(normalize("NFC", folder.name)), folder) for split, folder in classes]
-        names = sorted({name for _, name, _ in named})
-        number = {name: label for label, name in enumerate(names)}
-        listing = list_classes(
-            root, [(split, number[name], folder.relative_to(root).as_posix()) for split, name, folder in named]
-        )
-        if not listing.names:
-            raise DataError(f"dataset.root: no images below {self.root}", f"supported: {' '.join(sorted(EXTENSIONS))}")
-        return replace(listing, ignored=listing.ignored + _outside(root, [folder for _, _, folder in named])), names
+    def check(self, facts: Mapping[str, Any]) -> None:
+        """See ``ImageDataset.check``; the remedy for a single class names the folder to give."""
+        try:
+            super().check(facts)
+        except OneClassError as error:
+            if remedy := above(Path(self.root)):
+                raise OneClassError(error.cause, remedy) from error
+            raise
 
-    def _classes(self) -> list[tuple[str, Path]]:
-        """Return split and folder of every class folder, sorted."""
+    def _read(self) -> tuple[Layout, Listing, list[str]]:
+        """Return the layout, all images and the class names."""
         if not self.root or not os.path.isdir(self.root):
             raise DataError(
                 f"dataset.root: {self.root!r} is not a folder", "set dataset.root=/path/to/a/folder/of/class/folders"
             )
-        top = subfolders(Path(self.root))
-        parts = [(_SPLIT_FOLDERS[name], folder) for folder in top if (name := folder.name.lower()) in _SPLIT_FOLDERS]
-        splits = {split for split, _ in parts}
-        if "train" in splits:
-            if "test" not in splits:
-                parts = [("test" if split == "validation" else split, folder) for split, folder in parts]
-            classes = [(split, folder) for split, part in parts for folder in subfolders(part)]
-        elif top and len(parts) == len(top):
-            raise DataError(
-                f"dataset.root: {self.root} holds {', '.join(folder.name for folder in top)} and no train",
-                "name the folder of the training images train",
-            )
-        else:
-            classes = [("", folder) for folder in top]
-        if not classes:
-            raise DataError(
-                f"dataset.root: {self.root} holds no class folders", "put the images into one sub-folder per class"
-            )
-        return classes
-
-
-def _outside(root: Path, classes: Sequence[Path]) -> Counter[str]:
-    """Count what lies beside the class folders, and in none of them."""
-    parents = {folder.parent for folder in classes}
-    known, found = parents | set(classes), Counter()
-    for entry in (entry for place in parents | {root} for entry in place.iterdir()):
-        if entry in known or _is_nobodys(entry.name):
-            continue
-        if _is_named_image(entry.name):
-            found["image in no class folder"] += 1
-        elif entry.is_dir():
-            found[f"folder {_printable(entry.name)}"] += 1
-    return found
-
-
-def subfolders(path: Path) -> list[Path]:
-    """Return the folders in a folder, sorted, without hidden ones.
-
-    Raises:
-        DataError: one is a link to nothing: its class would be lost.
-    """
-    with reading(path, READABLE):
-        found = sorted(entry for entry in path.iterdir() if not _is_nobodys(entry.name))
-        folders, links = [entry for entry in found if entry.is_dir()], [entry for entry in found if entry.is_symlink()]
-        broken = [_printable(str(entry)) for entry in links if not entry.exists()]
-    if broken:
-        raise DataError(f"dataset: {broken[0]} is a link to nothing", "repair or remove it")
-    return folders
+        layout = recognise(Path(self.root))
+        names = ordered({name for _, name, _ in layout.classes}, self.class_order)
+        number = {name: label for label, name in enumerate(names)}
+        folders = [
+            (split, number[name], folder.relative_to(layout.root).as_posix()) for split, name, folder in layout.classes
+        ]
+        listing = list_classes(layout.root, folders)
+        if not listing.names:
+            raise DataError(f"dataset.root: no images below {self.root}", f"supported: {' '.join(sorted(EXTENSIONS))}")
+        return layout, replace(listing, ignored=listing.ignored + outside(layout)), names

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from ddoq.data.base import Source, hash_files
+from ddoq.data.base import Source
 from ddoq.data.catalogue import CATALOGUE, Subset
-from ddoq.data.download import PublishedDataset
+from ddoq.data.download import PublishedDataset, unexpected_counts
 from ddoq.data.folder import Listing, image_files, list_classes
-from ddoq.data.parquet import open_parquet, parquet_files
+from ddoq.data.parquet import hash_shards, open_parquet
+from ddoq.data.shards import find_shards
 from ddoq.errors import ConfigError, DataError, did_you_mean
 
 _MOST_NAMED = 20
@@ -47,8 +49,7 @@ class ImageNet(PublishedDataset):
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
         if _has_parquet(folder):
-            files = (file for files in parquet_files(folder).values() for file in files)
-            return hash_files(files, folder, self.digests)
+            return hash_shards(find_shards(folder), self.digests)
         return _listing(folder, self._subset.wnids).fingerprint(self.digests)
 
     def open(self) -> Source:
@@ -60,7 +61,8 @@ class ImageNet(PublishedDataset):
             source = replace(_reordered(open_parquet(folder, "image", "label"), wnids), provenance=provenance)
         else:
             source = _listing(folder, wnids).source(wnids, provenance)
-        return replace(source, unexpected_counts=self._unexpected_counts(source))
+        title = f"{self._subset.title} ({self.source})"
+        return replace(source, unexpected_counts=unexpected_counts(source, title, self._subset.counts[self.source]))
 
     @property
     def _subset(self) -> Subset:
@@ -89,17 +91,6 @@ class ImageNet(PublishedDataset):
             f"and put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG into {place}"
         )
 
-    def _unexpected_counts(self, source: Source) -> str | None:
-        """Return in words which numbers of images differ from the stated ones."""
-        found = [int(np.sum(source.split == split)) for split in ("train", "test")]
-        stated = self._subset.counts[self.source]
-        problems = [
-            f"{number:,} {kind} images where {self._subset.title} ({self.source}) has {expected:,}"
-            for kind, number, expected in zip(("training", "test"), found, stated, strict=True)
-            if expected not in (None, number)
-        ]
-        return "; ".join(problems) or None
-
 
 def _has_parquet(folder: Path) -> bool:
     return any(folder.glob("train*.parquet"))
@@ -121,6 +112,13 @@ def _check_classes(folder: Path, wnids: Sequence[str]) -> None:
         raise DataError(
             f"dataset: {folder} holds images, but no class folders",
             f"sort them: run valprep.sh of https://github.com/soumith/imagenetloader.torch in {folder}",
+        )
+    packed = sorted(name for name in present if name.endswith(".tar"))
+    if missing and packed:
+        raise DataError(
+            f"dataset: {folder} holds {packed[0]} …, and lacks {len(missing)} of {len(wnids)} class folders",
+            f"extract each into a folder of its name: cd {shlex.quote(str(folder))} && for f in *.tar; do "
+            'd="${f%.tar}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done',
         )
     if missing:
         named = " ".join(missing[:_MOST_NAMED]) + (" …" if len(missing) > _MOST_NAMED else "")

@@ -34,7 +34,7 @@ class LabelSpace:
     @classmethod
     def from_classes(cls, class_names: Sequence[str]) -> LabelSpace:
         """Read the classes off their names; those of the form of a WordNet id are looked up in ``timm``."""
-        wnids = [name if _WNID.fullmatch(name) else None for name in class_names]
+        wnids = [name if is_wnid(name) else None for name in class_names]
         if not any(wnids):
             return cls(list(class_names), list(class_names), wnids, [None] * len(wnids))
         number = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
@@ -105,6 +105,11 @@ class LabelSpace:
                 "set generator.classes=imagenet for a model of ImageNet-1K, or fit one (generator.path=null)",
             )
         return list(range(num_known))
+
+
+def is_wnid(name: str) -> bool:
+    """Return whether a name has the form of a WordNet id."""
+    return bool(_WNID.fullmatch(name))
 
 
 def imagenet_wnids() -> list[str]:

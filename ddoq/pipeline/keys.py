@@ -15,7 +15,8 @@ KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of milli
 #: Options that components got after their first keys, with the values at which nothing changed, by the beginning of
 #: ``_target_``. At that value an option is no part of a key: what was computed before it existed is what it says.
 LATER: dict[str, dict[str, Any]] = {
-    "ddoq.data.": {"pixel_range": None, "on_leak": "keep"},
+    "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
+    "ddoq.labelers.": {"order": None},
 }
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.markup import escape
 
-from ddoq.data.base import SPLITS, Source
+from ddoq.data.base import Source, split_facts
 from ddoq.data.label_space import LabelSpace
+from ddoq.data.recognised import recognised
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import console
@@ -35,7 +36,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     from ddoq.data.scan import remove_parts, scan_images
     from ddoq.data.splits import assign_splits
 
-    spec, source = runtime.dataset, runtime.dataset.opened
+    spec, source = runtime.dataset, runtime.dataset.examine()
     scan = scan_images(spec, folder, runtime.num_workers)
     usable = np.ones(len(source.labels), bool)
     usable[list(scan.errors)] = False
@@ -43,10 +44,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     copies = groups_of_equals(scan.digests, usable)
     split = assign_splits(source, usable, spec, copies)
     known = LabelSpace.from_classes(source.class_names).to_facts() | {
-        "counts": {
-            name: np.bincount(source.labels[split == name], minlength=len(source.class_names)).tolist()
-            for name in SPLITS
-        },
+        **split_facts(source, split),
         "num_skipped": len(skipped),
         "skipped": skipped[:_MOST_NAMED],
     }
@@ -63,6 +61,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "mean": mean.tolist(),
         "std": np.sqrt(np.maximum(square - mean**2, 1e-6)).tolist(),
         "provenance": source.provenance,
+        "recognised": recognised(source, spec),
         "ignored": dict(sorted(source.ignored.items())),
         "num_in_several_classes": len(twice),
         "pixel_range": scan.pixel_range and list(scan.pixel_range),
