@@ -1,6 +1,6 @@
-"""A diffusion transformer after Peebles & Xie 2023 (section 3.2, figure 3), in plain torch and the released file's names.
+"""A diffusion transformer after Peebles & Xie 2023 (section 3.2, figure 3), in plain torch, by the released names.
 
-What it computes is what the authors' network computes, so that ``ddoq.generators.released`` has something to agree with.
+What it computes is what the authors' network computes: ``ddoq.generators.released`` has something to agree with.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ judged once they have been downloaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -53,19 +54,18 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
     for key, generator in _generators(config):
         known = _network(generator, key, models)
         if known is not None and _is_dit(known):
-            num = _number(known, "num_embeds_ada_norm", key)
+            num = _number({"num_embeds_ada_norm": 1000, **known}, "num_embeds_ada_norm", key)
             LabelSpace.from_facts(facts).class_numbers(generator["classes"], num, generator["path"])
 
 
 def remarks(config: Conf, models: Models) -> Iterator[str]:
     """Yield what is taken for granted about models, for the plan."""
-    known = _encoder(config, models)
-    if known is None:
-        return
-    if latent_scale(known, "encoder.path").assumed:
-        scale = VAE_SCALES[known["_class_name"]]
-        yield f"encoder.path: config.json states no scaling_factor: that of an {known['_class_name']} is taken, {scale}"
-    if known["in_channels"] > config["dataset"]["channels"]:
+    known = _encoder(config, models) or {}
+    if known and latent_scale(known, "encoder.path").assumed:
+        name = known["_class_name"]
+        yield f"encoder.path: config.json states no scaling_factor: an {name}'s is taken, {VAE_SCALES[name]}"
+    is_taef2 = config["encoder"]["_target_"].endswith("TAEF2")
+    if config["dataset"]["channels"] < known.get("in_channels", 3 if is_taef2 else 1):
         yield "encoder.path: grey images are encoded as RGB; what is decoded is made grey again (ITU-R 601 luma)"
 
 
@@ -91,9 +91,9 @@ def _network(generator: Conf, key: str, models: Models) -> Conf | None:
     is_dit = generator["_target_"].endswith("DiT")
     part, name = ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
     known = models.describe(generator, part, key)
-    if known is not None:
-        require_class(known, (name,), generator["path"], key)
-    return known
+    if known is None:
+        return None
+    return {**known, "_class_name": require_class(known, (name,), generator["path"], key)}
 
 
 def _encoder(config: Conf, models: Models) -> Conf | None:
@@ -131,40 +131,36 @@ def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
 
 
 def _size_problems(config: Conf, models: Models, networks: list[tuple[str, Conf, Conf]]) -> Problems:
-    """Yield where the image size suits the encoder or the generators' networks not, with the nearest that do."""
+    """Yield where the encoder or the transformers do not suit the image size, with the nearest sizes that do."""
     size, known = config["dataset"]["image_size"], _encoder(config, models)
     shape = stated_latent_shape(config)
     if known is None and shape is None:
         return
-    factor = _factor(known) if known is not None else size // shape[1] if shape[1] else 1
-    grids = {key: _grid(network, key) for key, _, network in networks}
+    factor = _factor(known) if known is not None else size // shape[1]
+    transformers = [(key, *_patch_and_side(network, key)) for key, _, network in networks if _is_dit(network)]
     fit = config["generator"].get("fit")
-    if fit and "patch_size" in fit and config["generator"]["path"] is None and known is not None:
-        grids["generator.fit.patch_size"] = fit["patch_size"], None
-    wanted = next((side for _, side in grids.values() if side), None)
-    unit = factor * max([grid for grid, _ in grids.values()], default=1)
-    low = max(size // unit, 1) * unit
-    sizes = [wanted * factor] if wanted else sorted({low, low + unit} if low <= size else {low})
-    remedy = f"set dataset.image_size to {' or '.join(map(str, sizes))}"
-    if size % factor or size < factor:
-        yield (
-            f"dataset.image_size: {size} is no multiple of {factor}, by which encoder.path makes images smaller",
-            remedy,
-        )
+    if fit and config["generator"]["path"] is None:
+        transformers.append(("generator.fit.patch_size", fit["patch_size"], None))
+    unit = factor * math.lcm(*(patch for _, patch, _ in transformers))
+    own = next((side * factor for _, _, side in transformers if side), None)
+    remedy = f"set dataset.image_size to {own or _nearest(size, unit)}"
+    if size % factor:
+        cause = f"dataset.image_size: {size} is no multiple of {factor}, by which the encoder makes images smaller"
+        yield cause, remedy
         return
-    for key, (grid, side) in grids.items():
-        if side not in (None, size // factor):
-            yield (
-                f"{key}: the model takes latents of {side}×{side}, "
-                f"encoder={config['encoder']['name']} makes {size // factor}×{size // factor} from {size} pixels",
-                remedy,
-            )
-        elif size // factor % grid:
-            yield (
-                f"{key}: the model halves or cuts latents into squares of {grid}, which do not divide the "
-                f"{size // factor}×{size // factor} that come from {size} pixels",
-                remedy,
-            )
+    side = size // factor
+    made = f"encoder={config['encoder']['name']} makes {side}×{side} from {size} pixels"
+    for key, patch, taken in transformers:
+        if taken not in (None, side):
+            yield f"{key}: the model takes latents of {taken}×{taken}, {made}", remedy
+        elif side % patch:
+            yield f"{key}: the model cuts latents into squares of {patch}×{patch}, and {made}", remedy
+
+
+def _nearest(size: int, unit: int) -> str:
+    """Return the multiples of a number that are next to a size, both if there are two."""
+    below = size // unit * unit
+    return f"{below} or {below + unit}" if below else str(unit)
 
 
 def _factor(known: Conf) -> int:
@@ -185,19 +181,16 @@ def _factor(known: Conf) -> int:
     return 2 ** (len(blocks) - 1)
 
 
-def _grid(known: Conf, key: str) -> tuple[int, int | None]:
-    """Return what has to divide the latents' side, and the side itself where a network takes no other."""
-    if _is_dit(known):
-        patch, side = _number({"patch_size": 2, **known}, "patch_size", key), known.get("sample_size", 32)
-        side = _number(known, "sample_size", key) if "sample_size" in known else side
-        if side % patch:
-            raise DataError(
-                f"{key}: config.json says patch_size={patch} and sample_size={side}, which it does not divide",
-                "replace it by the model's own",
-            )
-        return patch, side
-    blocks = known.get("block_out_channels", [0] * 4)
-    return 2 ** (len(blocks) - 1) if isinstance(blocks, list) and blocks else 1, None
+def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
+    """Return the side of a transformer's patches, and that of its latents: it takes no other."""
+    known = {"patch_size": 2, "sample_size": 32, **known}
+    patch, side = _number(known, "patch_size", key), _number(known, "sample_size", key)
+    if side % patch:
+        raise DataError(
+            f"{key}: config.json says patch_size={patch} and sample_size={side}, which it does not divide",
+            "replace it by the model's own",
+        )
+    return patch, side
 
 
 # --- channels --------------------------------------------------------------------------------------------------------
@@ -245,7 +238,7 @@ def _learns_variance(known: Conf) -> bool:
 
 
 def _is_dit(known: Conf) -> bool:
-    return "cross_attention_dim" not in known and known.get("_class_name") != "UNet2DConditionModel"
+    return known["_class_name"] == "DiTTransformer2DModel"
 
 
 def _number(known: Conf, name: str, key: str) -> int:

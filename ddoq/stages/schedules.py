@@ -30,8 +30,8 @@ def schedule_problems(
     has_betas = any(saved.get(which) is not None for which in ("beta_start", "beta_schedule", "trained_betas"))
     if str(name).startswith("FlowMatch") or saved.get("use_flow_sigmas"):
         yield (
-            f"{key}: its scheduler ({name}) is one of flow matching, and ddoq noises and denoises by a diffusion's betas",
-            "use a model that was trained by diffusion; if this one was, " + _OWN,
+            f"{key}: its scheduler ({name}) is one of flow matching, and ddoq knows diffusion with betas only",
+            f"use a model that was trained by diffusion; if this one was, {_OWN}",
         )
         return
     if name not in (*SCHEDULERS, *_ALSO) and conf["scheduler"] is None:
@@ -57,13 +57,12 @@ def schedule_problems(
             f"{part}.num_steps: {conf['num_steps']} is more than the {steps} of the model's schedule",
             f"set {part}.num_steps to at most {steps}",
         )
-    used = conf["scheduler"] or name
-    if saved.get("variance_type") in ("learned", "learned_range") and str(used).startswith("DDPM"):
-        if not learns_variance:
-            yield (
-                f"{key}: its scheduler wants a variance from the network, which predicts none",
-                'write "variance_type": "fixed_small" into scheduler_config.json',
-            )
+    is_drawn = str(conf["scheduler"] or name).startswith("DDPM")
+    if is_drawn and not learns_variance and saved.get("variance_type") in ("learned", "learned_range"):
+        yield (
+            f"{key}: its scheduler wants a variance from the network, which predicts none",
+            'write "variance_type": "fixed_small" into scheduler_config.json',
+        )
 
 
 def _beta_problems(saved: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
