@@ -58,11 +58,9 @@ def check(vae: Path, *overrides: str, dit: Path | None = None, sd: Path | None =
     """Judge models as a plan does; an override is a number of a component, or a choice."""
     choice = "dit" if dit or "generator=dit" in overrides else "sd15" if sd else "decode"
     config = deepcopy(configuration(f"generator={choice}"))
-    for group, key, value in (
-        re.fullmatch(r"(\w+)\.([\w.]+)=(\w+)", word).groups() for word in overrides if "." in word
-    ):
+    for key, value in (word.split("=") for word in overrides if "." in word):
         *inner, last = key.split(".")
-        part = config[group]
+        part = config
         for name in inner:
             part = part[name]
         part[last] = int(value) if value.isdigit() else value

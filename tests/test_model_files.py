@@ -1,4 +1,4 @@
-"""Models as people have them: released and single files, checkpoints of training scripts, remedies followed literally."""
+"""Models as people have them: released and single files, checkpoints of trainings, remedies followed literally."""
 
 from __future__ import annotations
 
@@ -62,7 +62,9 @@ def test_a_released_dit_generates_and_is_judged_before_it_is_read(released):
     for scheduler in (None, "DDPMScheduler"):  # the second one takes the learned variance
         dit = DiT(path=str(released), encoder=Pixels(), label_space=SPACE, num_steps=4, scheduler=scheduler)
         assert dit.generate(points).shape == (2, 4, 8, 8)
-    config = composed("dataset=image_folder", "dataset.root=.", "dataset.image_size=8", "generator=dit")
+    config = composed(
+        "dataset=image_folder", "dataset.root=.", "dataset.image_size=8", "encoder=pixels", "generator=dit"
+    )
     config["generator"]["path"] = str(released)
     with pytest.raises(DdoqError, match="takes latents of 4 channels"):
         check_fit(config, Models([]))

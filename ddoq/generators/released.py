@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from ddoq.errors import DataError
-from ddoq.utils.hub import part_folder
 from ddoq.utils.pretrained import for_inference
 from ddoq.utils.weights import loading, read_stored, require_file, require_finite
 
@@ -89,7 +88,7 @@ def _read(path: str, key: str, device: str) -> dict[str, Tensor]:
 
 
 def _is_folder(top: Path) -> bool:
-    return bool(part_folder(top, "transformer", "config.json"))
+    return (top / "transformer" / "config.json").is_file()
 
 
 def _config(weights: Mapping[str, Tensor], path: str, key: str) -> dict[str, Any]:

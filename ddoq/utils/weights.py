@@ -132,25 +132,22 @@ _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _COUNTERS = ("total_ops", "total_params", "n_averaged")
 
 
-def _unwrapped(stored: Any, path: str, key: str) -> Mapping[str, Tensor]:
-    """Return the mapping from names to tensors that is at the top of a file or in one of its usual entries."""
-    weights = stored
-    while isinstance(weights, Mapping) and not any(hasattr(entry, "shape") for entry in weights.values()):
-        inner = next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None)
-        if inner is None:  # timm would take the hub's
-            entries = shorten(", ".join(map(str, weights)) or "nothing", 100, placeholder=" …")
-            raise DataError(
-                f"{key}: {path} holds no weights by the usual names, but {entries}",
-                "save the entry that is the network's state dict alone: python -c \"import torch; "
-                f"torch.save(torch.load('{path}')['ENTRY'], 'state_dict.pth')\", and set {key} to that file",
-            )
+def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
+    """Return the tensors by name that are at the top of a file or in one of its usual entries."""
+    import torch
+
+    weights = stored if isinstance(stored, Mapping) else {}
+    while inner := next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
         weights = inner
-    if not isinstance(weights, Mapping):
+    tensors = {str(name): entry for name, entry in weights.items() if isinstance(entry, torch.Tensor)}
+    if not tensors:  # timm would take the hub's
+        entries = shorten(", ".join(map(str, weights)), 100, placeholder=" …") or f"a {type(stored).__name__}"
         raise DataError(
-            f"{key}: {path} holds a {type(weights).__name__}, no weights by name",
-            f"save them by torch.save(model.state_dict(), 'state_dict.pth') and set {key} to that file",
+            f"{key}: {path} holds no weights by the usual names, but {entries}",
+            "save the entry that is the network's state dict alone: python -c \"import torch; "
+            f"torch.save(torch.load('{path}')['ENTRY'], 'state_dict.pth')\", and set {key} to that file",
         )
-    return {str(name): tensor for name, tensor in weights.items()}
+    return tensors
 
 
 def _plain_types() -> list[Any]:
