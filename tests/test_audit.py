@@ -191,3 +191,24 @@ def test_a_run_says_what_leaks_in_its_rows(tmp_path):
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert {row["num_test_in_train"] for row in rows} == {4}
     assert "4 of 8 test pictures are train pictures, too" in (folder / "report.html").read_text()
+
+
+def test_an_index_of_before_is_made_again_and_what_it_got_wrong_goes(tmp_path):
+    """An old store under today's keys: the first one was right, the second drew copies to both sides."""
+    root, outputs = folder_of(tmp_path / "photos", "train", 10), tmp_path / "out"
+    overrides = ("dataset=image_folder", *SMALL, f"dataset.root={root}", f"paths.outputs={outputs}")
+    run_here(*overrides, "run.until=quantize")
+    (manifest,) = (outputs / "store/index").glob("*/manifest.json")
+    encoded = list((outputs / "store/encode").glob("*/*.safetensors"))
+    for is_right in (True, False):
+        content = json.loads(manifest.read_text())
+        del content["facts"]["pixel_range"], content["seal"]
+        if not is_right:
+            content["facts"]["mean"] = [value * 1.01 for value in content["facts"]["mean"]]
+        manifest.write_text(json.dumps(content))
+        (manifest.parent / "pictures.parquet").unlink()
+        content["files"].pop("pictures.parquet")
+        manifest.write_text(json.dumps(content))
+        run_here(*overrides, "run.until=index")
+        assert "pixel_range" in json.loads(manifest.read_text())["facts"]
+        assert all(file.exists() for file in encoded) == is_right

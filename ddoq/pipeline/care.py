@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.integrity import damage, files_below, manifest_damage
 from ddoq.pipeline.lock import hold, is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run
@@ -91,6 +92,30 @@ def _own(folder: Path) -> Iterator[bool]:
         finally:
             if mine and not folder.exists():
                 lock_path(folder).unlink(missing_ok=True)
+
+
+def remove_made_from(root: Path, key: str) -> int:
+    """Remove what was made from an artefact, and what was made from that; return how many were removed.
+
+    For an artefact that was computed again under its key and came out otherwise: what stands on the earlier one is
+    wrong under a name that says nothing of it.
+    """
+    inputs = {}
+    for artefact in survey(root):
+        try:
+            manifest = read_json(artefact.folder / MANIFEST)
+            inputs[artefact.folder] = set(manifest["body"]["inputs"].values())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # unfinished or damaged: no run takes it for what it is not
+    wrong, removed = {key}, 0
+    for stage in STAGES:  # inputs are of earlier stages
+        for folder in [folder for folder in inputs if folder.parent.name == stage and inputs[folder] & wrong]:
+            wrong.add(folder.name)
+            with _own(folder) as mine:
+                if mine:
+                    remove(folder)
+                    removed += 1
+    return removed
 
 
 def unneeded(outputs: Path, keep_days: float) -> list[Artefact]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.markup import escape
@@ -12,14 +12,18 @@ from rich.markup import escape
 from ddoq.data.base import Source, split_facts
 from ddoq.data.label_space import LabelSpace
 from ddoq.data.recognised import recognised
+from ddoq.pipeline.care import remove_made_from
 from ddoq.pipeline.graph import Node
+from ddoq.pipeline.store import MANIFEST
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import console
+from ddoq.utils.io import read_json
 
 if TYPE_CHECKING:
     from ddoq.data.scan import Scan
 
 VERSION = 2
+REQUIRED = ("pixel_range",)  # an index without it scaled every 16-bit picture by itself and split copies up
 _MOST_NAMED = 1000  # images listed in the facts
 
 
@@ -56,18 +60,22 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     write_pictures(folder, usable, scan.digests, scan.likenesses)
     remove_parts(folder)
     mean, square = scan.moments[:, split == "train"].mean(1)
-    return known | {
-        "unexpected_counts": source.unexpected_counts,
-        "mean": mean.tolist(),
-        "std": np.sqrt(np.maximum(square - mean**2, 1e-6)).tolist(),
-        "provenance": source.provenance,
-        "recognised": recognised(source, spec),
-        "ignored": dict(sorted(source.ignored.items())),
-        "num_in_several_classes": len(twice),
-        "pixel_range": scan.pixel_range and list(scan.pixel_range),
-        "num_deep": len(scan.deep),
-        "in_several_classes": [" = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]],
-    }
+    measured = {"mean": mean.tolist(), "std": np.sqrt(np.maximum(square - mean**2, 1e-6)).tolist()}
+    _remove_what_is_wrong(folder, known | measured)
+    return (
+        known
+        | measured
+        | {
+            "unexpected_counts": source.unexpected_counts,
+            "provenance": source.provenance,
+            "recognised": recognised(source, spec),
+            "ignored": dict(sorted(source.ignored.items())),
+            "num_in_several_classes": len(twice),
+            "pixel_range": scan.pixel_range and list(scan.pixel_range),
+            "num_deep": len(scan.deep),
+            "in_several_classes": [" = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]],
+        }
+    )
 
 
 def _warnings(source: Source, skipped: Sequence[str], twice: Sequence[Sequence[int]]) -> Iterator[str]:
@@ -93,3 +101,20 @@ def _scale_warnings(scan: Scan) -> Iterator[str]:
     )
     if scan.num_clipped:
         yield f"{scan.num_clipped} of them have values outside dataset.pixel_range, which are clipped"
+
+
+def _remove_what_is_wrong(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Remove what was made from an earlier index of this key, if that one had other splits or other pixels."""
+    try:
+        earlier = read_json(folder / MANIFEST)["facts"]
+    except FileNotFoundError:
+        return
+    same_counts = earlier["counts"] == facts["counts"]
+    if same_counts and all(np.allclose(earlier[name], facts[name], rtol=1e-6) for name in ("mean", "std")):
+        return
+    removed = remove_made_from(folder.parents[1], folder.name)
+    console.print(
+        f"[yellow]index: an earlier version gave these data other splits or other pixels: {removed} artefacts that "
+        "were made from it are removed[/]",
+        soft_wrap=True,
+    )
