@@ -23,7 +23,6 @@ from ddoq.config.schema import register
 from ddoq.config.secrets import check_words
 from ddoq.errors import ConfigError, DdoqError
 from ddoq.pipeline.graph import STAGES
-from ddoq.utils.paths import expand_path
 from ddoq.utils.stop import Stopped, stoppable
 from ddoq.utils.surroundings import guard
 
@@ -60,11 +59,8 @@ def _main(config: DictConfig) -> float | None:
         log.error("%s", stopped, exc_info=stopped)
         raise
     except Exception as caught:
-        error = (
-            caught
-            if isinstance(caught, DdoqError)
-            else disk_error(caught, expand_path(config.paths.outputs, "paths.outputs"))
-        )
+        outputs = os.path.expanduser(config.paths.outputs)
+        error = caught if isinstance(caught, DdoqError) else disk_error(caught, outputs)
         log.error("%s", error or caught, exc_info=caught)  # the traceback goes to run.log
         if error is None:
             raise

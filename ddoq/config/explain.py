@@ -61,7 +61,7 @@ def _nearest(key: str) -> str:
 
 
 def _no_such_key(key: str, otherwise: str) -> ConfigError:
-    if key in _SECTIONS or key in known_keys():
+    if key in _SECTIONS:
         return ConfigError(f"{key}: no value", f"{key} is needed: do not delete it")
     if owners := choices_with(key):
         return ConfigError(
