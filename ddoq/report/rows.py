@@ -85,6 +85,7 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
         "dataset_key": experiment.index.key,
         "dataset_source": facts["provenance"],
         "num_skipped": facts["num_skipped"],
+        "unexpected_counts": facts["unexpected_counts"],
         "num_classes": len(facts["class_names"]),
         **{f"num_{split}": sum(counts) for split, counts in facts["counts"].items()},
     }

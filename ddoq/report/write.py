@@ -37,7 +37,7 @@ PIVOTS = {
     "augmentation": "With and without augmentation",
 }
 #: What an index says of its images since a later day than its version, and what it stands for where it is silent.
-_SINCE = {"ignored": {}, "in_several_classes": [], "num_in_several_classes": 0}
+_SINCE = {"recognised": [], "ignored": {}, "in_several_classes": [], "num_in_several_classes": 0}
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
@@ -132,7 +132,8 @@ def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], 
 
 def _data(index: dict) -> str:
     left_out = f", {index['num_skipped']} unreadable images left out" if index["num_skipped"] else ""
-    return index["provenance"] + left_out
+    unexpected = f", {index['unexpected_counts']}" if index["unexpected_counts"] else ""
+    return index["provenance"] + left_out + unexpected
 
 
 def _images(distilled: Path) -> list[dict]:
