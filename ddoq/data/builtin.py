@@ -188,13 +188,13 @@ class _CIFAR(_Torchvision):
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        import torchvision.datasets
-
         folder = self._folder()
         if (folder / self._PARQUET[0]).is_file() or not super()._complete(folder):
             source = open_parquet(folder, self._IMAGES, self._LABELS)
             check_classes(source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS))
             return self._counted(source)
+        import torchvision.datasets
+
         published = getattr(torchvision.datasets, self._TORCHVISION)
         with reading(folder, _ORIGINAL):  # torchvision checks the md5 of every file before it reads it
             parts = [published(folder.parent, train=train) for train in (True, False)]
