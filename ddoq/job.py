@@ -257,10 +257,9 @@ def _print_data(job: Job) -> None:
         lines = recognised(job.runtime.dataset.examine(), job.runtime.dataset)
     else:
         lines = from_facts(job.store.manifest(index.node)["facts"])
-    for number, line in enumerate(lines):
-        start = "" if number else "data: "
-        for part in wrap(start + line, 76, subsequent_indent="      ", break_long_words=False):
-            console.print(f"  {part}" if start else f"        {part}", markup=False, soft_wrap=True)
+    parts = [part for line in lines for part in wrap(line, 72, subsequent_indent="  ", break_on_hyphens=False)]
+    for number, part in enumerate(parts):
+        console.print(f"{' ' * 8 if number else '  data: '}{part}", markup=False, soft_wrap=True)
 
 
 def _print_plan(job: Job, in_full: bool) -> None:

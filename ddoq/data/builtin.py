@@ -15,7 +15,7 @@ from PIL import Image
 from ddoq.data import catalogue
 from ddoq.data.base import ImageDataset, Source, hash_files, hash_names
 from ddoq.data.download import PublishedDataset, check_classes, unexpected_counts
-from ddoq.data.parquet import hash_shards, open_parquet
+from ddoq.data.parquet import as_options, hash_shards, open_parquet
 from ddoq.data.shards import find_shards, has_tables
 from ddoq.errors import DataError
 from ddoq.utils.io import reading
@@ -177,6 +177,7 @@ class _CIFAR(_Torchvision):
 
     _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
     _PARQUET, _COUNTS = ("train.parquet", "test.parquet"), (50_000, 10_000)
+    _IMAGES = ("image", "img")
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
@@ -187,13 +188,13 @@ class _CIFAR(_Torchvision):
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        import torchvision.datasets
-
         folder = self._folder()
         if (folder / self._PARQUET[0]).is_file() or not super()._complete(folder):
-            source = open_parquet(folder, ("image", "img"), self._LABELS)
-            check_classes(source, self._TITLE, self._NAMES, folder)
+            source = open_parquet(folder, self._IMAGES, self._LABELS)
+            check_classes(source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS))
             return self._counted(source)
+        import torchvision.datasets
+
         published = getattr(torchvision.datasets, self._TORCHVISION)
         with reading(folder, _ORIGINAL):  # torchvision checks the md5 of every file before it reads it
             parts = [published(folder.parent, train=train) for train in (True, False)]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ddoq.data.base import ImageDataset, Source
-from ddoq.errors import DataError, override
+from ddoq.errors import DataError
 from ddoq.utils.io import TEMPORARY
 
 _MOST_NAMED = 3
@@ -79,11 +79,17 @@ class PublishedDataset(ImageDataset):
             socket.setdefaulttimeout(timeout)
 
 
-def check_classes(source: Source, title: str, names: Sequence[str], root: Path) -> None:
+def check_classes(source: Source, title: str, names: Sequence[str], as_table: str) -> None:
     """Raise DataError where a table under a published name has other classes, or the same ones in another order.
 
     Names that are the numbers of the labels (``3``, ``class 3``) are no other classes. Nor are other words for some of
     them (``car``), as long as most are the same, and none stands where another one is expected.
+
+    Args:
+        source: what was opened.
+        title: of the published set.
+        names: of its classes.
+        as_table: the options that read the same files as a table of the user's own.
     """
     there, numbers = list(source.class_names), [re.findall("[0-9]+", name) for name in source.class_names]
     if len(there) == len(names) and numbers == [[str(label)] for label in range(len(names))]:
@@ -92,10 +98,10 @@ def check_classes(source: Source, title: str, names: Sequence[str], root: Path) 
     moved = [name for name, other in zip(there, names, strict=False) if name != other and name in names]
     if len(there) == len(names) and 2 * same >= len(names) and not moved:
         return
+    found, expected = (f"{len(them)} classes, {', '.join(map(repr, them[:_MOST_NAMED]))} …" for them in (there, names))
     raise DataError(
-        f"dataset: {root} has {len(there)} classes, {', '.join(map(repr, there[:_MOST_NAMED]))} …; {title} has "
-        f"{len(names)}, {', '.join(map(repr, names[:_MOST_NAMED]))} …",
-        f"read it as what it is: dataset=parquet {override('dataset.root', root)}",
+        f"dataset: {source.provenance} has {found}, and {title} {expected}",
+        f"read it as what it is: {as_table}",
     )
 
 

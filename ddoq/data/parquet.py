@@ -112,6 +112,15 @@ def open_parquet(
     )
 
 
+def as_options(root: Path, image_columns: Sequence[str], label_columns: Sequence[str]) -> str:
+    """Return the options that read the tables of a folder with the same columns by ``ParquetImages``."""
+    table = _read(next(file for _, file in find_shards(root)))
+    columns = {"image": image_columns, "label": label_columns}
+    chosen = {kind: next(name for name in names if name in table.column_names) for kind, names in columns.items()}
+    others = [override(f"dataset.{kind}_column", name) for kind, name in chosen.items() if name != kind]
+    return " ".join(["dataset=parquet", override("dataset.root", root), *others])
+
+
 def _read(file: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq

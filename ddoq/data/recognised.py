@@ -52,7 +52,8 @@ def _splits(source: Source, spec: ImageDataset) -> Iterator[str]:
         if counts[split]:
             yield f"{split} {counts[split]:,}{where.get(split, '')}"
         elif drawn[split]:
-            yield f"{split}: {100 * drawn[split]:.3g} % of {'them' if split == 'test' else 'train'}, drawn"
+            rest = " of the rest" if split == "validation" and not counts["test"] else ""
+            yield f"{split}: {100 * drawn[split]:.3g} %{rest} drawn"
         else:
             yield f"no {split} images"
 

@@ -89,6 +89,7 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
         "dataset_source": facts["provenance"],
         "num_skipped": facts["num_skipped"],
         **leak_counts(audit),
+        "unexpected_counts": facts["unexpected_counts"],
         "num_classes": len(facts["class_names"]),
         **{f"num_{split}": sum(counts) for split, counts in facts["counts"].items()},
     }

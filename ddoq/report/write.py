@@ -38,7 +38,7 @@ PIVOTS = {
     "augmentation": "With and without augmentation",
 }
 #: What an index says of its images since a later day than its version, and what it stands for where it is silent.
-_SINCE = {"ignored": {}, "in_several_classes": [], "num_in_several_classes": 0, "num_deep": 0}
+_SINCE = {"recognised": [], "ignored": {}, "in_several_classes": [], "num_in_several_classes": 0, "num_deep": 0}
 #: Stages whose facts are those of a model.
 _OF_MODELS = ("fit_teacher", "check_teacher", "probe")
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
@@ -135,9 +135,13 @@ def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], 
 
 
 def _data(index: dict, leaks: list[dict]) -> str:
-    left_out = [f"{index['num_skipped']} unreadable images left out"] if index["num_skipped"] else []
-    leaking = [words for leak in leaks if leak["of"] == "test" and (words := leak_words(leak))]
-    return ", ".join([index["provenance"], *left_out, *leaking])
+    remarks = [index["provenance"]]
+    if index["num_skipped"]:
+        remarks.append(f"{index['num_skipped']} unreadable images left out")
+    if index["unexpected_counts"]:
+        remarks.append(index["unexpected_counts"])
+    remarks += [leak_words(leak) for leak in leaks if leak["of"] == "test"]
+    return ", ".join(filter(None, remarks))
 
 
 def _images(distilled: Path) -> list[dict]:

@@ -1,5 +1,7 @@
 """Our evaluator against DD-Ranking's, on a distilled folder of CIFAR-10: `dd_ranking.py outputs/runs/<run>/distilled`.
 
+The form of CIFAR-10 that the folder was made of is given by `--data`; the README's rows are of the JPEG form.
+
 Needs DD-Ranking (Li et al. 2025): `pip install --no-deps ddranking kornia kornia_rs tqdm pandas`, or its checkout on
 PYTHONPATH (0.2.0 asks for numpy below 2 and scipy below 1.16; what is called here runs with later ones).
 Its ConvNet-3 is trained and tested by the loops of its LabelRobustScoreHard (its GeneralEvaluator ends with a NameError
@@ -80,9 +82,9 @@ class Measured:
     seconds: float
 
 
-def read_cifar10(split: str, every: int = 1) -> Split:
+def read_cifar10(split: str, every: int = 1, root: Path | None = None) -> Split:
     """Return uint8 images ``[n, 3, 32, 32]`` and labels ``[n]`` of a split, or of every so many-th image."""
-    source = CIFAR10("cifar10", SIZE, 3, search=tuple(DATA)).open()
+    source = CIFAR10("cifar10", SIZE, 3, search=tuple(DATA), root=root and str(root)).open()
     rows = np.flatnonzero(source.split == split)[::every].tolist()
     return torch.stack([to_uint8(source.read(i), SIZE, 3) for i in rows]), torch.from_numpy(source.labels[rows])
 
@@ -229,6 +231,7 @@ def main() -> None:
     """Train both sides on a folder; print the table and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, help="outputs/runs/<run>/distilled of a run on CIFAR-10")
+    parser.add_argument("--data", type=Path, help="folder of CIFAR-10 (default: what dataset=cifar10 finds)")
     parser.add_argument("--epochs", type=int, default=40, help="a multiple of 20 (default: 40)")
     parser.add_argument("--seeds", type=int, default=3, help="students per side, at least 2 (default: 3)")
     parser.add_argument("--every", type=int, default=10, help="test on every so many-th test image (default: 10)")
@@ -236,7 +239,8 @@ def main() -> None:
     if asked.epochs < 1 or asked.epochs % (2 * INTERVAL):
         parser.error("--epochs: the rate falls half-way and every tenth epoch is tested: give a multiple of 20")
     try:
-        distilled, train, test = read_distilled(asked.folder), read_cifar10("train"), read_cifar10("test", asked.every)
+        distilled, train = read_distilled(asked.folder), read_cifar10("train", root=asked.data)
+        test = read_cifar10("test", asked.every, asked.data)
     except DdoqError as error:
         raise SystemExit(str(error)) from None
     start, rows = time.perf_counter(), []
