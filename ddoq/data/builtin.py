@@ -174,7 +174,8 @@ class _CIFAR(_Torchvision):
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
-        return hash_files([file for file in folder.iterdir() if file.is_file()], folder, self.digests)
+        files = [file for file in folder.iterdir() if file.is_file()]
+        return hash_files(files, folder, self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,7 @@ class ImageNet(PublishedDataset):
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
         if _has_parquet(folder):
-            files = (file for files in parquet_files(folder).values() for file in files)
-            return hash_files(files, folder, self.digests)
+            return hash_files(chain(*parquet_files(folder).values()), folder, self.digests)
         return _listing(folder, self._subset.wnids).fingerprint(self.digests)
 
     def open(self) -> Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ class ParquetImages(ImageDataset):
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
         folder = self._folder()
-        return hash_files((file for files in parquet_files(folder).values() for file in files), folder, self.digests)
+        return hash_files(chain(*parquet_files(folder).values()), folder, self.digests)
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
