@@ -116,7 +116,7 @@ class ImageDataset(ABC):
     on_leak: str = "keep"
     root: str | None = None
     search: tuple[Path, ...] = field(default=(), repr=False)  # set by the caller from ``paths.data``
-    digests: Digests = field(default_factory=Digests, repr=False)  # set by the caller, where it has a store
+    digests: Digests = field(default_factory=Digests, repr=False)  # set where there is a store
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -245,15 +245,14 @@ def hash_files(files: Iterable[Path], base: Path, digests: Digests | None = None
 
 
 def hash_names(names: Iterable[str], base: Path, digests: Digests | None = None) -> str:
-    """Return a hash over the relative names, sizes and contents of files. Contents decide, however much there is.
+    """Return a hash over the relative names, sizes and contents of files, however much that is.
 
     Args:
         names: of the files, relative to ``base``, with ``/`` between the parts.
         base: their folder.
         digests: remember the contents of files that have not changed; by default all are read.
     """
-    names = sorted(names, key=lambda name: name.split("/"))  # the order of Path objects
-    state = hashlib.sha256()
-    for name, content in zip(names, (digests or Digests()).of(base, names), strict=True):
-        state.update(f"{name}\0{content.size}\0{content.sha256}\n".encode(errors="surrogateescape"))
-    return state.hexdigest()
+    names = sorted(names, key=lambda name: name.replace("/", "\0"))  # the order of Path objects
+    contents = zip(names, (digests or Digests()).of(base, names), strict=True)
+    text = "".join(f"{name}\0{size}\0{sha256}\n" for name, (size, sha256) in contents)
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()

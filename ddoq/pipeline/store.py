@@ -4,7 +4,7 @@
     <root>/<stage>/<key>/manifest.json   written last, atomically
     <root>/<stage>/.<key>.lock       held by the process that computes it (``ddoq.pipeline.lock``)
     <root>/ledger.jsonl              one line per computation, ever
-    <root>/digests/                  what was in large inputs when they were last read (``ddoq.utils.digests``)
+    <root>/digests/                  what large inputs held when read (``ddoq.utils.digests``)
 
 A killed process leaves a folder without a manifest. It is not an artefact; the next process resumes in it.
 """

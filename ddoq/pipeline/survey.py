@@ -108,7 +108,7 @@ def _ledger(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def strays(root: Path) -> list[Path]:
-    """Return what lies beside the artefacts and is not the store's: neither lock nor ledger nor stage nor digests."""
+    """Return what lies beside the artefacts and is not the store's: lock, ledger, digests, stage."""
     own = {LEDGER, DIGESTS, *STAGES}
     found = [path for path in root.iterdir() if path.name not in own]
     for stage in STAGES:

@@ -1,13 +1,14 @@
 """What is in files, by sha256: remembered, so that files that have not changed are not read twice.
 
-    <folder>/<first digits of the sha256 of the root's path>.digests    one table for each root of files
+    <folder>/<sha256 of the root's path, 16 digits>.digests    one table for each root of files
 
-A table is text, its parts divided by zero bytes: the sha256 of all that follows, the root, then for each file a row of
-its sha256, size, mtime and ctime in ns, inode, device and name.
+A table is text, its parts divided by zero bytes: the sha256 of all that follows, the root, then
+for each file a row of its sha256, size, mtime and ctime in ns, inode, device and name.
 
-A row stands for a file while all of these are as they were. Programs can set mtime back after a change, but not ctime.
-Two changes within one tick of a file system's clock leave the same ctime, though, and some file systems keep none: a
-file is only entered where any later change will show (``is_settled``), and read every time where it may not.
+A row stands for a file while all of these are as they were. Programs can set mtime back after a
+change, but not ctime. Two changes within one tick of a file system's clock leave the same ctime,
+though, and some file systems keep none: a file is only entered where any later change will show
+(``is_settled``), and read every time where it may not.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from ddoq.errors import DataError
 from ddoq.utils.console import console, progress_bar
 from ddoq.utils.io import READABLE, atomic_path, reading, remove_leftovers
 
-_THREADS = 8  # hashing and asking for times release the interpreter; disks and networks like several readers
+_THREADS = 8  # they mostly wait for disks and networks, and hashing releases the interpreter
 _PORTION_FILES, _PORTION_BYTES = 256, 2**25  # that a thread takes at once
-_FEW_FILES, _FEW_BYTES = 1_000, 2**26  # up to this much is read in a moment, and therefore every time
+_FEW_FILES, _FEW_BYTES = 1_000, 2**26  # up to this much is read in a moment, so every time
 _MANY_FILES, _MANY_BYTES = 20_000, 2**30  # from here on it takes long enough to say so
 _SAVE_SECONDS = 60  # so much reading a killed process may lose
 _SECOND = 10**9  # ns
@@ -52,8 +53,9 @@ class Digests:
     """Tells what is in files.
 
     Args:
-        folder: of the tables; ``None`` remembers nothing. Where it cannot be written, nothing is remembered either. A
-            damaged table counts as empty, and is written anew. The folder may be removed at any time.
+        folder: of the tables; ``None`` remembers nothing. Where it cannot be written, nothing is
+            remembered either. A damaged table counts as empty, and is written anew. The folder
+            may be removed at any time.
     """
 
     folder: Path | None = None
@@ -64,15 +66,16 @@ class Digests:
         Raises:
             DataError: a file cannot be read, or does not stay the same while it is read.
         """
-        folder = os.fspath(root)
-        rows = _rows(folder, names)
+        place = os.fspath(root)
+        rows = _rows(place, names)
         sizes = [int(row.partition(" ")[0]) for row in rows]
-        table = self._table(os.path.realpath(folder), sizes)
+        table = self._table(os.path.realpath(place), sizes)
         remembered = table.load()
         digests = {row: remembered[row] for row in rows if row in remembered}
-        contents = [Content(size, digests.get(row, "")) for row, size in zip(rows, sizes, strict=True)]
-        unread = [i for i, content in enumerate(contents) if not content.sha256]
-        for i, (content, row) in zip(unread, _read(folder, [(names[i], sizes[i]) for i in unread]), strict=True):
+        contents = list(map(Content, sizes, map(digests.get, rows)))
+        unread = [i for i, content in enumerate(contents) if content.sha256 is None]
+        files = [(names[i], sizes[i]) for i in unread]
+        for i, (content, row) in zip(unread, _read(place, files), strict=True):
             contents[i] = content
             if row:
                 digests[row] = content.sha256
@@ -89,7 +92,7 @@ class Digests:
 
 
 class _Table:
-    """The digests of the files of one root by row, on disk. ``path=None`` is a table that stays empty."""
+    """The digests of the files of one root, by row. ``path=None``: a table that stays empty."""
 
     def __init__(self, path: Path | None, root: str):
         self.path, self.root = path, root
@@ -103,7 +106,7 @@ class _Table:
             return {}
         seal, _, body = content.partition(b"\0")
         root, *rows = body.decode(errors="surrogateescape").split("\0")
-        if seal != _sha256(body) or root != self.root:
+        if seal != _seal(body) or root != self.root:
             return {}
         return {row[65:]: row[:64] for row in rows}
 
@@ -113,18 +116,22 @@ class _Table:
             self.save(digests, names)
 
     def save(self, digests: dict[str, str], names: Iterable[str]) -> None:
-        """Write what is known of the files ``names``, and what is known of others, also by processes of this moment."""
+        """Write the digests of the files ``names``, and those that the table has of others.
+
+        Of two processes that save at once, one is lost: its files are read again next time.
+        """
         if self.path is None:
             return
-        mine = set(names)
-        others = {row: digest for row, digest in self.load().items() if row.split(" ", 5)[5] not in mine}
-        rows = digests | (others if len(others) <= _MOST_OTHERS else {})
+        rows, mine = dict(digests), set(names)
+        others = [item for item in self.load().items() if item[0].split(" ", 5)[5] not in mine]
+        if len(others) <= _MOST_OTHERS:
+            rows.update(others)
         lines = [self.root, *(f"{digest} {row}" for row, digest in rows.items())]
         body = "\0".join(lines).encode(errors="surrogateescape")
         try:
             with atomic_path(self.path) as temporary:
                 remove_leftovers(self.path.parent)
-                temporary.write_bytes(b"\0".join([_sha256(body), body]))
+                temporary.write_bytes(b"\0".join([_seal(body), body]))
         except OSError as error:
             why = f"{escape(str(self.path))} cannot be written ({error.strerror})"
             console.print(f"[yellow]  {why}: the files are read again next time[/]", soft_wrap=True)
@@ -132,16 +139,22 @@ class _Table:
         self._saved = time.monotonic()
 
 
-def _sha256(body: bytes) -> bytes:
+def _seal(body: bytes) -> bytes:
     return hashlib.sha256(body).hexdigest().encode()
+
+
+# --- looking at files --------------------------------------------------------------------------
 
 
 def _rows(root: str, names: Sequence[str]) -> list[str]:
     """Return what stands for each file as it is now: its stamp and its name."""
-    portions = [names[start : start + _PORTION_FILES] for start in range(0, len(names), _PORTION_FILES)]
+
+    def of_some(start: int) -> list[str]:
+        return [_row(root, name) for name in names[start : start + _PORTION_FILES]]
+
     with ThreadPoolExecutor(_THREADS) as pool:
-        rows = pool.map(lambda portion: [_row(root, name) for name in portion], portions)
-        return [row for some in rows for row in some]
+        portions = pool.map(of_some, range(0, len(names), _PORTION_FILES))
+        return [row for portion in portions for row in portion]
 
 
 def _row(root: str, name: str) -> str:
@@ -154,27 +167,38 @@ def _row(root: str, name: str) -> str:
 
 
 def _stamp(status: os.stat_result) -> str:
-    # The number of what is no block device (NFS, an overlay) is given when it is mounted: another one on each machine.
+    # What is no block device (NFS, an overlay) gets its number when it is mounted: it differs
+    # between machines that share the files.
     device = status.st_dev if os.major(status.st_dev) else 0
-    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino} {device}"
+    size, mtime, ctime = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    return f"{size} {mtime} {ctime} {status.st_ino} {device}"
 
 
 def is_settled(mtime: int, ctime: int, now: int) -> bool:
-    """Tell whether every change of a file from ``now`` on will show in its times; all in ns since 1970.
+    """Tell whether any change of a file from ``now`` on will show in its times; ns since 1970.
 
-    Its ctime has to be older than a tick of the clock. File systems that keep no ctime (squashfs, FAT, some in user
-    space) give mtime for it, in whole seconds: their files can be exchanged for others with equal times.
+    Its ctime has to be older than a tick of the clock. File systems that keep no ctime (squashfs,
+    FAT, some in user space) give mtime for it, in whole seconds: their files can be exchanged for
+    others with equal times.
     """
     keeps_ctime = ctime != mtime or ctime % _SECOND != 0
     return keeps_ctime and ctime < now - _TICK
 
 
+# --- reading files -----------------------------------------------------------------------------
+
+
 def _read(root: str, files: Sequence[tuple[str, int]]) -> Iterator[tuple[Content, str]]:
-    """Yield the contents of files, given their names and sizes, each with its row if that is to be remembered."""
-    with _shown(root, len(files), sum(size for _, size in files)) as advance, ThreadPoolExecutor(_THREADS) as pool:
-        for contents in pool.map(lambda names: [_read_one(root, name) for name in names], _portions(files)):
-            advance(sum(content.size for content, _ in contents))
-            yield from contents
+    """Yield contents of files, given names and sizes; each with its row, if that may be kept."""
+
+    def read_some(names: Sequence[str]) -> list[tuple[Content, str]]:
+        return [_read_one(root, name) for name in names]
+
+    num_bytes = sum(size for _, size in files)
+    with _shown(root, len(files), num_bytes) as advance, ThreadPoolExecutor(_THREADS) as pool:
+        for portion in pool.map(read_some, _portions(files)):
+            advance(sum(content.size for content, _ in portion))
+            yield from portion
 
 
 def _portions(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
@@ -191,9 +215,9 @@ def _portions(files: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
 
 @contextmanager
 def _shown(root: str, num_files: int, num_bytes: int) -> Iterator[Callable[[int], None]]:
-    """Say that files are read, and show how far that is, where it takes long; yields what takes the bytes read."""
+    """Say that files are read, and show how far, where it takes long; take the bytes read."""
     if num_files < _MANY_FILES and num_bytes < _MANY_BYTES:
-        yield lambda num_bytes: None
+        yield lambda more: None
         return
     what = f"{decimal(num_bytes)} in {num_files:,} files of {escape(root)}"
     console.print(f"  reading {what}: results are named by their contents", soft_wrap=True)
@@ -220,7 +244,7 @@ def _read_one(root: str, name: str) -> tuple[Content, str]:
             if stamp == after:
                 settled = is_settled(before.st_mtime_ns, before.st_ctime_ns, now)
                 return content, f"{stamp} {name}" if settled else ""
-    raise DataError(f"{path} changes while it is read", "wait until whoever writes it has finished")
+    raise DataError(f"{path} changes while it is read", "wait until whoever writes it is done")
 
 
 def _digest(file: BinaryIO, size: int) -> str:

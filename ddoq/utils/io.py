@@ -20,7 +20,7 @@ from ddoq.errors import DataError, DdoqError
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
 ANY_TEMPORARY = ".tmp*"  # with what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed
-READABLE = "make it readable, or move it away"  # what to do about a file that the machine cannot read
+READABLE = "make it readable, or move it away"  # the remedy for an unreadable file
 
 
 def temporary_path(path: Path) -> Path:

@@ -1,8 +1,9 @@
-"""What it costs to know an image folder by its contents: `python tests/benchmarks/digests.py [files] [runs]`.
+"""What it costs to know images by contents: `python tests/benchmarks/digests.py [files] [runs]`.
 
-Writes 200,000 small images into 100 class folders of a temporary folder. Then seconds of the fingerprint in a process
-of its own: the first time, when every file is read, and the second time, when none has changed. With `runs` also those
-of `ddoq` up to the index: the first decodes every image, the second finds the index in the store.
+Writes 200,000 small images into 100 class folders of a temporary folder. Then seconds of the
+fingerprint in a process of its own: the first time, when every file is read, and the second time,
+when none has changed. With `runs` also those of `ddoq` up to the index: the first decodes every
+image, the second finds the index in the store.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from ddoq.data.folder import ImageFolder
 from ddoq.utils.digests import Digests
 wall, cpu = time.perf_counter(), time.process_time()
 data = ImageFolder("f", 8, 3, root=sys.argv[1], digests=Digests(Path(sys.argv[2])))
-print(data.fingerprint()[:12], f"{time.perf_counter() - wall:6.2f} s, {time.process_time() - cpu:6.2f} s of CPU")
+print(data.fingerprint()[:12], end=": ")
+print(f"{time.perf_counter() - wall:.2f} s, {time.process_time() - cpu:.2f} s of CPU")
 """
 RUN = ("dataset=image_folder", "dataset.image_size=8", "run.until=index", "trainer.accelerator=cpu")
 
@@ -51,13 +53,15 @@ def main(num: int, runs: bool) -> None:
         time.sleep(4)  # what has just been written is not remembered
         for which in ("first", "second"):
             command = [sys.executable, "-c", FINGERPRINT, str(root), str(tables)]
-            told = subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()[-1]
-            print(f"{num:,} files, {which} fingerprint: {told}", flush=True)
+            done = subprocess.run(command, capture_output=True, check=True, text=True)
+            print(f"{num:,} files, {which} fingerprint {done.stdout.splitlines()[-1]}", flush=True)
         for which in ("first", "second") if runs else ():
-            command = [sys.executable, "-m", "ddoq.run", *RUN, f"dataset.root={root}", f"paths.outputs={place}/outputs"]
+            where = f"dataset.root={root}", f"paths.outputs={place}/outputs"
             start = time.perf_counter()
+            command = [sys.executable, "-m", "ddoq.run", *RUN, *where]
             subprocess.run(command, capture_output=True, check=True)
-            print(f"{num:,} files, {which} run up to the index: {time.perf_counter() - start:6.2f} s", flush=True)
+            seconds = time.perf_counter() - start
+            print(f"{num:,} files, {which} run up to the index: {seconds:.2f} s", flush=True)
 
 
 if __name__ == "__main__":
