@@ -6,9 +6,10 @@ nothing heavy is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +19,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ddoq.errors import DdoqError
+
+if TYPE_CHECKING:
+    from ddoq.sweeps.waves import Wave
 
 
 class DdoqSweeper(BasicSweeper):
@@ -51,20 +55,30 @@ class DdoqSweeper(BasicSweeper):
         config.hydra.launcher = OmegaConf.merge(config.hydra.launcher, dict(resources))
         return config
 
-    def _launch(self, lists: Sequence[Sequence[str]], resources: Mapping[str, Any]) -> list[DdoqError | None]:
+    def _launch(self, lists: Sequence[Sequence[str]], wave: Wave) -> list[DdoqError | None]:
         """Start jobs and wait for all of them; return the error of each one that says one."""
+        config = self._config_with(wave.resources)
         launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.hydra_context, task_function=self.task_function, config=self._config_with(resources)
+            hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
-        waiting = _Submitted(self.config)
+        launch, submitted = partial(launcher.launch, lists, initial_job_idx=0), _Submitted(self.config)
+        if "Slurm" in submitted.target:
+            from ddoq.sweeps.queue import Asked, follow
+
+            results = follow(launch, submitted.jobs, Asked(OmegaConf.to_container(config.hydra.launcher), wave))
+        else:
+            results = self._launch_here(launch, submitted)
+        # A job that was killed says nothing, and the launcher stops at the first such. What is missing in the store
+        # tells which points have failed, once the other jobs have ended, too.
+        return [None] * len(lists) if results is None else [_error(result) for result in results]
+
+    def _launch_here(self, launch: Callable[[], Sequence[JobReturn]], submitted: _Submitted) -> Sequence | None:
         try:
-            return [_error(result) for result in launcher.launch(lists, initial_job_idx=0)]
+            return launch()
         except Exception:
-            # A job that was killed says nothing, and the launcher stops at the first such. What is missing in the store
-            # tells which points have failed, once the other jobs have ended, too.
-            if not waiting.wait():
+            if not submitted.wait():
                 raise
-            return [None] * len(lists)
+            return None
 
 
 def _error(result: JobReturn) -> DdoqError | None:
@@ -87,13 +101,16 @@ class _Submitted:
     def _ids(self) -> set[str]:
         return {file.parent.name for file in self.folder.glob("*/*_submitted.pkl")}
 
+    def jobs(self) -> set[str]:
+        """Return the numbers of the jobs, one for an array."""
+        return {one.split("_")[0] for one in self._ids() - self.before}
+
     def wait(self) -> int:
-        """Wait for the jobs to end, one way or another; return how many there were."""
+        """Wait for jobs of this machine to end, one way or another; return how many there were."""
         ids = self._ids() - self.before if "submitit" in self.target else set()
         if ids:
             import submitit
 
-            kind = submitit.SlurmJob if "Slurm" in self.target else submitit.LocalJob
-            for job in [kind(self.folder / "%j", one) for one in sorted(ids)]:
+            for job in [submitit.LocalJob(self.folder / "%j", one) for one in sorted(ids)]:
                 job.wait()
         return len(ids)

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 ROOT = Path(__file__).resolve().parents[1]
 
 #: A process that has imported the libraries, which takes longer than most runs here, and is forked for every command.
-_WARM = multiprocessing.get_context("forkserver")
-_WARM.set_forkserver_preload(
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(
     [
         *("lightning", "timm", "torchvision", "hydra", "sklearn.datasets", "matplotlib.pyplot", "pyarrow.parquet"),
         *("diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.transformers.dit_transformer_2d"),
@@ -25,7 +25,7 @@ _WARM.set_forkserver_preload(
 
 def start(*overrides: str, folder: Path, cwd: Path = ROOT) -> BaseProcess:
     """Start the command line in a process of its own; it writes ``stdout`` and ``stderr`` into an existing folder."""
-    process = _WARM.Process(target=_command, args=(overrides, folder, cwd, dict(os.environ)))
+    process = WARM.Process(target=_command, args=(overrides, folder, cwd, dict(os.environ)))
     process.start()
     return process
 

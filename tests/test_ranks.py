@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from processes import _WARM, ddoq, start
+from processes import WARM, ddoq, start
 
 from ddoq.engine.ranks import Team
 from ddoq.errors import ConfigError, StageError
@@ -264,7 +264,7 @@ def meet(rank: int, port: int, pipe: Connection) -> None:
 def test_a_long_wait_hears_signals_and_deaths(what):
     ours, its = multiprocessing.Pipe()
     port = free_port()
-    first, second = (_WARM.Process(target=meet, args=(rank, port, its)) for rank in (0, 1))
+    first, second = (WARM.Process(target=meet, args=(rank, port, its)) for rank in (0, 1))
     first.start(), second.start()
     try:
         assert [ours.recv(), ours.recv()] == ["met", "met"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -105,3 +106,50 @@ def test_a_bad_point_or_bad_resources_never_reach_the_queue(slurm, tmp_path):
         _, errors = done.communicate(timeout=100)
         assert done.returncode == 1 and said in errors and "Traceback" not in errors
     assert submitted(tmp_path) == 0
+
+
+def test_a_job_that_can_never_start_is_said_and_cancelled(slurm, tmp_path):
+    """The default asks for 8 cores and 32 GB, the nodes have 2 and 4 GB: reason PartitionConfig, for ever."""
+    done = start(tmp_path, slurm, "hydra.launcher.cpus_per_task=8", "hydra.launcher.mem_gb=32")
+    output, errors = done.communicate(timeout=100)
+    assert done.returncode == 1, output
+    assert "SLURM can never start job" in errors and "asked for 1 node of 8 cores, 32 GB, 1 GPU" in errors
+    assert "partition main has 2 nodes of 2 cores" in errors
+    assert "set hydra.launcher.cpus_per_task=2 hydra.launcher.mem_gb=3" in errors
+    assert output.count("pending (PartitionConfig)") == 1
+    assert not in_queue(slurm)
+
+
+def test_an_interrupt_cancels_what_is_pending_and_leaves_what_runs(slurm, tmp_path):
+    overrides = ("sweep.waves=[]", "hydra.launcher.array_parallelism=1", "protocol.num_steps=100000")
+    launcher = start(tmp_path, slurm, *overrides)
+    wait_for(lambda: "RUNNING" in in_queue(slurm) and "PENDING" in in_queue(slurm))
+    time.sleep(2)
+    launcher.send_signal(signal.SIGINT)
+    output, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 130 and "the same command resumes" in errors
+    assert "pending jobs cancelled, what runs goes on (`scancel " in output
+    assert set(in_queue(slurm)) == {"RUNNING"}
+    subprocess.run(["scancel", f"--user={os.geteuid()}"], env=slurm, check=True)
+    wait_for(lambda: not in_queue(slurm))
+
+
+def test_a_cancelled_job_is_noticed_without_accounting(slurm, tmp_path):
+    launcher = start(tmp_path, slurm, "ipc=1", "weighting=mass", "sweep.waves=[]", "protocol.num_steps=100000")
+    wait_for(lambda: in_queue(slurm) == ["RUNNING"])
+    subprocess.run(["scancel", f"--user={os.geteuid()}"], env=slurm, check=True)
+    output, errors = launcher.communicate(timeout=200)
+    assert launcher.returncode == 1 and "not finished up to report" in errors, output + errors
+
+
+def test_a_controller_that_does_not_answer_is_two_lines(slurm, tmp_path):
+    conf = Path(slurm["SLURM_CONF"])
+    (tmp_path / "slurm.conf").write_text(re.sub(r"SlurmctldPort=\d+", "SlurmctldPort=1", conf.read_text()))
+    done = start(tmp_path, slurm | {"SLURM_CONF": str(tmp_path / "slurm.conf")})
+    _, errors = done.communicate(timeout=100)
+    assert done.returncode == 1 and "SLURM's controller does not answer" in errors and "bug" not in errors
+
+
+def in_queue(slurm: dict[str, str]) -> list[str]:
+    states = subprocess.run(["squeue", "-h", "-r", "-o", "%T"], env=slurm, capture_output=True, text=True).stdout
+    return states.split()

@@ -21,8 +21,8 @@ from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
 from ddoq.utils.ranks import company
 
-#: Starts jobs, each given by its overrides, with resources of the launcher's; returns each one's error, if it had any.
-Launch = Callable[[Sequence[Sequence[str]], Mapping[str, Any]], Sequence[DdoqError | None]]
+#: Starts jobs, each given by its overrides, with the resources of a wave; returns each one's error, if it had any.
+Launch = Callable[[Sequence[Sequence[str]], Wave], Sequence[DdoqError | None]]
 
 
 def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, launcher: Mapping[str, Any]) -> None:
@@ -44,7 +44,7 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, 
             fetch(point.job.config)
         return
     if company() > 1:  # every process of torchrun is here, and all have to do the same
-        _raise(points, _errors(points, launch([point.overrides for point in points], {})))
+        _raise(points, _errors(points, launch([point.overrides for point in points], Wave(conf["run"]["until"], {}))))
         return
     name, todo = sweep_name(points), waves(conf["sweep"], conf["run"]["until"])
     for wave in todo:
@@ -80,7 +80,7 @@ def _run_waves(name: str, points: list[Point], todo: list[Wave], launch: Launch)
         if len(todo) > 1:
             console.print(f"[bold]up to {wave.until}[/]: {len(chosen)} of {len(points)} points {_resources(wave)}")
         extra = [f"sweep.name={name}", f"run.until={wave.until}", "run.from=null"]
-        failures |= _errors(chosen, launch([[*point.overrides, *extra] for point in chosen], wave.resources))
+        failures |= _errors(chosen, launch([[*point.overrides, *extra] for point in chosen], wave))
         failures |= {
             point.name: _unfinished(wave) for point in able if point.name not in failures and point.missing(wave.until)
         }

@@ -8,9 +8,10 @@ submitted in that wave, instead of waiting on a GPU for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
+from ddoq.config.schema import WaveResourcesConf
 from ddoq.errors import ConfigError
 from ddoq.pipeline.graph import STAGES
 from ddoq.sweeps.points import Point
@@ -42,6 +43,12 @@ def waves(conf: Mapping[str, Any], until: str) -> list[Wave]:
 
 def _stated(resources: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in resources.items() if value is not None}
+
+
+def resources_key(wave: Wave, name: str) -> str:
+    """Return the key by which a user sets one of the resources that a wave has."""
+    own = [stage.name for stage in fields(WaveResourcesConf) if STAGES.index(stage.name) >= STAGES.index(wave.until)]
+    return f"sweep.resources.{own[0]}.{name}" if own and name in wave.resources else f"hydra.launcher.{name}"
 
 
 def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:
