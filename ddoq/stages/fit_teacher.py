@@ -10,7 +10,7 @@ from ddoq.pipeline.graph import Node
 from ddoq.stages.evaluate import new_student, recipe_facts, train_and_measure, training_data
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.io import atomic_path
-from ddoq.utils.weights import require_finite
+from ddoq.utils.weights import loading, require_finite
 
 VERSION = 2  # 2: protocols with rules and views
 _WEIGHTS = "teacher.safetensors"
@@ -44,5 +44,6 @@ def load_fitted(node: Node, folder: Path, index: Path):
     network, normalize = new_student(
         identity["student"], facts(index), protocol["normalization"], size, identity["seed"]
     )
-    load_model(network, str(folder / _WEIGHTS))
+    with loading(f"the teacher in {folder}", "teacher"):
+        load_model(network, str(folder / _WEIGHTS))
     return Teacher(network, normalize.mean.flatten().tolist(), normalize.std.flatten().tolist(), size)

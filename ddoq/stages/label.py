@@ -37,9 +37,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         targets = _soft_labels(node, inputs, names, points, folder / "parts", runtime)
     if runtime.ranks.rank:
         return {}
+    masses, weights = _weights(node, points, num_classes)
     for name in names:
         link_or_copy(inputs["generate"] / name, folder / name)
-    masses, weights = _weights(node, points, num_classes)
     labels = points.labels.tolist()
     columns = {
         "file_name": names,
