@@ -168,7 +168,7 @@ def test_run_has_one_name_however_its_home_is_written(monkeypatch, tmp_path):
     [
         ("s3://bucket/x", "mounted"),
         ("file:///x", "paths.outputs=/x"),
-        ("~nobody-of-that-name/x", "./~nobody-of-that-name/x"),
+        ("~nobody-of-that-name/x", """'paths.outputs="./~nobody-of-that-name/x"'"""),
         ("https://huggingface.co/stabilityai/sd-vae-ft-mse", "=stabilityai/sd-vae-ft-mse"),
     ],
 )

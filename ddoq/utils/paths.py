@@ -48,7 +48,8 @@ def expand_path(path: str, key: str) -> str:
     if expanded.startswith("~"):
         user = path.partition("/")[0][1:]
         known = f"there is no user '{user}' on this machine" if user else "the home folder is not known"
-        raise ConfigError(f"{key}: {path}: {known}", f"write the whole path, or ./{path} for a folder of that name")
+        here = f"'{key}=\"./{path}\"'"
+        raise ConfigError(f"{key}: {path}: {known}", f"write the whole path, or {here} for a folder of that name")
     if ":" in expanded and not key.endswith("path"):  # Arrow takes exp:1/x for a URL, but not /here/exp:1/x
         return os.path.abspath(expanded)
     return expanded
