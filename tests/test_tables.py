@@ -18,6 +18,7 @@ from ddoq.data.base import hash_files
 from ddoq.data.builtin import CIFAR10, CIFAR100
 from ddoq.data.catalogue import CIFAR10 as TEN
 from ddoq.data.catalogue import CIFAR100 as HUNDRED
+from ddoq.data.folder import ImageFolder
 from ddoq.data.parquet import ParquetImages
 from ddoq.data.recognised import recognised
 from ddoq.data.tiny_imagenet import TinyImageNet
@@ -70,8 +71,8 @@ BOTH = {"train": 6, "test": 6}
     ("files", "expected", "said"),
     [
         (["data/train-00000-of-00001", "data/test-00000-of-00001"], BOTH, "found in data/"),
-        (["default/train/0000", "default/test/0000"], BOTH, "splits by folders"),
-        (["train/0000", "test/0000"], BOTH, "splits by folders"),
+        (["default/train/0000", "default/test/0000"], BOTH, "found in default/"),
+        (["train/0000", "test/0000"], BOTH, "test 6 (test/0000.parquet)"),
         (["Train", "Test"], BOTH, "test 6 (Test.parquet)"),
         (["mnist-train", "mnist-test"], BOTH, "train 6 (mnist-train.parquet)"),
         (["x_train-0", "x_train-1", "x_test"], {"train": 12, "test": 6}, "x_train-0.parquet …, 2 files"),
@@ -126,6 +127,9 @@ def test_what_datasets_saves_is_read_as_it_lies_there(tmp_path):
     assert source.class_names == N and counts == BOTH and source.labels.tolist() == LABELS * 2
     assert np.asarray(source.read(8))[0, 0, 0] == 20
     assert read(tmp_path / "one")[1] == {"": 6}
+    for name in ("both", "one"):
+        with pytest.raises(DataError, match=rf"\n.*dataset=parquet dataset.root={tmp_path}/{name}$"):
+            ImageFolder("f", 8, 3, root=str(tmp_path / name)).fingerprint()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from ddoq.errors import DataError, override
 
 #: Folders that were splits from the first version on. What is read in another way than then has another fingerprint.
 _FIRST_KNOWN = frozenset(["train", "validation", "valid", "val", "test"])
-_ARROW = frozenset(["dataset_dict.json", "state.json"])  # what ``datasets`` puts into the folders that it saves
+_TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow")
 _MOST_NAMED = 4
 _DEEPEST = 8  # folders that hold nothing but a folder
 _MOST_DIGITS = 4  # of folds, versions and sizes; more are WordNet ids, dates or patients
@@ -102,14 +102,14 @@ def _only(folder: Path) -> Path | None:
 
 
 def _remedy_without_folders(folder: Path) -> str:
-    if any((folder / name).exists() for name in _ARROW) or any(folder.rglob("*.parquet")):
+    if any(next(folder.glob(pattern), None) for pattern in _TABLES):
         return f"it holds tables: dataset=parquet {override('dataset.root', folder)}"
-    return above(folder) or "put the images into one sub-folder per class"
+    return (images_in(folder) and above(folder)) or "put the images into one sub-folder per class"
 
 
 def above(folder: Path) -> str | None:
     """Return as a remedy the folder that a folder lies in, where others beside it hold images, too."""
-    siblings = [sibling for sibling in subfolders(folder.resolve().parent) if holds_images(sibling)]
+    siblings = [sibling for sibling in subfolders(folder.resolve().parent) if images_in(sibling)]
     if len(siblings) < 2:
         return None
     return f"give the folder that holds all class folders: {override('dataset.root', folder.resolve().parent)}"
@@ -248,7 +248,7 @@ def _check_not_splits(base: Path, tops: Sequence[Path]) -> None:
         what = f"{_list(flat)} holds no class folders" if flat else f"{_list(tops)} hold different folders"
         raise DataError(
             f"dataset.root: {printable(str(base))} is made of splits by its names, and {what}",
-            "put the images of each split into one sub-folder per class",
+            _remedy_without_folders(base),
         )
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ddoq.data.base import ImageDataset, Source, check_order, hash_files
 from ddoq.data.names import ordered
 from ddoq.data.shards import Shards, find_shards
+from ddoq.data.tree import printable
 from ddoq.errors import DataError, did_you_mean, override
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import parse_json, reading
@@ -107,7 +108,10 @@ def open_parquet(
         describe,
         root.name,
         ignored={"Parquet file of no split": len(shards.aside)} if shards.aside else {},
-        where={split: _shown([file.name for file in files]) for split, files in shards.files.items()},
+        where={
+            split: _shown([printable(file.relative_to(shards.base).as_posix()) for file in files])
+            for split, files in shards.files.items()
+        },
         notes=[*shards.notes, *_notes(columns, classes, (image_column, label_column))],
     )
 

@@ -97,7 +97,7 @@ def _find(folder: Path, depth: int) -> Shards | None:
         if (said := split_of(part.name)) and (files := [file for file in _tables(part) if _fits(file, said[0])]):
             parts.setdefault(said[0], []).extend(files)
     if "train" in parts:
-        return Shards(folder, parts, [f"splits by folders: {', '.join(_folders(parts))}"])
+        return Shards(folder, parts)
     found = [shards for part in inside if depth and (shards := _find(part, depth - 1))]
     if len(found) > 1:
         raise DataError(
@@ -114,10 +114,6 @@ def _find(folder: Path, depth: int) -> Shards | None:
         else [f"found in {printable(where)}/", *found[0].notes]
     )
     return replace(found[0], notes=notes)
-
-
-def _folders(parts: dict[str, list[Path]]) -> list[str]:
-    return [f"{split} in {printable(files[0].parent.name)}/" for split, files in parts.items()]
 
 
 def _tables(folder: Path) -> list[Path]:
