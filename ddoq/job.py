@@ -24,10 +24,11 @@ from ddoq.pipeline.runner import Step, execute, plan
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
 from ddoq.stages import compute
+from ddoq.stages.compatible import check_classes, check_fit, remarks
 from ddoq.stages.evaluate import check_protocol
 from ddoq.stages.generate import try_generators
 from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models, check_classes, check_fit, networks_of
+from ddoq.stages.models import Models, networks_of
 from ddoq.stages.runtime import Runtime, build
 from ddoq.tracking import session
 from ddoq.utils.console import console
@@ -106,6 +107,7 @@ def check_missing(job: Job) -> None:
     It imports torch, which a run that only reports does not need.
     """
     job.runtime.models.require(job.missing)
+    check_fit(job.config, job.runtime.models)  # again: some may have come from the hub just now
     if job.missing:
         check_protocol(job.config)
 
@@ -214,6 +216,8 @@ def fetch(config: Mapping[str, Any]) -> None:
 def _print_plan(job: Job, in_full: bool) -> None:
     """Print one line per stage, or per node where the plan is all that was asked for."""
     console.print(f"[bold]{run_name(job.config)}[/]", soft_wrap=True)
+    for remark in remarks(job.config, job.runtime.models):
+        console.print(f"  {remark}", markup=False, soft_wrap=True)
     if in_full:
         table = Table("stage", "what", "state", "key", box=None, pad_edge=False)
         for step in job.steps:

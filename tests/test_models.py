@@ -18,7 +18,7 @@ from twins import save_models
 from ddoq.engine.memory import FittingBatches
 from ddoq.errors import DataError, StageError
 from ddoq.stages.models import Models
-from ddoq.utils.pretrained import is_hub_id, locate, model_folder, wanted_files
+from ddoq.utils.hub import is_hub_id, locate, model_folder, wanted_files
 
 DIT, SD = "facebook/DiT-XL-2-256", "stable-diffusion-v1-5/stable-diffusion-v1-5"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

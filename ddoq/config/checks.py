@@ -208,7 +208,12 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if "path" in conf and conf["path"] is None and "fit" not in conf:
             yield f"{part}.path: null, and {part}={conf['name']} cannot be fitted here", f"set {part}.path=..."
     if encoder["_target_"] == "ddoq.encoders.TAEF2" and config["dataset"]["image_size"] % 8:
-        yield f"dataset.image_size: {config['dataset']['image_size']} is no multiple of 8", "encoder=taef2 needs one"
+        size = config["dataset"]["image_size"]
+        below = size // 8 * 8
+        yield (
+            f"dataset.image_size: {size} is no multiple of 8, and encoder=taef2 needs one",
+            f"set dataset.image_size to {f'{below} or ' if below else ''}{below + 8}",
+        )
     if generator.get("classes") == "imagenet" and generator["path"] is None:
         yield (
             "generator.classes: a DiT that is fitted here knows the data set's classes",

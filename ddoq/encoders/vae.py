@@ -9,18 +9,16 @@ from torch import Tensor
 
 from ddoq.encoders.base import Encoder
 from ddoq.utils.pretrained import load_pretrained
-
-_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+from ddoq.utils.scaling import VAE_SCALES, latent_scale
 
 
 class VAE(Encoder):
-    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``.
-
-    Scale and shift are the model's own ``scaling_factor`` and ``shift_factor``.
+    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``; see ``ddoq.utils.scaling`` for the two.
 
     Args:
         path: a folder saved by diffusers' ``save_pretrained``, or a hub id. Holds an ``AutoencoderKL`` or
-            ``AutoencoderTiny``, at the top or in the sub-folder ``vae``.
+            ``AutoencoderTiny``, at the top or in the sub-folder ``vae``. Or one file of weights, in the names of
+            diffusers or of CompVis, beside its ``config.json``.
         posterior: ``mode``, or ``sample``: one draw per image, as D4M does. A tiny autoencoder has no posterior.
         precision: of the network: ``float32``, ``bfloat16`` or ``float16``.
         storage: of latents on disk: ``float32`` or ``float16``.
@@ -28,10 +26,18 @@ class VAE(Encoder):
 
     def __init__(self, path: str, posterior: str = "mode", precision: str = "float32", storage: str = "float32"):
         super().__init__()
-        self.vae = load_pretrained(path, _CLASSES, "vae", "encoder.path", precision)
+        self.vae = load_pretrained(path, tuple(VAE_SCALES), "vae", "encoder.path", precision)
         self.posterior, self.storage = posterior, getattr(torch, storage)
-        self.scale = float(self.vae.config.scaling_factor)
-        self.shift = float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+        known = latent_scale({**self.vae.config, "_class_name": type(self.vae).__name__}, "encoder.path")
+        self._keep("shift", known.shift)
+        self._keep("scale", known.scale)
+
+    def _keep(self, name: str, value: float | tuple[float, ...]) -> None:
+        """Keep a number as it is, those of channels as a tensor ``[C, 1, 1]`` that moves with the model."""
+        if isinstance(value, tuple):
+            self.register_buffer(name, torch.tensor(value).view(-1, 1, 1), persistent=False)
+        else:
+            setattr(self, name, value)
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the scaled latents. Grey images are fed as RGB to a model that wants three channels."""

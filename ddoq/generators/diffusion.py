@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from ddoq.encoders.base import Encoder
 from ddoq.errors import ConfigError, StageError
 from ddoq.generators.base import ImageGenerator, Points
 from ddoq.generators.sampling import Denoise, invert, reverse, times_from, towards
-from ddoq.utils.pretrained import load_scheduler
+from ddoq.utils.pretrained import load_scheduler, read_scheduler
 
 
 @dataclass(kw_only=True)
@@ -49,7 +51,7 @@ class LatentDiffusion(ImageGenerator):
 
     def __post_init__(self) -> None:
         self.network = self._load()
-        self.schedule = load_scheduler(self.path, self.scheduler, key="generator.path")
+        self.schedule = load_scheduler(self._saved_schedule(), self.scheduler, key="generator.path")
         preserving = float(self.schedule.init_noise_sigma) == 1 and hasattr(self.schedule, "alphas_cumprod")
         if not preserving and (self.start == "inversion" or self.mode_guidance):
             raise ConfigError(
@@ -66,6 +68,10 @@ class LatentDiffusion(ImageGenerator):
     @abstractmethod
     def _load(self) -> nn.Module:
         """Return the network that denoises."""
+
+    def _saved_schedule(self) -> Mapping[str, Any]:
+        """Return what the model's ``scheduler_config.json`` says."""
+        return read_scheduler(self.path, "generator.path")
 
     @abstractmethod
     def conditions(self, labels: Tensor) -> Tensor:

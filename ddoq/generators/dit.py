@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ddoq.generators.diffusion import LatentDiffusion
+from ddoq.generators.released import describe, load_released
 from ddoq.utils.pretrained import load_pretrained
 
 
 @dataclass(kw_only=True)
 class DiT(LatentDiffusion):
     """Peebles & Xie 2023, through diffusers' ``DiTTransformer2DModel``.
+
+    ``path`` may also be the file that its authors released, see ``ddoq.generators.released``.
 
     Guidance: diffusers guides all four latent channels, the DiT repository three. Its 4.0 is about 3.25 here
     (1 + 0.75 x for the x of its ``1 + x``), or exactly 4.0 with ``guidance_channels=3``.
@@ -33,7 +39,14 @@ class DiT(LatentDiffusion):
         self._numbers = torch.tensor(self.label_space.class_numbers(self.classes, known, self.path))
 
     def _load(self) -> nn.Module:
+        if Path(self.path).is_file():
+            return load_released(self.path, "generator.path", self.precision)
         return load_pretrained(self.path, ("DiTTransformer2DModel",), "transformer", "generator.path", self.precision)
+
+    def _saved_schedule(self) -> Mapping[str, Any]:
+        if Path(self.path).is_file():
+            return describe(self.path, "generator.path")["scheduler"]
+        return super()._saved_schedule()
 
     def conditions(self, labels: Tensor) -> Tensor:
         """Return the model's class numbers ``[B]``."""

@@ -1,4 +1,4 @@
-"""The pretrained models of a run: where they are, what stands for them in keys, whether they fit together."""
+"""The pretrained models of a run: where they are, what they say of themselves, what stands for them in keys."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddoq.config.checks import stated_latent_shape
 from ddoq.data.base import hash_files
-from ddoq.data.label_space import LabelSpace
-from ddoq.errors import ConfigError, DataError
+from ddoq.errors import DataError
 from ddoq.pipeline.graph import Node
-from ddoq.utils.pretrained import (
+from ddoq.utils.hub import (
     KNOWN,
     hub_files,
     is_hub_id,
+    local_part,
     locate,
     model_folder,
     part_folder,
     wanted_files,
 )
+from ddoq.utils.pretrained import variant_of
+from ddoq.utils.scaling import is_normalised
 from ddoq.utils.weights import check_file, hash_file, read_config
 
 Conf = Mapping[str, Any]
@@ -38,6 +39,10 @@ PARTS = {
     },
 }
 _WEIGHTS = (".json", ".safetensors", ".txt", ".bin", ".pth")
+#: Components that may be given as one file: a VAE beside its config.json, a DiT as its authors release it.
+_FILES = ("ddoq.encoders.VAE", "ddoq.generators.DiT")
+#: Stands in keys beside a VAE whose latents are scaled channel by channel, which ddoq once ignored.
+_NORMALISED = "+latents_mean,latents_std"
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ class Models:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
         self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
         self._identities: dict[tuple[str, str], str] = {}  # every image of every arm asks; files are hashed once
+        self._described: dict[tuple[str, str], Conf] = {}
 
     def identify(self, conf: Conf, key: str) -> str | None:
         """Return what stands for a component's weights in a content key; ``None`` where ddoq fits them itself.
@@ -91,13 +97,42 @@ class Models:
             place = locate(path, self.folders, Path.is_file)
             return hash_file(place, key), place
         place = self.locate(conf)
-        return f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders), place
+        identity = f"hub:{path}" if is_hub_id(path) else _content(conf, place, key, self.folders)
+        return identity + (_NORMALISED if self._is_normalised(conf, key) else ""), place
+
+    def _is_normalised(self, conf: Conf, key: str) -> bool:
+        known = self.describe(conf, "vae", key) if "vae" in PARTS[conf["_target_"]] else None
+        return known is not None and is_normalised(known)
+
+    def describe(self, conf: Conf, part: str, key: str) -> Conf | None:
+        """Return the configuration of one part of a pretrained model, if it is on this machine.
+
+        Args:
+            conf: of the component, with a path.
+            part: a name of ``PARTS``.
+            key: config key of the path.
+
+        Raises:
+            DataError: it is no JSON object, or the model is a file without one.
+        """
+        place = self.locate(conf)
+        if Path(place).is_file() and conf["_target_"].endswith("DiT"):
+            from ddoq.generators.released import describe
+
+            if (place, part) not in self._described:
+                self._described |= {(place, name): known for name, known in describe(place, key).items()}
+            return self._described[place, part]
+        marker = PARTS[conf["_target_"]][part]
+        folder = local_part(place, part, marker) if is_hub_id(place) else model_folder(place, part, key, marker)
+        return folder and read_config(folder / marker, key)
 
     def locate(self, conf: Conf) -> str:
         """Return the folder of ``paths.models`` that has all that a component reads, else its path as it is."""
         parts = PARTS[conf["_target_"]].items()
 
         def holds(folder: Path) -> bool:
+            if folder.is_file():
+                return conf["_target_"] in _FILES
             return all(part_folder(folder, part, marker) for part, marker in parts)
 
         return locate(conf["path"], self.folders, holds)
@@ -114,11 +149,20 @@ class Models:
         for (identity, _), use in self._uses.items():
             if identity not in needed:
                 continue
-            for part, marker in use.parts.items():
-                for file in model_folder(use.place, part, use.key, marker).glob("*.safetensors"):
-                    check_file(file, use.key)
-            if use.place and not use.parts:
+            if use.place and Path(use.place).is_file():
                 check_file(Path(use.place), use.key)
+                continue
+            for part, marker in use.parts.items():
+                folder = model_folder(use.place, part, use.key, marker)
+                for file in folder.glob("*.safetensors"):
+                    check_file(file, use.key)
+                if part in ("vae", "transformer", "unet"):
+                    variant_of(folder, use.key)
+            if use.parts and self._is_normalised(use.conf, use.key) and _NORMALISED not in identity:
+                raise DataError(
+                    f"{use.key}: {use.place} came from the hub just now, and its latents_mean belong to its key",
+                    "give the same command again: the model is in the hub's cache now",
+                )
 
     def fetch(self, log: Callable[[str], None]) -> None:
         """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
@@ -138,6 +182,8 @@ class Models:
 
 def _content(conf: Conf, place: str, key: str, folders: list[str]) -> str:
     """Return a hash of the files that a component reads."""
+    if Path(place).is_file() and conf["_target_"] in _FILES:
+        return _content_of_file(conf, Path(place), key)
     files: list[Path] = []
     for part, marker in PARTS[conf["_target_"]].items():
         if conf["path"] in KNOWN and not Path(place).is_dir():
@@ -150,83 +196,12 @@ def _content(conf: Conf, place: str, key: str, folders: list[str]) -> str:
     return hash_files(set(files), Path(place))
 
 
-def check_fit(config: Conf, models: Models) -> None:
-    """Raise ConfigError where the generator was trained on latents of another shape than the encoder's.
-
-    Looks at ``config.json`` of models that are already here; the others are checked when they have been loaded.
-    """
-    generator, shape, known = config["generator"], latent_shape(config, models), _known(config, models)
-    if known is None or shape is None:
-        return
-    channels = _number(known, "in_channels", "generator")
-    side = _number(known, "sample_size", "generator") if known.get("sample_size") and _is_dit(known) else None
-    if channels != shape[0] or (side is not None and side != shape[1]):
-        wanted = f"{channels} channels" + (f" of {side}×{side}" if side else "")
-        size = config["dataset"]["image_size"]
-        raise ConfigError(
-            f"generator.path: {generator['path']} takes latents with {wanted}, encoder={config['encoder']['name']} "
-            f"makes {shape[0]} channels of {shape[1]}×{shape[1]} from {size} pixels",
-            f"set dataset.image_size={size * side // shape[1]}"
-            if channels == shape[0]
-            else "use the encoder that the generator was trained with",
-        )
-
-
-def check_classes(config: Conf, models: Models, facts: Conf) -> None:
-    """Raise ConfigError where a generator that is already here cannot know the data set's classes.
-
-    Args:
-        config: resolved.
-        models: finds the generator.
-        facts: of the ``index`` artefact.
-    """
-    known = _known(config, models)
-    if known is not None and _is_dit(known):
-        generator = config["generator"]
-        space, num = LabelSpace.from_facts(facts), _number(known, "num_embeds_ada_norm", "generator")
-        space.class_numbers(generator["classes"], num, generator["path"])
-
-
-def _known(config: Conf, models: Models) -> Conf | None:
-    """Return what ``config.json`` of the generator's network says, if it is here."""
-    generator = config["generator"]
-    place = models.locate(generator) if generator.get("path") else None
-    if place is None or is_hub_id(place):
-        return None
-    folder = model_folder(place, next(iter(PARTS[generator["_target_"]])), "generator.path")
-    return read_config(folder / "config.json", "generator.path")
-
-
-def _is_dit(known: Conf) -> bool:
-    return "num_embeds_ada_norm" in known
-
-
-def _number(known: Conf, name: str, part: str) -> int:
-    """Return a number that a model's ``config.json`` has to state."""
-    if type(known.get(name)) is not int or known[name] <= 0:
-        raise DataError(
-            f"{part}.path: config.json of the {part} says {name}={known.get(name)!r}, which is no positive number",
-            "replace it by the model's own",
-        )
-    return known[name]
-
-
-def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
-    """Return channels and side of the latents, as far as the configuration and local files tell."""
-    if shape := stated_latent_shape(config):
-        return shape
-    place = models.locate(config["encoder"])
-    if is_hub_id(place):
-        return None
-    known = read_config(model_folder(place, "vae", "encoder.path") / "config.json", "encoder.path")
-    blocks = known.get("encoder_block_out_channels") or known.get("block_out_channels")
-    if not isinstance(blocks, list):
-        raise DataError(
-            f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, which is no list",
-            "replace it by the model's own",
-        )
-    side = config["dataset"]["image_size"] // 2 ** (len(blocks) - 1)
-    return _number(known, "latent_channels", "encoder"), side
+def _content_of_file(conf: Conf, file: Path, key: str) -> str:
+    """Return a hash of a single file, and of the configurations that have to lie beside it."""
+    if conf["_target_"].endswith("DiT"):
+        return hash_file(str(file), key)
+    beside = [model_folder(str(file), part, key, marker) / marker for part, marker in PARTS[conf["_target_"]].items()]
+    return " ".join(hash_file(str(one), key) for one in (file, *beside))
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:

@@ -1,84 +1,19 @@
-"""Weights from a local folder or a hub, with errors that say where to put the files."""
+"""Networks with the weights of a folder, a file or the hub, and their schedulers."""
 
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.utils.hub import hub_files, model_folder
 from ddoq.utils.weights import loading, read_config, read_weights, require_finite
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
-_VARIANT = re.compile(r"fp16|bf16|non_ema|flax|onnx|openvino")  # copies of the same weights that are not read
-
-#: What the models of the shipped configurations are: size of what is read, and licence.
-KNOWN = {
-    "facebook/DiT-XL-2-256": "2.7 GB, CC-BY-NC 4.0: no commercial use",
-    "facebook/DiT-XL-2-512": "2.7 GB, CC-BY-NC 4.0: no commercial use",
-    "stable-diffusion-v1-5/stable-diffusion-v1-5": "4.3 GB, CreativeML OpenRAIL-M",
-    "stabilityai/sd-vae-ft-mse": "335 MB, MIT",
-    "stabilityai/sd-vae-ft-ema": "335 MB, MIT",
-    "vae_taef2": "5 MB, MIT, taef2_encoder.pth and taef2_decoder.pth of github.com/madebyollin/taesd",
-}
-
-
-def is_hub_id(path: str) -> bool:
-    """Tell whether ``path`` has the form ``owner/name`` or ``owner/name@revision`` and is no local folder."""
-    return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
-
-
-def locate(path: str, folders: Iterable[str | Path], holds: Callable[[Path], bool]) -> str:
-    """Return the place of a model: the first of ``folder/path`` that holds it, else ``path`` as it is."""
-    if Path(path).exists():
-        return path
-    return next((str(Path(folder) / path) for folder in folders if holds(Path(folder) / path)), path)
-
-
-def part_folder(folder: str | Path, subfolder: str, marker: str) -> Path | None:
-    """Return where one part of a model is: in its sub-folder or at the top; ``None`` where it is in neither."""
-    return next((place for place in (Path(folder) / subfolder, Path(folder)) if (place / marker).is_file()), None)
-
-
-def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json") -> Path:
-    """Return the local folder of one part of a model, from the hub (its cache first) where ``path`` is a hub id.
-
-    Args:
-        path: a local folder, or a hub id ``owner/name`` or ``owner/name@revision``.
-        subfolder: where pipelines keep this part; it may also lie at the top.
-        key: config key that errors name.
-        marker: the file that tells the part is there.
-
-    Raises:
-        DataError: there is no such model, or the hub does not give it.
-    """
-    if folder := part_folder(path, subfolder, marker):
-        return folder
-    if not is_hub_id(path):
-        raise DataError(
-            f"{key}: no model in {path!r} (no {marker})",
-            f"put {marker} and *.safetensors into {Path(path).resolve() / subfolder}, or give a hub id",
-        )
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
-
-    repo, _, revision = path.partition("@")
-    for name in (f"{subfolder}/{marker}", marker):
-        cached = try_to_load_from_cache(repo, name, revision=revision or None)
-        if isinstance(cached, str):
-            return Path(cached).parent
-    files = hub_files(path, key)
-    wanted = wanted_files(files, subfolder, marker)
-    return part_folder(snapshot_download(repo, revision=revision or None, allow_patterns=wanted), subfolder, marker)
-
-
-def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
-    """Return the files of one part of a model on the hub: its configuration and one copy of its weights."""
-    top = f"{subfolder}/{marker}" not in files
-    inside = [f for f in sorted(files) if ("/" not in f if top else f.startswith(f"{subfolder}/"))]
-    inside = [f for f in inside if not _VARIANT.search(f)]
-    weights = [f for f in inside if f.endswith(".safetensors")] or [f for f in inside if f.endswith(".bin")]
-    return weights + [f for f in inside if f.endswith((".json", ".txt"))]
+_HALF = "fp16"  # the variant that is read where there is no other
+_WEIGHTS = "diffusion_pytorch_model"  # what diffusers calls the file
+_SCHEDULER = "scheduler_config.json"
 
 
 def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **options):
@@ -168,28 +103,6 @@ def _require_hub(hub_id: str | None, key: str) -> None:
         hub_files(hub_id, key, f"download model.safetensors elsewhere and set {key}=/that/model.safetensors")
 
 
-def hub_files(path: str, key: str, remedy: str | None = None) -> set[str]:
-    """Return the names of a model's files on the hub: one small request without retries tells if there is a network.
-
-    Raises:
-        DataError: the hub does not answer, or does not give this model: what it is, and where to put it.
-    """
-    from huggingface_hub import HfApi
-
-    repo, _, revision = path.partition("@")
-    about = f" ({KNOWN[repo]})" if repo in KNOWN else ""
-    try:
-        return {file.rfilename for file in HfApi().model_info(repo, revision=revision or None, timeout=5).siblings}
-    except Exception as error:  # the hub and httpx each raise their own
-        raise DataError(
-            f"{key}: {path}{about} is neither a local folder nor in the hub's cache, and the hub does not give it "
-            f"({type(error).__name__})",
-            remedy
-            or f"put the model into one of the folders of paths.models, as <folder>/{path} (on a machine with a "
-            f"network, `ddoq fetch` and the same arguments do that), or set {key}=/its/folder",
-        ) from error
-
-
 def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str, precision: str = "float32"):
     """Load a diffusers model whose class is one of ``class_names``; weights are never unpickled.
 
@@ -206,53 +119,112 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
     import diffusers
 
     folder = model_folder(path, subfolder, key)
-    found = read_config(folder / "config.json", key).get("_class_name")
-    # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
-    found = class_names[0] if found == "Transformer2DModel" else found
-    if found not in class_names:
-        raise ConfigError(f"{key}: {folder} holds a {found}", f"give a folder with one of: {', '.join(class_names)}")
+    name = require_class(read_config(folder / "config.json", key), class_names, folder, key)
+    if Path(path).is_file():
+        return for_inference(_from_file(getattr(diffusers, name), path, folder, key), precision)
     # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
-    return for_inference(_from_folder(diffusers, found, folder, key), precision)
+    variant = {"variant": _HALF} if variant_of(folder, key) else {}
+    return for_inference(_from_folder(diffusers, name, folder, key, **variant), precision)
 
 
-def _from_folder(library, name: str, folder: Path, key: str):
+def require_class(known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str) -> str:
+    """Return the class of a model, by its ``config.json``; raise ConfigError where it is none of those that fit."""
+    name = known.get("_class_name")
+    # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
+    name = class_names[0] if name == "Transformer2DModel" else name
+    if name not in class_names:
+        raise ConfigError(f"{key}: {folder} holds a {name}", f"give a folder with one of: {', '.join(class_names)}")
+    return name
+
+
+def variant_of(folder: Path, key: str) -> bool:
+    """Tell whether the only weights of diffusers in a folder are those in half precision.
+
+    Raises:
+        DataError: there are none by the names that diffusers gives them.
+    """
+    names = {file.name for file in folder.iterdir() if file.name.startswith(f"{_WEIGHTS}.")}
+    endings = ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
+    if names & {f"{_WEIGHTS}.{ending}" for ending in endings}:
+        return False
+    if f"{_WEIGHTS}.{_HALF}.safetensors" in names or f"{_WEIGHTS}.safetensors.index.{_HALF}.json" in names:
+        return True
+    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", ".bin")]
+    wanted = folder / f"{_WEIGHTS}{others[0].suffix if others else '.safetensors'}"
+    raise DataError(
+        f"{key}: {folder} has config.json, and no {wanted.name}",
+        f"rename {others[0]} to {wanted.name}" if len(others) == 1 else f"put {wanted.name} of this model there",
+    )
+
+
+def _from_file(model_class, path: str, folder: Path, key: str):
+    """Return a model of diffusers from one file, in its names or in those of CompVis, beside its configuration."""
+    with loading(path, key):
+        model = model_class.from_single_file(read_weights(path, path, key), config=str(folder), local_files_only=True)
+    require_finite(model, path, key)
+    return model
+
+
+def _from_folder(library, name: str, folder: Path, key: str, **options):
     """Return a model of diffusers or transformers, all of whose weights are in the folder and finite."""
     library.utils.logging.disable_progress_bar()
     library.utils.logging.set_verbosity_error()
     with loading(str(folder), key):
-        model, told = getattr(library, name).from_pretrained(folder, local_files_only=True, output_loading_info=True)
-    if absent := sorted(told["missing_keys"]):  # both libraries would go on with random ones
+        model, told = getattr(library, name).from_pretrained(
+            folder, local_files_only=True, output_loading_info=True, **options
+        )
+    absent, others = sorted(told["missing_keys"]), sorted(told["unexpected_keys"])
+    if absent:  # both libraries would go on with random ones
         raise DataError(
             f"{key}: {len(absent)} weights of a {name} are not in {folder}, e.g. {absent[0]}",
-            "replace the folder by an undamaged one: config.json and weights of one model",
+            _renamed(folder, absent[0], others)
+            or "replace the folder by an undamaged one: config.json and weights of one model",
         )
     require_finite(model, str(folder), key)
     return model
 
 
-def load_scheduler(path: str, name: str | None, key: str):
+def _renamed(folder: Path, wanted: str, others: list[str]) -> str | None:
+    """Return the command that takes off what a wrapper has put before every name; ``None`` where none has."""
+    prefix = next((name.removesuffix(wanted) for name in others if name.endswith(f".{wanted}")), None)
+    file = folder / f"{_WEIGHTS}.safetensors"
+    if prefix is None or not file.is_file():
+        return None
+    script = (
+        f"from safetensors.torch import load_file, save_file; f = '{file}'; save_file({{k.removeprefix("
+        f"'{prefix}'): v for k, v in load_file(f).items()}}, f, metadata={{'format': 'pt'}})"
+    )
+    return f'its names begin with "{prefix}"; take that off: python -c "{script}"'
+
+
+def read_scheduler(path: str, key: str) -> dict[str, Any]:
+    """Return what a model's ``scheduler_config.json`` says; ``path``: a local folder, or a hub id."""
+    return read_config(model_folder(path, "scheduler", key, _SCHEDULER) / _SCHEDULER, key)
+
+
+def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):
     """Return a model's scheduler: as it was saved, or of another class with the same noise schedule.
 
     Args:
-        path: a local folder, or a hub id.
+        saved: its ``scheduler_config.json``.
         name: class name in diffusers; ``None`` for the model's own. Another class takes trailing times: the others
             skip the noisiest ones, which matters where few steps are run.
         key: config key that errors name.
     """
     import diffusers
 
-    folder = model_folder(path, "scheduler", key, "scheduler_config.json")
-    saved = read_config(folder / "scheduler_config.json", key)
     name, own = name or saved.get("_class_name"), name is None
     scheduler_class = getattr(diffusers, str(name), None)
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
-        raise DataError(f"{key}: {folder} names '{name}', no scheduler", "replace scheduler_config.json by the model's")
+        raise DataError(f"{key}: {_SCHEDULER} names '{name}', no scheduler", f"replace {_SCHEDULER} by the model's")
     known = inspect.signature(scheduler_class.__init__).parameters
     changes = {"clip_sample": False}  # it would clip latents to [-1, 1]
     if not own:  # without the warm-up of PNDM, which has to start from the noisiest time
         changes |= {"timestep_spacing": "trailing", "skip_prk_steps": True}
-    with loading(str(folder), key):
-        return scheduler_class.from_config({**saved, **{k: v for k, v in changes.items() if k in known}})
+    # A class that has no use for a learned variance would carry the word on, and be given the variance.
+    kept = {k: v for k, v in saved.items() if k in known or k != "variance_type"}
+    with loading(f"a {name}", key):
+        return scheduler_class.from_config({**kept, **{k: v for k, v in changes.items() if k in known}})
 
 
 def load_text_encoder(path: str, key: str, precision: str):
@@ -263,7 +235,8 @@ def load_text_encoder(path: str, key: str, precision: str):
     encoder = model_folder(path, "text_encoder", key)
     with loading(str(tokenizer), key):
         words = transformers.CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
-    return words, for_inference(_from_folder(transformers, "CLIPTextModel", encoder, key), precision)
+    variant = {"variant": _HALF} if not any(encoder.glob("*model.[sb]*")) else {}
+    return words, for_inference(_from_folder(transformers, "CLIPTextModel", encoder, key, **variant), precision)
 
 
 def for_inference(model, precision: str):

@@ -27,8 +27,18 @@ def hash_file(path: str, key: str) -> str:
 
 def require_file(path: str, key: str) -> None:
     """Raise DataError where there is no file ``path``."""
+    if Path(path).is_dir():
+        files = sorted(file for file in Path(path).iterdir() if file.suffix in _FILES)
+        raise DataError(
+            f"{key}: {path} is a folder, and one file of weights is wanted",
+            f"set {key}={files[0]}" if files else f"set {key} to a file ({', '.join(_FILES)})",
+        )
     if not Path(path).is_file():
         raise DataError(f"{key}: there is no file {path}", f"put the weights there, or correct {key}")
+
+
+#: Endings of files of weights.
+_FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def check_file(path: Path, key: str) -> None:
@@ -56,7 +66,10 @@ def read_config(file: Path, key: str) -> dict[str, Any]:
 
 
 def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
-    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name; nothing is unpickled.
+    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name; nothing that is pickled is run.
+
+    Training scripts wrap them (``state_dict``, ``model``, ``net``, ...), name them by what they were wrapped in
+    (``module.``, ``_orig_mod.``, Lightning's ``model.``), and add what profilers count: all that is taken off.
 
     Args:
         path: of the file.
@@ -66,17 +79,109 @@ def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
     Raises:
         DataError: there is no such file, or it holds no weights.
     """
+    require_file(path, key)
+    weights = _unwrapped(read_stored(path, model, key), path, key)
+    weights = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in _COUNTERS}
+    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def read_stored(path: str, model: str, key: str, device: str = "cpu") -> Any:
+    """Return what a file of weights holds, as it was saved.
+
+    Args:
+        path: of the file.
+        model: whose weights they are, for errors.
+        key: config key that errors name.
+        device: ``meta`` reads shapes alone.
+
+    Raises:
+        DataError: it is damaged, or holds pickled objects that are more than tensors, numbers and arguments.
+    """
+    import pickle
+
     import torch
     from safetensors.torch import load_file
 
-    require_file(path, key)
     with loading(model, key):
-        safe = Path(path).suffix == ".safetensors"
-        weights = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-        weights = weights.get("state_dict", weights.get("model", weights))  # as training scripts wrap them
-        if not weights:  # timm would take the hub's
-            raise ValueError("no tensors in it")
-        return {name.removeprefix("module."): tensor for name, tensor in weights.items()}
+        if Path(path).suffix == ".safetensors":
+            return load_file(path)
+        try:
+            with torch.serialization.safe_globals(_plain_types()):
+                return torch.load(path, map_location=device, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise _pickled(path, key, error) from error
+
+
+#: Under which names training scripts save a network's weights.
+_WRAPPERS = (
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "net",
+    "network",
+    "weights",
+    "ema",
+    "model_ema",
+    "state_dict_ema",
+)
+#: What wrappers put before every name: DataParallel, ``torch.compile``, a Lightning module's attribute.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
+#: Numbers that profilers (thop) and averages keep among the weights.
+_COUNTERS = ("total_ops", "total_params", "n_averaged")
+
+
+def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
+    """Return the tensors by name that are at the top of a file or in one of its usual entries."""
+    import torch
+
+    weights = stored if isinstance(stored, Mapping) else {}
+    while inner := next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
+        weights = inner
+    tensors = {str(name): entry for name, entry in weights.items() if isinstance(entry, torch.Tensor)}
+    if not tensors:  # timm would take the hub's
+        entries = shorten(", ".join(map(str, weights)), 100, placeholder=" …") or f"a {type(stored).__name__}"
+        raise DataError(
+            f"{key}: {path} holds no weights by the usual names, but {entries}",
+            "save the entry that is the network's state dict alone: python -c \"import torch; "
+            f"torch.save(torch.load('{path}')['ENTRY'], 'state_dict.pth')\", and set {key} to that file",
+        )
+    return tensors
+
+
+def _plain_types() -> list[Any]:
+    """Return what checkpoints hold besides tensors that is data and runs nothing: arguments and NumPy's numbers."""
+    import argparse
+    import codecs
+
+    import numpy as np
+
+    scalar, array = np._core.multiarray.scalar, np._core.multiarray._reconstruct
+    old = [(scalar, "numpy.core.multiarray.scalar"), (array, "numpy.core.multiarray._reconstruct")]
+    kinds = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
+    return [argparse.Namespace, codecs.encode, np.dtype, np.ndarray, scalar, array, *old, *kinds]
+
+
+def _pickled(path: str, key: str, error: Exception) -> DataError:
+    """Return what to say of a file that is damaged, or that only its own code could read."""
+    import torch
+
+    try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # no archive of torch's
+        foreign = []
+    if not foreign:
+        return DataError(f"{key}: {path} is no file of weights ({reason(error)})", "check the file and the model")
+    whole = any(name.startswith("torch.nn.modules.") for name in foreign)
+    weights = "torch.load(f, 'cpu', weights_only=False).state_dict()"
+    weights = weights if whole else "timm.models.load_state_dict(f, weights_only=False)"
+    script = f"import torch, timm.models; f = '{path}'; torch.save({weights}, 'state_dict.pth')"
+    return DataError(
+        f"{key}: {path} holds {'a whole network' if whole else 'pickled objects'} "
+        f"({', '.join(sorted(foreign)[:3])}), and reading that would run code",
+        f'if you trust it, save its state dict alone: python -c "{script}", and set {key}=state_dict.pth',
+    )
 
 
 def require_finite(network: nn.Module, model: str, key: str) -> None:
