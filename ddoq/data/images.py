@@ -27,6 +27,10 @@ def fault(error: Exception) -> str | None:
     return shorten(f"{type(error).__name__}: {error}", 200, placeholder=" …")
 
 
+#: Shares of red, green and blue in the luma of ITU-R 601.
+_LUMA = (0.299, 0.587, 0.114)
+
+
 def to_uint8(image: Image.Image, size: int, channels: int, resize: str = "crop") -> torch.Tensor:
     """Decode an image and make it a square.
 
@@ -66,6 +70,18 @@ def _to_8_bit(values: np.ndarray) -> np.ndarray:
 def to_unit(images: torch.Tensor) -> torch.Tensor:
     """Map uint8 pixels to floats in [-1, 1], the range of encoders and generators."""
     return images.float() / 127.5 - 1
+
+
+def with_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return float images ``[B, 1 or 3, H, W]`` with as many channels as the data have: colour models decode grey data.
+
+    Colours become their ITU-R 601 luma, as in Pillow's ``convert("L")``; a grey image is repeated.
+    """
+    if images.shape[1] == channels:
+        return images
+    if channels == 1:
+        return (images * images.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return images.expand(-1, channels, -1, -1)
 
 
 def from_unit(images: torch.Tensor) -> torch.Tensor:

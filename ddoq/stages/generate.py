@@ -19,7 +19,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     import torch
 
     from ddoq.data.distilled import file_names, write_png
-    from ddoq.data.images import from_unit
+    from ddoq.data.images import from_unit, with_channels
     from ddoq.engine.memory import FittingBatches
     from ddoq.engine.trainer import predict_batches
     from ddoq.generators.base import Points
@@ -41,7 +41,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         return fitting(len(some), lambda rows: generator.generate(some.part(rows)))
 
     def write(batch, images: torch.Tensor) -> None:
-        for number, image in zip(batch[0].tolist(), from_unit(images.cpu()), strict=True):
+        pixels = from_unit(with_channels(images.cpu(), runtime.dataset.channels))
+        for number, image in zip(batch[0].tolist(), pixels, strict=True):
             write_png(folder / names[number], image)
 
     # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.
