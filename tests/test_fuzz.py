@@ -40,7 +40,9 @@ from ddoq.config.explain import explain
 from ddoq.config.form import check_form
 from ddoq.config.names import NOT_IDENTITY, run_name
 from ddoq.data.builtin import FashionMNIST
+from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.distilled import file_name, load_distilled, write_metadata, write_png
+from ddoq.data.label_space import LabelSpace
 from ddoq.data.latents import Latents, LatentWriter
 from ddoq.data.parquet import ParquetImages
 from ddoq.data.scan import scan_images
@@ -539,6 +541,17 @@ def _archive(folder: Path) -> Callable[[], None]:
     return lambda: CIFARResNet(str(path), num_classes=10, depth=8)
 
 
+def _order(folder: Path) -> Callable[[], None]:
+    """The class of every output of a teacher."""
+    (folder / "order.json").write_text('["b", "a", "ü"]', encoding="utf-8")
+    space = LabelSpace.from_classes(["a", "b", "ü"])
+
+    def read() -> None:
+        outputs_of_classes(read_order(str(folder / "order.json"), "teacher.order"), space, 3, "teacher.order")
+
+    return read
+
+
 def _run(folder: Path) -> Callable[[], None]:
     run = folder / "runs" / "a"
     run.mkdir(parents=True)
@@ -575,7 +588,7 @@ def _store(folder: Path) -> Callable[[], None]:
     return read
 
 
-READERS = (_latents, _codebooks, _distilled, _parquet, _idx, _archive, _run, _store)
+READERS = (_latents, _codebooks, _distilled, _parquet, _idx, _archive, _order, _run, _store)
 
 
 @pytest.mark.parametrize("prepare_files", READERS, ids=lambda one: one.__name__.strip("_"))

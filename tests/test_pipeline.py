@@ -63,6 +63,32 @@ def test_title_is_not_identity():
     assert Node("encode", 1, {}, {}, "a").key == Node("encode", 1, {}, {}, "b").key
 
 
+def test_what_lacks_a_required_fact_is_computed_again_under_its_key(tmp_path):
+    """Counter-examples: with all its facts it is a hit, and where nothing is stored nothing is asked for."""
+    store, (encode, quantize, _) = Store(tmp_path), chain()
+    verdict = Node("encode", 1, encode.identity, required=("letters", "words"))
+    last = Node("quantize", 1, quantize.identity, {"encode": verdict})
+    assert (verdict.key, last.key) == (encode.key, quantize.key)
+    store.ensure(last, write)
+    assert [step.state for step in plan([last], store)] == ["idle", "hit"]
+    store.ensure(encode, write)
+    assert [step.state for step in plan([quantize], store)] == ["hit", "hit"]
+    assert store.is_outdated(verdict) and not store.has(verdict) and not store.is_outdated(encode)
+    assert [step.state for step in plan([last], store)] == ["miss", "hit"]
+    with pytest.raises(StoreError):  # refused: what is stored stays, and is asked again
+        execute([last], store, lambda node, inputs, folder: pytest.fail() if node is last else refuse())
+    assert store.is_outdated(verdict) and store.has(encode)
+    computed = execute([last], store, lambda node, inputs, folder: write(folder) | {"words": 1})
+    assert [node.key for node in computed] == [verdict.key] and store.manifest(verdict)["facts"]["words"] == 1
+    assert [step.state for step in plan([last], store)] == ["hit", "hit"]
+    (store.path(verdict) / "data.txt").write_text("damaged")
+    assert not store.is_outdated(verdict) and [step.state for step in plan([last], store)] == ["idle", "hit"]
+
+
+def refuse() -> dict:
+    raise StoreError("no", "another")
+
+
 def test_unique_lists_inputs_first_and_shared_nodes_once():
     a, b = chain(10), chain(50)
     assert [node.stage for node in unique([a[2], b[2]])] == ["encode", "quantize", "quantize", "generate", "generate"]

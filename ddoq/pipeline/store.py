@@ -139,6 +139,7 @@ class Store:
     def _commit(self, node: Node, facts: dict, cost: dict) -> None:
         folder = self.path(node)
         files = describe(folder)
+        files.pop(MANIFEST, None)  # an outdated one, about to be replaced
         cost["bytes"] = sum(file["bytes"] for file in files.values())
         manifest = {
             "key": node.key,
