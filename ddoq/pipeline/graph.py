@@ -19,6 +19,7 @@ STAGES = (
     "quantize",
     "curve",
     "fit_generator",
+    "check_generator",
     "generate",
     "label",
     "relabel",

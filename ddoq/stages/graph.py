@@ -11,7 +11,7 @@ from typing import Any
 from ddoq.config.names import arm_name
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.pipeline.graph import STAGES, Node, unique
-from ddoq.stages.models import Models
+from ddoq.stages.models import Models, generator_identity
 from ddoq.stages.tables import ablations, comparisons, main_table
 from ddoq.stages.teachers import members_of, place_of, teacher_identity
 
@@ -235,12 +235,7 @@ class Experiment:
     def _generate(self, conf: Conf, quantize: Node, draw: int, title: str) -> Node:
         if conf["name"] == "real":
             return _node("generate", {"generator": conf}, title=title, quantize=quantize, index=self.index)
-        identity = {
-            "generator": _without(conf, "fit", "path"),
-            "seed": draw,
-            **self._encoder_identity(),
-            "model": self.models.identify(conf, "generator.path") if "path" in conf else None,
-        }
+        identity = {"seed": draw, **self._encoder_identity(), **generator_identity(conf, self.models)}
         return _node(
             "generate",
             identity,
@@ -250,6 +245,15 @@ class Experiment:
             encoder=self.encoder,
             model=self.model(conf),
         )
+
+    def check_generators(self) -> list[Node]:
+        """The trials of generators that were trained elsewhere, on the data set's own labels as it is believed."""
+        found = []
+        for conf in [arm["generator"] for arm in self.arms().values() if arm]:
+            if conf.get("classes") == "dataset" and conf["path"]:
+                identity = generator_identity(conf, self.models, of_trial=True)
+                found.append(_node("check_generator", identity, conf["name"], index=self.index, encode=self.encode))
+        return found
 
     # --- the tables --------------------------------------------------------------------------------------------------
 
@@ -306,7 +310,8 @@ class Experiment:
 
     def targets(self, until: str) -> list[Node]:
         """Return the nodes that a run up to the stage ``until`` has to have."""
-        last = [*self.curves.values(), *self.fidelity.values(), *(entry.evaluate for entry in self.entries)]
+        checks = self.check_generators()
+        last = [*self.curves.values(), *self.fidelity.values(), *checks, *(entry.evaluate for entry in self.entries)]
         if until in ("evaluate", "report"):
             return last
         nodes = unique(last)

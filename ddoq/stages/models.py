@@ -9,6 +9,7 @@ from typing import Any
 
 from ddoq.config.checks import stated_latent_shape
 from ddoq.data.base import hash_files
+from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.pipeline.graph import Node
@@ -37,6 +38,7 @@ PARTS = {
         "tokenizer": "tokenizer_config.json",
     },
 }
+_OF_TRIAL = ("name", "_target_", "classes", "precision")
 _WEIGHTS = (".json", ".safetensors", ".txt", ".bin", ".pth")
 
 
@@ -140,6 +142,22 @@ class Models:
             snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
 
 
+def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> dict[str, Any]:
+    """Return what a generator contributes to a key: its weights and order of classes, by content.
+
+    Args:
+        conf: of a generator.
+        models: finds its weights.
+        of_trial: leave out how it generates.
+    """
+    kept = {name: value for name, value in conf.items() if name not in ("fit", "path", "order")}
+    if of_trial:
+        kept = {name: value for name, value in kept.items() if name in _OF_TRIAL}
+    if conf.get("order") is not None:
+        kept["order"] = read_order(conf["order"], "generator.order")
+    return {"generator": kept, "model": models.identify(conf, "generator.path") if "path" in conf else None}
+
+
 def _content(conf: Conf, place: str, key: str, folders: list[str]) -> str:
     """Return a hash of the files that a component reads."""
     files: list[Path] = []
@@ -188,7 +206,10 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
     if known is not None and _is_dit(known):
         generator = config["generator"]
         space, num = LabelSpace.from_facts(facts), _number(known, "num_embeds_ada_norm", "generator")
-        space.class_numbers(generator["classes"], num, generator["path"])
+        if generator.get("order") is None:
+            space.class_numbers(generator["classes"], num, generator["path"])
+        else:
+            outputs_of_classes(read_order(generator["order"], "generator.order"), space, num, "generator.order")
 
 
 def _known(config: Conf, models: Models) -> Conf | None:
