@@ -261,11 +261,14 @@ class DiffusionConf(Component):
 
 @dataclass
 class DiTConf(DiffusionConf):
-    """``path: null`` fits a DiT by ``fit``."""
+    """``path: null`` fits a DiT by ``fit``. ``order``: a file that names the class of every class number, where
+    they are in another order than ``classes`` says.
+    """
 
     _target_: str = "ddoq.generators.DiT"
     classes: str = "dataset"
     guidance_channels: int | None = None
+    order: str | None = None
     fit: DiTFit = field(default_factory=DiTFit)
 
 

@@ -42,6 +42,28 @@ def write_order(path: Path, names: Sequence[str]) -> None:
         write_text(path, json.dumps(list(names), indent=1, ensure_ascii=False) + "\n")
 
 
+def reordered(names: Sequence[str], columns: Sequence[int], outputs: Sequence[int]) -> list[str]:
+    """Return the class of every output of a network after a relabelling.
+
+    Args:
+        names: the class of every output, as it was believed.
+        columns: the output of every label, as it was believed.
+        outputs: the label whose output fits each label (``OrderTrial.outputs``).
+    """
+    ordered = list(names)
+    for label, output in enumerate(outputs):
+        ordered[columns[output]] = names[columns[label]]
+    return ordered
+
+
+def by_number(names: Sequence[str]) -> list[int]:
+    """Return the rank of each class among the numbers that are their names; their labels where not all are numbers."""
+    if not all(name.isdecimal() for name in names):
+        return list(range(len(names)))
+    ranks = {name: rank for rank, name in enumerate(sorted(names, key=int))}
+    return [ranks[name] for name in names]
+
+
 def outputs_of_classes(names: Sequence[str], space: LabelSpace, num_outputs: int, key: str) -> list[int]:
     """Return the output of every class, in label order.
 

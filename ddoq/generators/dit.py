@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ddoq.data.class_order import outputs_of_classes
 from ddoq.generators.diffusion import LatentDiffusion
 from ddoq.generators.released import describe, load_released
 from ddoq.utils.pretrained import load_pretrained
@@ -27,16 +28,22 @@ class DiT(LatentDiffusion):
     Args:
         classes: what the model's class numbers mean: ``dataset``, the labels; ``imagenet``, ImageNet-1K indices, to
             which labels are mapped by WordNet id.
+        order: the class that each class number means, by name, where it is not what ``classes`` says.
         guidance_channels: guide only this many of the latent channels; ``None`` for all.
     """
 
     classes: str = "dataset"
     guidance_channels: int | None = None
+    order: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         known = self.network.config.num_embeds_ada_norm
-        self._numbers = torch.tensor(self.label_space.class_numbers(self.classes, known, self.path))
+        if self.order is None:
+            numbers = self.label_space.class_numbers(self.classes, known, self.path)
+        else:
+            numbers = outputs_of_classes(self.order, self.label_space, known, "generator.order")
+        self._numbers = torch.tensor(numbers)
 
     def _load(self) -> nn.Module:
         if Path(self.path).is_file():

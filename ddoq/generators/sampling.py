@@ -76,7 +76,7 @@ def invert(denoise: Denoise, scheduler, latents: Tensor, times: Iterable[Tensor]
     below = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
     for time in reversed(list(times)):
         alpha = float(scheduler.alphas_cumprod[int(time)])
-        clean, noise = _split(denoise(sample, time)[:, : sample.shape[1]], sample, below, scheduler)
+        clean, noise = split_output(denoise(sample, time)[:, : sample.shape[1]], sample, below, scheduler)
         sample = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
         below = alpha
     return sample
@@ -101,13 +101,13 @@ def towards(modes: Tensor, scheduler, scale: float, stop: float) -> Pull:
             return moved
         alpha, next_alpha = float(alphas[int(time)]), float(alphas[after])
         sigma = ((1 - next_alpha) / (1 - alpha) * (1 - alpha / next_alpha)) ** 0.5
-        clean, _ = _split(output, sample, alpha, scheduler)
+        clean, _ = split_output(output, sample, alpha, scheduler)
         return moved + scale * sigma * (modes - clean)
 
     return pull
 
 
-def _split(output: Tensor, sample: Tensor, alpha: float, scheduler) -> tuple[Tensor, Tensor]:
+def split_output(output: Tensor, sample: Tensor, alpha: float, scheduler) -> tuple[Tensor, Tensor]:
     """Return the clean sample and the noise that a model's output stands for, at signal power ``alpha``."""
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5
     kind = scheduler.config.prediction_type

@@ -21,6 +21,7 @@ STAGES = (
     "quantize",
     "curve",
     "fit_generator",
+    "check_generator",
     "generate",
     "label",
     "relabel",

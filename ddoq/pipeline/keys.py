@@ -17,6 +17,7 @@ KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of milli
 LATER: dict[str, dict[str, Any]] = {
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.labelers.": {"order": None},
+    "ddoq.generators.": {"order": None},
 }
 
 

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddoq.data.class_order import write_order
+from ddoq.data.class_order import reordered, write_order
 from ddoq.errors import override
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, facts
@@ -146,9 +146,6 @@ def _remedy(
     """
     if conf["weights"] is None:
         return "ddoq fitted it on the train split: correct the labels of these classes in the data"
-    ordered = list(names)
-    for label, output in enumerate(trial.outputs):
-        ordered[columns[output]] = names[columns[label]]
-    write_order(path, ordered)
+    write_order(path, reordered(names, columns, trial.outputs))
     key = runtime.models.key(conf["weights"], conf).removesuffix(".path")
     return f"set {override(f'{key}.order', path)}, which names the class of every output, or correct the data"

@@ -13,6 +13,7 @@ from typing import Any
 from ddoq.config.checks import stated_latent_shape
 from ddoq.config.form import complain
 from ddoq.config.parts import components
+from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import DataError
 from ddoq.stages.models import Models
@@ -55,7 +56,11 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
         known = _network(generator, key, models)
         if known is not None and _is_dit(known):
             num = _number({"num_embeds_ada_norm": 1000, **known}, "num_embeds_ada_norm", key)
-            LabelSpace.from_facts(facts).class_numbers(generator["classes"], num, generator["path"])
+            space = LabelSpace.from_facts(facts)
+            if generator.get("order") is None:
+                space.class_numbers(generator["classes"], num, generator["path"])
+            else:
+                outputs_of_classes(read_order(generator["order"], "generator.order"), space, num, "generator.order")
 
 
 def remarks(config: Conf, models: Models) -> Iterator[str]:

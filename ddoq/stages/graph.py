@@ -11,7 +11,8 @@ from typing import Any
 from ddoq.config.names import arm_name
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.pipeline.graph import STAGES, Node, unique
-from ddoq.stages.models import Models
+from ddoq.stages.check_generator import trials
+from ddoq.stages.models import Models, generator_identity
 from ddoq.stages.probe import probes
 from ddoq.stages.tables import ablations, comparisons, main_table
 from ddoq.stages.teachers import members_of, place_of, teacher_identity
@@ -244,12 +245,7 @@ class Experiment:
     def _generate(self, conf: Conf, quantize: Node, draw: int, title: str) -> Node:
         if conf["name"] == "real":
             return _node("generate", {"generator": conf}, title=title, quantize=quantize, index=self.index)
-        identity = {
-            "generator": _without(conf, "fit", "path"),
-            "seed": draw,
-            **self.encoder_identity(),
-            "model": self.models.identify(conf, "generator.path") if "path" in conf else None,
-        }
+        identity = {"seed": draw, **self.encoder_identity(), **generator_identity(conf, self.models)}
         return _node(
             "generate",
             identity,
@@ -317,6 +313,7 @@ class Experiment:
         """Return the nodes that a run up to the stage ``until`` has to have."""
         last = [
             *probes(self),
+            *trials(self),
             *self.curves.values(),
             *self.fidelity.values(),
             *(entry.evaluate for entry in self.entries),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ddoq.data.base import hash_files
+from ddoq.data.class_order import read_order
 from ddoq.errors import DataError
 from ddoq.pipeline.graph import Node
 from ddoq.utils.digests import Digests
@@ -39,6 +40,7 @@ PARTS = {
         "tokenizer": "tokenizer_config.json",
     },
 }
+_OF_TRIAL = ("name", "_target_", "classes", "precision")
 _WEIGHTS = (".json", ".safetensors", ".txt", ".bin", ".pth")
 #: Components that may be given as one file: a VAE beside its config.json, a DiT as its authors release it.
 _FILES = ("ddoq.encoders.VAE", "ddoq.generators.DiT")
@@ -211,6 +213,22 @@ class Models:
             wanted = [name for part, marker in use.parts.items() for name in wanted_files(files, part, marker)]
             target = Path(self.folders[0]) / use.place
             snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
+
+
+def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> dict[str, Any]:
+    """Return what a generator contributes to a key: its weights and order of classes, by content.
+
+    Args:
+        conf: of a generator.
+        models: finds its weights.
+        of_trial: leave out how it generates.
+    """
+    kept = {name: value for name, value in conf.items() if name not in ("fit", "path", "order")}
+    if of_trial:
+        kept = {name: value for name, value in kept.items() if name in _OF_TRIAL}
+    if conf.get("order") is not None:
+        kept["order"] = read_order(conf["order"], "generator.order")
+    return {"generator": kept, "model": models.identify(conf, "generator.path") if "path" in conf else None}
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
