@@ -31,6 +31,7 @@ _OVER = {
     *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "REVOKED"),
     "PREEMPTED",
 }
+_TICK = 0.5  # seconds between two glances at the submission
 _SOON, _LATER, _FIRST_MINUTES = 5.0, 30.0, 120.0  # seconds between two looks, at first and afterwards
 _SURE = 3  # looks in a row with a reason, as the scheduler's first ones may pass
 _OFTEN = 60.0  # seconds before a change of numbers alone is worth a line
@@ -106,14 +107,14 @@ def follow(launch: Callable[[], Any], submitted: Callable[[], set[str]], asked: 
     try:
         while True:
             if submission.is_alive():
-                submission.join(min(1.0, watch.pause()))
+                submission.join(_TICK)
             elif submission.error is None:
                 return submission.result
             elif not submitted():
                 raise refusal(submission.error, asked) from submission.error
             else:
-                time.sleep(min(1.0, watch.pause()))
-            if watch.pause() <= 0 and (jobs := submitted()):
+                time.sleep(_TICK)
+            if watch.is_due() and (jobs := submitted()):
                 watch.look(jobs)
             if watch.seconds_empty() > (_RESULTS if submission.is_alive() else 0):
                 return None
@@ -135,9 +136,9 @@ class _Watch:
         self._hopeless = 0  # looks in a row at which some job could never start
         self._line, self._kinds = "", None
 
-    def pause(self) -> float:
-        """Return the seconds until the next look."""
-        return max(0.0, self._next - time.monotonic())
+    def is_due(self) -> bool:
+        """Tell whether it is time to look again."""
+        return time.monotonic() >= self._next
 
     def seconds_empty(self) -> float:
         """Return for how long the queue has had none of the jobs; -1 where it has some."""
