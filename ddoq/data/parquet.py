@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,10 +84,11 @@ def open_parquet(
     shards = find_shards(root)
     files = [file for _, file in shards]
     tables = [_read(file) for file in files]
-    columns = [
-        (_column(table, file, "image_column", image_column), _column(table, file, "label_column", label_column))
-        for table, file in zip(tables, files, strict=True)
-    ]
+    with reading(root, _ONE_FORM):
+        columns = [
+            (_column(table, file, "image_column", image_column), _column(table, file, "label_column", label_column))
+            for table, file in zip(tables, files, strict=True)
+        ]
     parts, classes, sources = [], {}, list(zip(tables, files, columns, strict=True))
     for table, file, (_, label) in sources:
         with reading(file, _ONE_FORM):
@@ -214,7 +216,9 @@ def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable
         return Image.open(io.BytesIO(content))
 
     def describe(i: int) -> str:
-        path = (images[i].as_py() or {}).get("path") if is_struct else None
+        path = None
+        with suppress(UnicodeDecodeError):  # damaged
+            path = (images[i].as_py() or {}).get("path") if is_struct else None
         return f"{root} row {i}" + (f" ({path})" if path else "")
 
     return read, describe
