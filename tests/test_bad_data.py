@@ -271,7 +271,7 @@ def palette(**options) -> bytes:
 def test_pixels_of_odd_modes(content, left, right, tmp_path):
     """Transparency is dropped and EXIF not applied, as by torchvision's ImageFolder."""
     put(tmp_path / "cat" / "x.png", content)
-    pixels = ImageFolder("f", 16, 3, root=str(tmp_path)).pixels(0).float()
+    pixels = ImageFolder("f", 16, 3, root=str(tmp_path)).pixels(0, pixel_range=(0, 65535)).float()
     for place, colour in ((4, left), (12, right)):
         assert np.abs(pixels[:, 8, place].numpy() - colour).max() <= 2
 

@@ -73,6 +73,7 @@ def test_no_arguments_is_the_digits_experiment():
 #: What a component gets at run time rather than from its configuration.
 RUNTIME = {
     "self",
+    "digests",
     "search",
     "label_space",
     "encoder",
@@ -218,10 +219,10 @@ def test_ipc_above_the_smallest_class_is_named():
         ("+experiment=digit", "'digit'", "'digits'"),
         ("experiment=digits", "experiment", "+experiment"),
         ("quantizer.km_expand=3", "the chosen quantizer", "quantizer=d4m"),
-        ("ipc=ten", "ipc", "type"),
+        ("ipc=ten", "ipc", "set ipc to a whole number"),
         ("ipc=1,2", "several", "-m"),
         ("run.untill=encode", "run.untill", "run.until"),
-        ("ipc=[1", "config", "--help"),
+        ("ipc=[1", "ipc", "set ipc to a whole number"),
     ],
 )
 def test_a_typo_gives_two_lines_and_exit_code_one(override, cause, remedy, tmp_path):

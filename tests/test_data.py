@@ -153,16 +153,15 @@ def test_real_data_sets_open(shared, spec, total, first, form):
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_the_asked_for_tensor(mode, channels):
-    tensor = to_uint8(
-        picture(100).convert("L").convert(mode) if mode != "CMYK" else picture(100).convert("CMYK"), 8, channels
-    )
+    image = picture(100).convert("L").convert(mode) if mode != "CMYK" else picture(100).convert("CMYK")
+    tensor = to_uint8(image, 8, channels, pixel_range=(0, 255))
     assert tensor.shape == (channels, 8, 8) and tensor.dtype == torch.uint8
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     ramp = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
     Image.fromarray(ramp).save(tmp_path / "x.png")
-    tensor = to_uint8(Image.open(tmp_path / "x.png"), 8, 1)
+    tensor = to_uint8(Image.open(tmp_path / "x.png"), 8, 1, pixel_range=(0, 65535))
     assert (tensor.flatten().float() - torch.linspace(0, 255, 64)).abs().max() < 1.5
 
 

@@ -466,7 +466,10 @@ def test_index_is_the_same_for_any_number_of_workers(photos, tmp_path):
     (photos / "n01440764" / "040.png").write_bytes(b"no image")
     results = [index_of(spec_of(photos, on_bad_image="skip"), tmp_path / f"w{n}", n) for n in (0, 2)]
     assert results[0] == results[1] == json.loads(json.dumps(results[0]))
-    assert [path.name for path in (tmp_path / "w0").iterdir()] == ["index.parquet"]  # no part is left
+    assert sorted(path.name for path in (tmp_path / "w0").iterdir()) == [
+        "index.parquet",
+        "pictures.parquet",
+    ]  # no part is left
     assert (tmp_path / "w0" / "index.parquet").read_bytes() == (tmp_path / "w2" / "index.parquet").read_bytes()
     facts = results[0]
     assert facts["num_skipped"] == 1 and facts["skipped"][0].endswith("040.png: no image of a known kind")
@@ -495,7 +498,7 @@ def test_killed_index_resumes_at_its_chunk(photos, tmp_path, num_workers):
     with pytest.raises(DataError, match=f"{files[1].name} cannot be read .*No such file") as caught:
         index_of(spec, out, num_workers)
     two_lines(caught)
-    assert [path.name for path in sorted(out.iterdir())] == ["looks-00000.safetensors", "looks-00001.safetensors"]
+    assert [path.name for path in sorted(out.iterdir())] == ["scan-00000.safetensors", "scan-00001.safetensors"]
     files[1].write_bytes(late)
     files[0].write_bytes(early[:60])  # in a finished chunk: it must not be looked at again
     assert index_of(spec_of(photos), out, num_workers) == whole

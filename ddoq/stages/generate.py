@@ -45,11 +45,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     def generate(batch) -> torch.Tensor:
         numbers, latents, labels, sources = batch
         some = Points(latents, labels, sources, [seeds[i] for i in numbers.tolist()])
-        return fitting(len(some), lambda rows: generator.generate(some.part(rows)))
+        images = fitting(len(some), lambda rows: generator.generate(some.part(rows)))
+        return with_channels(images, runtime.dataset.channels)
 
     def write(batch, images: torch.Tensor) -> None:
-        pixels = from_unit(with_channels(images.cpu(), runtime.dataset.channels))
-        for number, image in zip(batch[0].tolist(), pixels, strict=True):
+        for number, image in zip(batch[0].tolist(), from_unit(images.cpu()), strict=True):
             write_png(folder / names[number], image)
 
     # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.

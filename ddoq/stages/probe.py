@@ -105,6 +105,7 @@ def _round_trip(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime,
     """Return latents, as they are stored, and images, as they are decoded from these, both float32 on the CPU."""
     import torch
 
+    from ddoq.data.images import with_channels
     from ddoq.engine.memory import FittingBatches
     from ddoq.utils.handover import Handover
 
@@ -114,7 +115,7 @@ def _round_trip(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime,
     def there_and_back(rows: slice) -> torch.Tensor:
         stored = encoder.encode(images[rows].to(runtime.device), seeds[rows]).to(encoder.storage).float()
         latents.append(stored.cpu())
-        return encoder.decode(stored).float().cpu()
+        return with_channels(encoder.decode(stored).float().cpu(), images.shape[1])
 
     with torch.inference_mode():
         fitting.largest = _NUM_DENOISED
