@@ -26,6 +26,7 @@ from ddoq.labelers.orders import compare_orders, doubtful_classes
 from ddoq.pipeline.care import examine as examine_artefact
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.runner import plan
+from ddoq.stages.generate import _warn_of_prompts
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -333,6 +334,16 @@ def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(pho
         with pytest.raises(StageError, match="look permuted"):
             run_here(*asked)
         assert examine_artefact(job.store.path(verdict)).state == "intact"
+
+
+def test_prompts_of_numbers_are_named_and_those_of_words_are_not(capsys):
+    prompt = {"prompt": "a photo of a {name}"}
+    _warn_of_prompts(prompt, {"class_names": ["tench", "10", "a", "n99999999"]})
+    assert "3 of 4 class names" in (said := capsys.readouterr().out) and "'10'" in said
+    _warn_of_prompts(prompt, {"class_names": ["tench", "T-shirt", "4 wheels", "鱼类"]})
+    _warn_of_prompts({"prompt": "texture"}, {"class_names": ["1", "2"]})
+    _warn_of_prompts({}, {"class_names": ["1", "2"]})
+    assert not capsys.readouterr().out
 
 
 # --- a generator that was trained elsewhere --------------------------------------------------------------------------

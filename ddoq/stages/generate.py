@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from ddoq.pipeline.graph import Node
 from ddoq.stages.encode import load_encoder
 from ddoq.stages.quantize import CODEBOOK
 from ddoq.stages.runtime import Runtime, build, facts
+from ddoq.utils.console import console
 
 VERSION = 1
+_NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -80,7 +83,19 @@ def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> N
         model = node.identity.get("model")
         if node.stage == "generate" and model is not None and model not in tried:
             tried.add(model)
+            _warn_of_prompts(node.identity["generator"], index)
             _pretrained(node, runtime.models.place(model, node.identity["generator"]), None, index)
+
+
+def _warn_of_prompts(generator: Mapping, index: Mapping) -> None:
+    """Say so where prompts consist of names that are no words: numbers, single letters, unknown WordNet ids."""
+    names = [name for name in index["class_names"] if _NO_WORD.fullmatch(name)]
+    if names and "{" in generator.get("prompt", ""):
+        console.print(
+            f"[yellow]generator.prompt: {len(names)} of {len(index['class_names'])} class names say nothing to a text "
+            f"encoder, e.g. '{names[0]}': give the classes' folders words for names, or take generator=dit[/]",
+            soft_wrap=True,
+        )
 
 
 def _pretrained(node: Node, path: str, encoder, index: Mapping):
