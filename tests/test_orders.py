@@ -26,6 +26,7 @@ from ddoq.labelers.orders import compare_orders, doubtful_classes
 from ddoq.pipeline.care import examine as examine_artefact
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.runner import plan
+from ddoq.stages.generate import _warn_of_prompts
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
@@ -333,3 +334,61 @@ def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(pho
         with pytest.raises(StageError, match="look permuted"):
             run_here(*asked)
         assert examine_artefact(job.store.path(verdict)).state == "intact"
+
+
+def test_prompts_of_numbers_are_named_and_those_of_words_are_not(capsys):
+    prompt = {"prompt": "a photo of a {name}"}
+    _warn_of_prompts(prompt, {"class_names": ["tench", "10", "a", "n99999999"]})
+    assert "3 of 4 class names" in (said := capsys.readouterr().out) and "'10'" in said
+    _warn_of_prompts(prompt, {"class_names": ["tench", "T-shirt", "4 wheels", "鱼类"]})
+    _warn_of_prompts({"prompt": "texture"}, {"class_names": ["1", "2"]})
+    _warn_of_prompts({}, {"class_names": ["1", "2"]})
+    assert not capsys.readouterr().out
+
+
+# --- a generator that was trained elsewhere --------------------------------------------------------------------------
+
+
+def colours(folder: Path, names: list[str]) -> Path:
+    """Save small pictures of classes that differ in the colours of their halves."""
+    random = np.random.default_rng(0)
+    for number, name in enumerate(names):
+        for split, num in (("train", 40), ("test", 2)):
+            place = folder / split / name
+            place.mkdir(parents=True)
+            for i in range(num):
+                pixels = np.full((8, 8, 3), 128.0)
+                pixels[:, :4, 0], pixels[:, 4:, 1] = 20 + 100 * (number % 3), 20 + 600 * (number // 3) / len(names)
+                noisy = np.clip(pixels + random.normal(0, 8, pixels.shape), 0, 255).astype(np.uint8)
+                Image.fromarray(noisy).save(place / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "given"),
+    [
+        (["a", "b", "c", "d", "e", "f"], ["a", "e", "c", "d", "b", "f"]),
+        ([f"{number:02}" for number in range(18)], [str(number) for number in range(18)]),
+    ],
+    ids=["swapped", "numbers"],
+)
+def test_a_generator_that_knows_the_classes_in_another_order_is_refused(trained_on, given, tmp_path):
+    """Names of classes condition it: sorted as text, 18 numbers are other classes than those it was trained on."""
+
+    def run(folder: Path, *more: str) -> dict | None:
+        asked = arguments(folder, tmp_path, "generator=dit", "protocol.labels=hard", "run.until=generate", *more)
+        run_here(*asked, "dataset.image_size=8", "ipc=1", "generator.fit.num_layers=2", "generator.fit.num_steps=400")
+        found = (tmp_path / "store" / "check_generator").glob("*/manifest.json")
+        latest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+        return json.loads(latest.read_text())["facts"] if latest else None
+
+    data = colours(tmp_path / "data", trained_on)
+    assert run(data) is None  # what is fitted here needs no trial
+    (fitted,) = (path.parent for path in (tmp_path / "store" / "fit_generator").glob("*/manifest.json"))
+    facts = run(data, f"generator.path={fitted}")
+    assert facts.get("tells_classes", True) and (facts["p_value"] is None or facts["p_value"] > 1e-3)
+    other = colours(tmp_path / "other", given)
+    with pytest.raises(StageError, match="knows the classes in another order") as caught:
+        run(other, f"generator.path={fitted}")
+    pasted = re.search(r"set (generator.order=\S+), which", caught.value.remedy)[1]
+    assert run(other, f"generator.path={fitted}", pasted)["tells_classes"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from ddoq.pipeline.graph import Node
 from ddoq.stages.encode import load_encoder
 from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, build, facts
+from ddoq.utils.console import console
 
 if TYPE_CHECKING:
     from ddoq.encoders import Encoder
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from ddoq.quantizers.codebook import ClassCodebooks
 
 VERSION = 1
+_NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -108,7 +111,19 @@ def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> N
         if node.stage == "generate" and model is not None and model not in tried:
             tried.add(model)
             conf = node.identity["generator"]
+            _warn_of_prompts(conf, index)
             load_pretrained_generator(conf, runtime.models.place(model, conf), None, index)
+
+
+def _warn_of_prompts(generator: Mapping, index: Mapping) -> None:
+    """Say so where prompts consist of names that are no words: numbers, single letters, unknown WordNet ids."""
+    names = [name for name in index["class_names"] if _NO_WORD.fullmatch(name)]
+    if names and "{" in generator.get("prompt", ""):
+        console.print(
+            f"[yellow]generator.prompt: {len(names)} of {len(index['class_names'])} class names say nothing to a text "
+            f"encoder, e.g. '{names[0]}': give the classes' folders words for names, or take generator=dit[/]",
+            soft_wrap=True,
+        )
 
 
 def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, index: Mapping) -> LatentDiffusion:
