@@ -228,6 +228,8 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "generator.classes: a DiT that is fitted here knows the data set's classes",
             "set generator.classes=dataset",
         )
+    if generator.get("order") is not None and generator["path"] is None:
+        yield "generator.order: a DiT that is fitted here has the data set's order", "set generator.order=null"
     if generator.get("start") == "noise" and generator["strength"] != 1:
         yield (
             f"generator.strength: {generator['strength']} with generator.start=noise would start in the middle "
