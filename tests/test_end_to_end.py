@@ -157,6 +157,7 @@ def test_until_and_from(finished, tmp_path, capsys):
     run_here(*TINY, f"paths.outputs={tmp_path}", "run.until=quantize")
     assert {p.name for p in (tmp_path / "store").iterdir() if p.is_dir()} == {
         "index",
+        "audit",
         "encode",
         "quantize",
     }
@@ -261,7 +262,7 @@ def test_nan_latents_stop_the_run_before_anything_is_built_on_them(tmp_path):
     vae.save_pretrained(tmp_path / "vae")
     with pytest.raises(StageError, match=r"NaN or infinite\n.*encoder.path"):
         run_here(*TINY, "encoder=vae", f"encoder.path={tmp_path}", f"paths.outputs={tmp_path / 'out'}")
-    assert {p.parent.parent.name for p in (tmp_path / "out" / "store").rglob("manifest.json")} == {"index"}
+    assert {p.parent.parent.name for p in (tmp_path / "out" / "store").rglob("manifest.json")} == {"index", "audit"}
 
 
 @pytest.mark.parametrize("experiment", ["fashion_mnist", pytest.param("cifar10", marks=pytest.mark.slow)])

@@ -6,6 +6,7 @@ Nothing is made from an audit, so its version may rise and old data be looked at
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ VERSION = 1
 #: Where a picture is measured or chosen by, and where it must not be as well.
 _PAIRS = (("test", "train"), ("test", "validation"), ("validation", "train"))
 _MOST_NAMED = 20  # pictures listed for each pair of splits
+_MOST_BYTES = 2**29  # of a split that is read whole
+_BATCH_SIZE = 1024  # pairs that are compared at once
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -33,7 +36,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 
 class _Side:
-    """The pictures of one split: ``digests``, ``likenesses`` and ``names`` ``[n]``, and ``pixels(i)``."""
+    """The pictures of one split: ``digests`` and ``likenesses`` ``[n]``, names and pixels by position."""
 
     def __init__(self, index: Path, split: str, runtime: Runtime):
         import numpy as np
@@ -45,12 +48,18 @@ class _Side:
         rows = np.searchsorted(ids, self.images.ids)
         self.digests, self.likenesses = digests[rows], likenesses[rows]
         self._describe = runtime.dataset.opened.describe
+        self._all = partial(runtime.tensors, index, split)
 
     def name(self, position: int) -> str:
         return self._describe(int(self.images.ids[position]))
 
-    def pixels(self, position: int) -> np.ndarray:
-        return self.images[position][1].numpy()
+    def pixels(self, positions: np.ndarray) -> np.ndarray:
+        """Return images, uint8 ``[n, C, H, W]``; those of small splits from memory, where students want them too."""
+        import numpy as np
+
+        if len(self.images) * self.images.spec.channels * self.images.size**2 <= _MOST_BYTES:
+            return self._all()[0].numpy()[positions]
+        return np.stack([self.images[int(position)][1].numpy() for position in positions])
 
 
 def _leak(of: _Side, within: _Side) -> dict[str, Any]:
@@ -82,14 +91,13 @@ def _alike(of: _Side, within: _Side, positions: np.ndarray) -> list[tuple[int, i
     from ddoq.data.copies import look_alike, nearest_hashes
 
     near = nearest_hashes(of.likenesses[positions], within.likenesses)
-    pairs = []
+    near[:, 0] = positions[near[:, 0]]
+    alike: dict[int, int] = {}
     with progress_bar(f"{of.split} pictures like {within.split} ones", len(near)) as bar:
-        for number, candidates in near:
-            position = int(positions[number])
-            image = of.pixels(position)
-            for other in candidates:
-                if look_alike(image, within.pixels(other)):
-                    pairs.append((position, other))
-                    break
-            bar.advance()
-    return pairs
+        for start in range(0, len(near), _BATCH_SIZE):
+            pairs = near[start : start + _BATCH_SIZE]
+            told = look_alike(of.pixels(pairs[:, 0]), within.pixels(pairs[:, 1]))
+            for position, other in pairs[told].tolist():
+                alike.setdefault(position, other)
+            bar.advance(len(pairs))
+    return list(alike.items())
