@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import progress_bar
@@ -42,10 +43,14 @@ class _Side:
         import numpy as np
 
         from ddoq.data.copies import read_pictures
+        from ddoq.utils.handover import Handover
 
         self.split, self.images = split, runtime.images(index, split)
         ids, digests, likenesses = read_pictures(index)
         rows = np.searchsorted(ids, self.images.ids)
+        num_known = np.isin(self.images.ids, ids).sum()
+        remedy = f"remove {index} and run again"
+        Handover(str(index), "digests of pictures", remedy, StoreError).count(num_known, len(rows))
         self.digests, self.likenesses = digests[rows], likenesses[rows]
         self._describe = runtime.dataset.opened.describe
         self._all = partial(runtime.tensors, index, split)

@@ -143,10 +143,12 @@ class _Trial:
         import torch
 
         from ddoq.generators.classify import denoising_errors
+        from ddoq.utils.handover import Handover
         from ddoq.utils.seeding import item_seed
 
         latents = torch.cat([self.latents.at(np.array([position])) for position in positions.tolist()])
         seeds = [item_seed("check_generator", position) for position in positions.tolist()]
         labels = torch.from_numpy(candidates.astype(np.int64))
         errors = denoising_errors(self.generator, latents, labels, seeds, self.runtime.batch_size)
+        Handover("generator", "errors of real latents", "replace the weights in generator.path").finite(errors)
         return candidates[np.arange(len(candidates)), errors.argmin(1).numpy()]
