@@ -23,8 +23,8 @@ $(STAMP): pyproject.toml .ci/constraints.txt
 run: install ## run the main job on scikit-learn's digits (ARGS="+experiment=fashion_mnist" for another)
 	$(BIN)/python -m ddoq.run $(ARGS)
 
-test: install ## run the test suite
-	$(BIN)/python -m pytest -m "not slow and not gpu and not slurm"
+test: install ## run the test suite, one process per core
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope -m "not slow and not gpu and not slurm"
 
 test-slow: install ## run the long tests
 	$(BIN)/python -m pytest -m slow

@@ -19,6 +19,7 @@ from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
 from ddoq.data.leaks import leak_lines, likeness_line, refuse_leaks
 from ddoq.data.recognised import from_facts, recognised
+from ddoq.errors import DataError
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import STAGES, Node, downstream, unique
 from ddoq.pipeline.keys import digest
@@ -42,6 +43,8 @@ from ddoq.utils.io import remove_leftovers
 from ddoq.utils.paths import expand_paths
 from ddoq.utils.ranks import Alone, granted, place, unused_tasks
 
+#: Stages that only try models.
+_TRIALS = ("probe", "check_generator")
 #: Values of ``run.until`` after which there are accuracies.
 _MEASURED = ("evaluate", "report")
 
@@ -55,6 +58,7 @@ class Job:
         runtime: how to compute.
         experiment: the graph of everything that is asked for.
         store: where the artefacts are.
+        targets: nodes that have to be there in the end.
         stale: nodes that ``run.from`` asks to compute again.
         steps: the plan, inputs first.
     """
@@ -63,6 +67,7 @@ class Job:
     runtime: Runtime
     experiment: Experiment
     store: Store
+    targets: list[Node]
     stale: list[Node]
     steps: list[Step]
 
@@ -95,11 +100,27 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     # One process looks for the data first: it may have to download them.
     fingerprint = ranks.share(_fingerprint(config, runtime, fingerprints) if ranks.rank == 0 else None)
     experiment = Experiment(config, fingerprint, models)
-    targets = experiment.targets(run["until"])
+    targets = _asked_for(experiment, store, models)
     check_fit(config, models)
     experiment.check()
     stale = downstream(unique(targets), run["from"]) if run["from"] else []
-    return Job(config, runtime, experiment, store, stale, plan(targets, store, stale))
+    return Job(config, runtime, experiment, store, targets, stale, plan(targets, store, stale))
+
+
+def _asked_for(experiment: Experiment, store: Store, models: Models) -> list[Node]:
+    """Return the targets of a run. One that was finished before its models were tried, and whose models are no longer
+    on this machine, is shown as it is.
+    """
+    targets = experiment.targets(experiment.config["run"]["until"])
+    untried = [node for node in targets if node.stage in _TRIALS and not store.has(node)]
+    others = [node for node in targets if node not in untried]
+    if not untried or not all(map(store.has, others)):
+        return targets
+    try:
+        models.require(untried)
+    except DataError:
+        return others
+    return targets
 
 
 def _fingerprint(config: Mapping[str, Any], runtime: Runtime, known: dict[str, str] | None) -> str:
@@ -218,7 +239,7 @@ def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
         _say_leaks(job)
         if ranks.rank == 0:
             try_generators(job.missing, store.manifest(experiment.index)["facts"], job.runtime)
-        execute(experiment.targets(until), store, lambda *arguments: compute(*arguments, job.runtime), ranks)
+        execute(job.targets, store, lambda *arguments: compute(*arguments, job.runtime), ranks)
         if until == "report" and ranks.rank == 0:
             from ddoq.report.write import write_report
 

@@ -197,18 +197,18 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "order": "pictures are found by their number in the source",
     },
     "fit_encoder": {"finite": {"fit.learning_rate": 1e30}, "shapes": OWN, "counts": OWN, "order": "it knows no labels"},
+    "probe": {
+        "finite": huge("encoder", "decoder.conv_in.weight"),
+        "shapes": larger_vae,
+        "counts": "outputs are put together from slices of the images",
+        "order": "images stand for themselves, and their labels for nothing",
+    },
     "fit_teacher": {"finite": {"protocol.learning_rate": 1e30}, "shapes": OWN, "counts": OWN, "order": OWN},
     "check_teacher": {
         "finite": no_numbers,
         "shapes": seven_classes,
         "counts": "outputs are counted with those of all networks (below)",
         "order": next_class,
-    },
-    "probe": {
-        "finite": huge("encoder", "decoder.conv_in.weight"),
-        "shapes": larger_vae,
-        "counts": "outputs are put together from slices of the images",
-        "order": "images stand for themselves, and their labels for nothing",
     },
     "encode": {
         "finite": huge("encoder", "encoder.conv_in.weight"),

@@ -175,7 +175,11 @@ def test_a_foreign_checkpoint_with_other_latents_is_refused_before_anything_is_r
     arguments = overrides("imagenette_dit", models, images, tmp_path / "out")
     for foreign, message, remedy in (
         (f"generator.path={tmp_path}/wide", "latents of 16×16.*makes 8×8", "dataset.image_size to 128"),
-        (f"generator.path={tmp_path}/deep", "takes latents of 8 channels, .* makes 4", "the encoder that the generator was trained with"),
+        (
+            f"generator.path={tmp_path}/deep",
+            "takes latents of 8 channels, .* makes 4",
+            "the encoder that the generator was trained with",
+        ),
         (f"encoder.path={tmp_path}/shallow", "makes 16×16", "dataset.image_size to 32"),
     ):
         with pytest.raises(ConfigError, match=message) as caught:

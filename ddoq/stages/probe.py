@@ -29,7 +29,7 @@ VERSION = 1
 _NUM_IMAGES, _NUM_DENOISED = 16, 4
 _OTHERS = ("bfloat16", "float32")  # what is tried where a precision fails, in this order
 #: How far from float32, in dB, images and outputs may be. In bfloat16 six autoencoders are 43 to 60 dB off, in float16
-#: 61 to 88; their own errors are 22 to 28 dB. Outputs of random DiTs and U-Nets are 35 dB off in bfloat16.
+#: 61 to 88; their own errors are 22 to 28 dB. For outputs of denoisers the bound is a guess: a tenth of their own size.
 _IMAGES_DB, _OUTPUTS_DB = 35.0, 20.0
 #: What a generator's network does not depend on: arms that differ in it share a probe.
 _OF_SAMPLING = ("strength", "guidance_scale", "num_steps", "start", "mode_guidance", "mode_stop", "guidance_channels")
