@@ -321,7 +321,7 @@ def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(pho
     nodes = unique(job.experiment.targets("evaluate"))
     (verdict,) = (node for node in nodes if node.stage == "check_teacher")
     assert verdict.required == ("order",)
-    for node in job.experiment.targets("evaluate"):
+    for node in (node for node in job.experiment.targets("evaluate") if node.stage == "evaluate"):
         job.store.ensure(node, lambda folder: {"top1": 0.5})
 
     def states() -> dict[str, str]:

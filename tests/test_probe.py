@@ -74,7 +74,7 @@ def test_float16_that_overflows_is_refused_before_anything_is_computed_and_the_r
     with pytest.raises(StageError, match=r"^encoder\.precision: in float16, 16 of 16 outputs .* NaN or inf") as caught:
         run(photos, tmp_path, *arguments, "encoder.precision=float16")
     assert caught.value.remedy == "set encoder.precision=bfloat16"
-    assert finished_stages(tmp_path) == {"index"}
+    assert finished_stages(tmp_path) == {"index", "audit"}
 
     folder = run(photos, tmp_path, *arguments, caught.value.remedy.removeprefix("set "))
     (found,) = verdicts(tmp_path)
@@ -129,7 +129,7 @@ def test_a_generator_s_precision_is_tried_before_the_latents(overflowing_dit, tm
     with pytest.raises(StageError, match=r"^generator\.precision: in float16, 8 of 8 outputs") as caught:
         run_here(*arguments, "generator.precision=float16")
     assert caught.value.remedy == "set generator.precision=bfloat16"
-    assert finished_stages(tmp_path / "out") == {"index"}
+    assert finished_stages(tmp_path / "out") == {"index", "audit"}
     run_here(*arguments, "generator.precision=bfloat16")
     (found,) = verdicts(tmp_path / "out")
     assert found["precision"] == "bfloat16" and found["agreement_db"] > 20

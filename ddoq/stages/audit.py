@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 VERSION = 1
+REQUIRED = ("leaks",)
 #: Where a picture is measured or chosen by, and where it must not be as well.
 _PAIRS = (("test", "train"), ("test", "validation"), ("validation", "train"))
 _MOST_NAMED = 20  # pictures listed for each pair of splits

@@ -142,8 +142,10 @@ def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
     while inner := next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
         weights = inner
     tensors = {str(name): entry for name, entry in weights.items() if isinstance(entry, torch.Tensor)}
-    if not tensors:  # timm would take the hub's
-        entries = shorten(", ".join(map(str, weights)), 100, placeholder=" …") or f"a {type(stored).__name__}"
+    if not weights:  # timm would take the hub's
+        raise DataError(f"{key}: {path} holds no tensors", f"set {key} to a file of weights")
+    if not tensors:
+        entries = shorten(", ".join(map(str, weights)), 100, placeholder=" …")
         raise DataError(
             f"{key}: {path} holds no weights by the usual names, but {entries}",
             "save the entry that is the network's state dict alone: python -c \"import torch; "
