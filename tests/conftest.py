@@ -14,11 +14,14 @@ from ddoq.config.names import register_resolvers, run_name
 from ddoq.config.schema import register
 from ddoq.job import run_job
 from ddoq.run import config_dir
+from ddoq.utils.console import console
 
 ROOT = Path(__file__).resolve().parents[1]
 # Before anything imports torch: a second thread makes networks this small no faster, and where cores are shared slower.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+
+console.width = 120  # as in a pipe: the processes of pytest-xdist take it for that of a terminal
 
 SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
