@@ -83,12 +83,7 @@ def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
     precision = conf.get("precision", "float32")
     asked = reconstruct()
     exact = asked if precision == "float32" else reconstruct(precision="float32")
-    found = {
-        "num_images": len(images),
-        "precision": precision,
-        "device": runtime.device.split(":")[0],
-        "agreement_db": None if exact is asked else _decibels(asked, exact),
-    }
+    found = _compared(asked, exact, _decibels, precision, runtime) | {"num_images": len(images)}
     if not _works(asked, exact, _decibels, _IMAGES_DB):
         remedies = {f"encoder.precision={other}": {"precision": other} for other in _OTHERS if other != precision}
         if precision == "float32":
@@ -182,12 +177,7 @@ def require_precision(
 
     asked = outputs(precision)
     exact = asked if precision == "float32" else outputs("float32")
-    found = {
-        "num_images": len(latents),
-        "precision": precision,
-        "device": runtime.device.split(":")[0],
-        "agreement_db": None if exact is asked else _signal_to_noise(asked, exact),
-    }
+    found = _compared(asked, exact, _signal_to_noise, precision, runtime) | {"num_images": len(latents)}
     if not _works(asked, exact, _signal_to_noise, _OUTPUTS_DB):
         good = (f"generator.precision={other}" for other in _OTHERS if other != precision and _finite(outputs(other)))
         _refuse("generator", "its network", precision, asked, found["agreement_db"], next(good, None))
@@ -220,6 +210,15 @@ def _real_images(index: Path, runtime: Runtime, num: int) -> tuple[torch.Tensor,
     chosen = by_class[np.unique(np.linspace(0, len(images) - 1, num).astype(int))]
     pixels = torch.stack([images[int(i)][1] for i in chosen])
     return to_unit(pixels), torch.from_numpy(images.labels[chosen])
+
+
+def _compared(asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, precision: str, runtime: Runtime) -> dict:
+    """Return the facts of every probe: what was tried, where, and how far it is from float32."""
+    return {
+        "precision": precision,
+        "device": runtime.device.split(":")[0],
+        "agreement_db": None if exact is asked else agreement(asked, exact),
+    }
 
 
 def _finite(values: torch.Tensor) -> bool:
