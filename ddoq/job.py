@@ -5,48 +5,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
-from ddoq.config.checks import check, check_counts, check_paths
+from ddoq.config.build import build
 from ddoq.config.names import run_name
-from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
-from ddoq.data.leaks import leak_lines, likeness_line, refuse_leaks
+from ddoq.data.leaks import leak_lines, likeness_line
 from ddoq.data.recognised import from_facts, recognised
 from ddoq.errors import DataError
+from ddoq.experiment.compatible import remarks
+from ddoq.experiment.experiment import Experiment
+from ddoq.experiment.models import Models, networks_of
 from ddoq.pipeline.estimate import expected
-from ddoq.pipeline.graph import STAGES, Node, downstream, unique
+from ddoq.pipeline.graph import Node, Step, downstream, unique
 from ddoq.pipeline.keys import digest
-from ddoq.pipeline.plans import write_plan
-from ddoq.pipeline.runner import Step, execute, plan
+from ddoq.pipeline.plans import plan, write_plan
+from ddoq.pipeline.runner import execute
+from ddoq.pipeline.stages import STAGES, TABLE, reaches
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import DIGESTS, Store
-from ddoq.stages import compute
-from ddoq.stages.compatible import check_classes, check_fit, remarks
-from ddoq.stages.evaluate import check_protocol
-from ddoq.stages.generate import try_generators
-from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models, networks_of
-from ddoq.stages.runtime import Runtime, build
-from ddoq.stages.teachers import check_orders
+from ddoq.preflight import check_config, check_data, check_missing, check_plan, try_missing
 from ddoq.tracking import session
 from ddoq.utils.console import console
-from ddoq.utils.device import check_accelerator
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import remove_leftovers
-from ddoq.utils.paths import expand_paths
 from ddoq.utils.ranks import Alone, granted, place, unused_tasks
 
-#: Stages that only try models.
-_TRIALS = ("probe", "check_generator")
-#: Values of ``run.until`` after which there are accuracies.
-_MEASURED = ("evaluate", "report")
+if TYPE_CHECKING:
+    from ddoq.stages.runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -55,7 +48,9 @@ class Job:
 
     Attributes:
         config: resolved, without Hydra's part.
-        runtime: how to compute.
+        dataset: the data set, with the location of its files.
+        models: finds pretrained models.
+        ranks: the processes that compute it together.
         experiment: the graph of everything that is asked for.
         store: where the artefacts are.
         targets: nodes that have to be there in the end.
@@ -64,7 +59,9 @@ class Job:
     """
 
     config: dict[str, Any]
-    runtime: Runtime
+    dataset: ImageDataset
+    models: Models
+    ranks: Alone
     experiment: Experiment
     store: Store
     targets: list[Node]
@@ -75,6 +72,20 @@ class Job:
     def missing(self) -> list[Node]:
         """The nodes that have to be computed."""
         return [step.node for step in self.steps if step.state == "miss"]
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """How to compute; torch is only imported for a run that does."""
+        from ddoq.stages.runtime import Runtime
+
+        how = {name: value for name, value in self.config["trainer"].items() if name != "join_timeout"}
+        return Runtime(self.dataset, self.models, self.ranks, **how)
+
+    def compute(self, node: Node, inputs: Mapping[str, Path], folder: Path) -> dict:
+        """Compute a node; see ``ddoq.pipeline.runner.Compute``."""
+        from ddoq.stages.work import compute
+
+        return compute(node, inputs, folder, self.runtime)
 
 
 def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints: dict[str, str] | None = None) -> Job:
@@ -88,23 +99,21 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     Raises:
         ConfigError, DataError: with cause and remedy.
     """
-    check_secrets(leaves(config))
-    check(config)
-    config = expand_paths({name: part for name, part in config.items() if name != "hydra"})
-    check_paths(config)
-    store, run = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]
+    return _planned(check_config(config), ranks or Alone(), {} if fingerprints is None else fingerprints)
+
+
+def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str]) -> Job:
+    store, start = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]["from"]
     digests = Digests(store.root / DIGESTS)
-    ranks, models = ranks or Alone(), Models(config["paths"]["models"], digests)
-    trainer = {name: value for name, value in config["trainer"].items() if name != "join_timeout"}
-    runtime = Runtime(_dataset(config, digests), models, ranks, **trainer)
+    models, dataset = Models(config["paths"]["models"], digests), _dataset(config, digests)
     # One process looks for the data first: it may have to download them.
-    fingerprint = ranks.share(_fingerprint(config, runtime, fingerprints) if ranks.rank == 0 else None)
+    fingerprint = ranks.share(_fingerprint(config, dataset, fingerprints) if ranks.rank == 0 else None)
     experiment = Experiment(config, fingerprint, models)
     targets = _asked_for(experiment, store, models)
-    check_fit(config, models)
-    experiment.check()
-    stale = downstream(unique(targets), run["from"]) if run["from"] else []
-    return Job(config, runtime, experiment, store, targets, stale, plan(targets, store, stale))
+    check_plan(experiment, models)
+    stale = downstream(unique(targets), start) if start else []
+    steps = plan(targets, store, stale)
+    return Job(config, dataset, models, ranks, experiment, store, targets, stale, steps)
 
 
 def _asked_for(experiment: Experiment, store: Store, models: Models) -> list[Node]:
@@ -112,7 +121,7 @@ def _asked_for(experiment: Experiment, store: Store, models: Models) -> list[Nod
     on this machine, is shown as it is.
     """
     targets = experiment.targets(experiment.config["run"]["until"])
-    untried = [node for node in targets if node.stage in _TRIALS and not store.has(node)]
+    untried = [node for node in targets if TABLE[node.stage].tries and not store.has(node)]
     others = [node for node in targets if node not in untried]
     if not untried or not all(map(store.has, others)):
         return targets
@@ -123,41 +132,18 @@ def _asked_for(experiment: Experiment, store: Store, models: Models) -> list[Nod
     return targets
 
 
-def _fingerprint(config: Mapping[str, Any], runtime: Runtime, known: dict[str, str] | None) -> str:
-    known = {} if known is None else known
-    of = digest({"dataset": config["dataset"], "paths": config["paths"]["data"]})
-    if of not in known:
-        known[of] = runtime.dataset.fingerprint()
-    return known[of]
-
-
-def check_missing(job: Job) -> None:
-    """Raise DdoqError where what has to be computed lacks a model or fits no protocol.
-
-    It imports torch, which a run that only reports does not need.
-    """
-    job.runtime.models.require(job.missing)
-    check_fit(job.config, job.runtime.models)  # again: some may have come from the hub just now
-    if job.missing:
-        check_protocol(job.config)
-
-
-def check_data(job: Job) -> None:
-    """Raise DdoqError where the data, once they have been indexed, cannot serve the configuration."""
-    facts = job.store.manifest(job.experiment.index)["facts"]
-    job.runtime.dataset.check(facts)
-    check_counts(job.config, facts)
-    check_classes(job.config, job.runtime.models, facts)
-    check_orders(job.config, facts)
-    if job.config["dataset"]["on_leak"] == "error":
-        refuse_leaks(job.store.manifest(job.experiment.audit)["facts"])
+def _fingerprint(config: Mapping[str, Any], dataset: ImageDataset, fingerprints: dict[str, str]) -> str:
+    asked = digest({"dataset": config["dataset"], "paths": config["paths"]["data"]})
+    if asked not in fingerprints:
+        fingerprints[asked] = dataset.fingerprint()
+    return fingerprints[asked]
 
 
 def _say_leaks(job: Job) -> None:
     """Print what the audit of the data, if there is one yet, has to say."""
-    if not job.store.has(job.experiment.audit):
+    if not job.store.has(job.experiment.nodes.audit):
         return
-    audit, name = job.store.manifest(job.experiment.audit)["facts"], escape(job.runtime.dataset.name)
+    audit, name = job.store.manifest(job.experiment.nodes.audit)["facts"], escape(job.dataset.name)
     for line in leak_lines(audit):
         console.print(f"  [yellow]{name}: {escape(line)}[/]", soft_wrap=True)
     if line := likeness_line(audit):
@@ -175,29 +161,29 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
-    looks_only = config["run"]["fetch"] or config["run"]["plan_only"]
-    with followed(run_dir) if not looks_only and place().rank == 0 else nullcontext():
-        return _run_checked(config, run_dir)
+    checked = check_config(config)
+    if checked["run"]["fetch"]:
+        fetch(checked)
+        return None
+    if checked["run"]["plan_only"]:
+        _print_plan(_planned(checked, Alone(), {}), in_full=True)
+        return None
+    with followed(run_dir) if place().rank == 0 else nullcontext():
+        return _run_checked(checked, run_dir)
 
 
-def _run_checked(config: Mapping[str, Any], run_dir: Path) -> float | None:
-    check(config)
-    if config["run"]["fetch"]:
-        fetch(config)
-        return None
-    if config["run"]["plan_only"]:
-        _print_plan(prepare(config), in_full=True)
-        return None
+def _run_checked(config: dict[str, Any], run_dir: Path) -> float | None:
     console.quiet = config["run"]["quiet"]
     ranks = _join(config)
     console.quiet = ranks.rank > 0 or config["run"]["quiet"]
     try:
-        job = prepare(config, ranks)
-        _run(job, run_dir, ranks)
+        job = _planned(config, ranks, {})
+        _run(job, run_dir)
     except Exception as error:
         ranks.fail(error)
         raise
-    return _objective(job) if config["split"] == "validation" and config["run"]["until"] in _MEASURED else None
+    is_measured = reaches(config["run"]["until"], "evaluate")
+    return _objective(job) if config["split"] == "validation" and is_measured else None
 
 
 def _objective(job: Job) -> float:
@@ -221,30 +207,29 @@ def _join(config: Mapping[str, Any]) -> Alone:
     return Alone()
 
 
-def _run(job: Job, run_dir: Path, ranks: Alone) -> None:
-    current().planned(job.steps, job.config["run"]["until"])
+def _run(job: Job, run_dir: Path) -> None:
+    until, leads = job.config["run"]["until"], job.ranks.rank == 0
+    current().planned(job.steps, until)
     _print_plan(job, in_full=False)
-    check_missing(job)
-    if job.missing:
-        check_accelerator(job.runtime.accelerator)
-    experiment, store, until = job.experiment, job.store, job.config["run"]["until"]
-    with session(job.config, run_dir) if ranks.rank == 0 else nullcontext() as tracker:
-        if ranks.rank == 0:
+    check_missing(job.config, job.models, job.missing)
+    with session(job.config, run_dir) if leads else nullcontext() as tracker:
+        if leads:
             remove_leftovers(run_dir)
             write_plan(run_dir, job.steps, add=True)  # before anything is computed: it keeps `ddoq store gc` away
             for node in job.stale:
-                store.discard(node)
-        execute([experiment.index, experiment.audit], store, lambda *arguments: compute(*arguments, job.runtime), ranks)
-        check_data(job)
+                job.store.discard(node)
+        execute([job.experiment.nodes.index, job.experiment.nodes.audit], job.store, job.compute, job.ranks)
+        check_data(job.experiment, job.dataset, job.models, job.store)
         _say_leaks(job)
-        if ranks.rank == 0:
-            try_generators(job.missing, store.manifest(experiment.index)["facts"], job.runtime)
-        execute(job.targets, store, lambda *arguments: compute(*arguments, job.runtime), ranks)
-        if until == "report" and ranks.rank == 0:
-            from ddoq.report.write import write_report
+        if leads:
+            index = job.store.manifest(job.experiment.nodes.index)["facts"]
+            try_missing(job.missing, index, job.models)
+        execute(job.targets, job.store, job.compute, job.ranks)
+        if until == "report" and leads:
+            from ddoq.report.write import write_report  # and matplotlib, for those who want a report
 
             current().stage("report")
-            write_report(experiment, store, job.steps, run_dir, tracker)
+            write_report(job.experiment, job.store, job.steps, run_dir, tracker)
 
 
 def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:
@@ -255,7 +240,6 @@ def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:
 
 def fetch(config: Mapping[str, Any]) -> None:
     """Download the models and the data that a configuration needs, where that is possible."""
-    config = expand_paths(config)
     models = Models(config["paths"]["models"])
     for conf, key in networks_of(config):
         models.identify(conf, key)
@@ -272,10 +256,10 @@ def _print_data(job: Job) -> None:
         DataError: their classes and splits do not go together.
     """
     (index,) = (step for step in job.steps if step.node.stage == "index")
-    if index.state == "idle" or job.runtime.ranks.rank:
+    if index.state == "idle" or job.ranks.rank:
         return
     if index.state == "miss":
-        lines = recognised(job.runtime.dataset.examine(), job.runtime.dataset)
+        lines = recognised(job.dataset.examine(), job.dataset)
     else:
         lines = from_facts(job.store.manifest(index.node)["facts"])
     parts = [part for line in lines for part in wrap(line, 72, subsequent_indent="  ", break_on_hyphens=False)]
@@ -287,7 +271,7 @@ def _print_plan(job: Job, in_full: bool) -> None:
     """Print one line per stage, or per node where the plan is all that was asked for."""
     console.print(f"[bold]{run_name(job.config)}[/]", soft_wrap=True)
     _print_data(job)
-    for remark in remarks(job.config, job.runtime.models):
+    for remark in remarks(job.config, job.models):
         console.print(f"  {remark}", markup=False, soft_wrap=True)
     if in_full:
         table = Table("stage", "what", "state", "key", box=None, pad_edge=False)

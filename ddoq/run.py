@@ -22,7 +22,8 @@ from ddoq.config.overrides import check_overrides
 from ddoq.config.schema import register
 from ddoq.config.secrets import check_words
 from ddoq.errors import ConfigError, DdoqError
-from ddoq.pipeline.graph import STAGES
+from ddoq.pipeline.stages import STAGES
+from ddoq.utils.disk import disk_error
 from ddoq.utils.stop import Stopped, stoppable
 from ddoq.utils.surroundings import guard
 
@@ -45,7 +46,6 @@ COMMANDS = {
 def _main(config: DictConfig) -> float | None:
     guard()  # once more where a launcher started this process
     from ddoq.job import run_job
-    from ddoq.pipeline.store import disk_error
 
     log = logging.getLogger("ddoq")
     try:

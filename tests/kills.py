@@ -25,7 +25,7 @@ from conftest import TINY, artefacts, composed, run_here
 from ddoq.config.names import run_name
 from ddoq.job import run_job
 from ddoq.pipeline import care
-from ddoq.pipeline.graph import STAGES
+from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.survey import select, strays, survey
 
 SHORT = (*TINY, "protocol.num_seeds=1", "baselines=none", "ablation=none", "measure.curve=[]", "measure.num_folds=0")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -23,17 +24,19 @@ ROOMS = {
     "evaluation": BASE | {"data", "quantizers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
-    "report": BASE | {"config", "data", "pipeline", "evaluation", "stages", "tracking"},
-    "stages": BASE | SCIENCE | {"engine", "config", "pipeline"},
-    "sweeps": BASE | {"config", "pipeline", "report", "job"},
+    "experiment": BASE | {"config", "data", "generators", "pipeline"},
+    "report": BASE | {"config", "data", "pipeline", "evaluation", "experiment", "stages", "tracking"},
+    "stages": BASE | SCIENCE | {"engine", "config", "pipeline", "experiment"},
+    "preflight": BASE | {"config", "data", "evaluation", "experiment", "pipeline", "stages"},
+    "sweeps": BASE | {"config", "pipeline", "report", "job", "preflight"},
 }
 LIBRARIES = {
-    "hydra": {"config", "stages", "run"},
-    "omegaconf": {"config", "stages", "run"},
+    "hydra": {"config", "run"},
+    "omegaconf": {"config", "run"},
     "lightning": {"engine"},
     "wandb": {"tracking"},
 }
-NO_TORCH = {"config", "pipeline", "report", "tracking", "run", "job", "sweeps"}
+NO_TORCH = {"config", "experiment", "pipeline", "preflight", "report", "tracking", "run", "job", "sweeps"}
 
 
 def room(path: Path) -> str:
@@ -63,6 +66,43 @@ def test_rooms_import_only_what_lies_below_them(path):
             assert mine in LIBRARIES[top], f"{mine} imports {module}"
         if top == "torch":
             assert mine not in NO_TORCH, f"{mine} imports {module}"
+
+
+def module_of(path: Path) -> str:
+    """Return the name by which a file is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_files(path: Path) -> set[str]:
+    """Return the modules of ddoq that a file imports, wherever in it."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            modules |= inner & MODULES or {node.module}
+    return modules & MODULES - {module_of(path)}
+
+
+MODULES = {module_of(path) for path in FILES}
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    sorter = TopologicalSorter({module_of(path): imported_files(path) for path in FILES})
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(reversed(error.args[1])))
+
+
+def test_few_imports_hide_in_functions():
+    hidden = 0
+    for path in FILES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef):
+                hidden += sum(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function))
+    assert hidden <= 60
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

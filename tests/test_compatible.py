@@ -19,8 +19,8 @@ from tiny_models import save_dit, save_stable_diffusion, save_vae
 from ddoq.data.images import from_unit, with_channels
 from ddoq.encoders import VAE
 from ddoq.errors import DdoqError
-from ddoq.stages.compatible import check_fit, remarks
-from ddoq.stages.models import Models
+from ddoq.experiment import Models
+from ddoq.experiment.compatible import check_fit, remarks
 
 SMALL = ("encoder=vae", "dataset=image_folder", "dataset.root=.", "dataset.image_size=16")
 MEAN, STD = [0.3, -0.2, 0.1, 0.0], [0.5, 2.0, 0.7, 1.5]

@@ -15,12 +15,11 @@ from conftest import ROOT, composed
 from processes import ddoq, new_python
 
 from ddoq.config.checks import _CHOICES, check, check_counts
-from ddoq.config.names import arm_name, run_name
+from ddoq.config.names import SELECTIONS, arm_name, run_name
 from ddoq.config.schema import COMPONENTS
 from ddoq.data.catalogue import CATALOGUE
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.stages.graph import SELECTIONS, Experiment
-from ddoq.stages.models import Models
+from ddoq.experiment import Experiment, Models
 
 CONF = ROOT / "conf"
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
@@ -253,7 +252,7 @@ def test_help_is_quick_and_names_what_users_type():
 
 
 def test_the_entry_imports_neither_torch_nor_lightning():
-    modules = "ddoq.run, ddoq.job, ddoq.stages.graph"
+    modules = "ddoq.run, ddoq.job, ddoq.preflight, ddoq.experiment"
     code = (
         f"import sys, {modules}; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
     )

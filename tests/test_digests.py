@@ -24,9 +24,9 @@ from test_bad_data import without_rights
 from ddoq.data.base import hash_names
 from ddoq.data.tiny_imagenet import TinyImageNet
 from ddoq.errors import DataError
+from ddoq.experiment import Models
 from ddoq.pipeline.command import main as store
 from ddoq.pipeline.store import DIGESTS
-from ddoq.stages.models import Models
 from ddoq.utils import digests as module
 from ddoq.utils.digests import Content, Digests, is_settled
 

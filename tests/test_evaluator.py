@@ -13,8 +13,7 @@ from safetensors.torch import load_file
 
 from ddoq.config.checks import check
 from ddoq.errors import ConfigError, StageError
-from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models
+from ddoq.experiment import Experiment, Models
 
 #: No diffusion model and no ablations: what is evaluated does not matter here.
 PLAIN = (

@@ -15,9 +15,9 @@ import pytest
 from conftest import ROOT, composed
 
 from ddoq.config.names import run_name
+from ddoq.experiment import Experiment
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.keys import digest
-from ddoq.stages.graph import Experiment
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -35,7 +35,7 @@ class StandIns:
     """What stands for pretrained weights where there are none: their names."""
 
     def identify(self, conf: Mapping[str, Any], key: str) -> str | None:
-        """See ``ddoq.stages.models.Models.identify``."""
+        """See ``ddoq.experiment.models.Models.identify``."""
         return conf["path"] or conf.get("model")
 
 

@@ -22,13 +22,14 @@ from ddoq.data.indexed import INDEX
 from ddoq.data.soft_labels import view_path
 from ddoq.errors import DdoqError, StageError
 from ddoq.job import Job, prepare
-from ddoq.pipeline.graph import STAGES, Node, unique
+from ddoq.pipeline.graph import Node, unique
+from ddoq.pipeline.stages import STAGES
 from ddoq.quantizers import KMeans
 from ddoq.quantizers.codebook import ClassCodebooks
-from ddoq.stages import compute
 from ddoq.stages.classes import require_codebook
+from ddoq.stages.files import CODEBOOK
 from ddoq.stages.fit_encoder import build_vae
-from ddoq.stages.quantize import CODEBOOK
+from ddoq.stages.work import compute
 from ddoq.utils.handover import Batches, Handover
 
 #: A run in which every stage has something to do, small enough for a test.

@@ -19,11 +19,11 @@ from tiny_models import save_dit, save_vae
 from ddoq.data.label_space import LabelSpace
 from ddoq.encoders import VAE, Pixels
 from ddoq.errors import DataError, DdoqError
+from ddoq.experiment import Models
+from ddoq.experiment.compatible import check_fit
 from ddoq.generators import DiT, Points
 from ddoq.generators.released import describe, load_released
 from ddoq.labelers import PretrainedTeacher
-from ddoq.stages.compatible import check_fit
-from ddoq.stages.models import Models
 from ddoq.utils.weights import read_weights
 
 SPACE = LabelSpace.from_classes(["a", "b", "c"])

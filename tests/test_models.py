@@ -17,7 +17,7 @@ from twins import save_models
 
 from ddoq.engine.memory import FittingBatches
 from ddoq.errors import DataError, StageError
-from ddoq.stages.models import Models
+from ddoq.experiment import Models
 from ddoq.utils.hub import is_hub_id, locate, model_folder, wanted_files
 
 DIT, SD = "facebook/DiT-XL-2-256", "stable-diffusion-v1-5/stable-diffusion-v1-5"

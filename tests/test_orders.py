@@ -25,8 +25,8 @@ from ddoq.labelers import CIFARResNet, examine
 from ddoq.labelers.orders import compare_orders, doubtful_classes
 from ddoq.pipeline.care import examine as examine_artefact
 from ddoq.pipeline.graph import unique
-from ddoq.pipeline.runner import plan
-from ddoq.stages.generate import _warn_of_prompts
+from ddoq.pipeline.plans import plan
+from ddoq.stages.models import _warn_of_prompts
 
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

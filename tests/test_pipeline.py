@@ -15,7 +15,8 @@ import pytest
 from ddoq.errors import ConfigError, StoreError
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.keys import digest
-from ddoq.pipeline.runner import execute, plan
+from ddoq.pipeline.plans import plan
+from ddoq.pipeline.runner import execute
 from ddoq.pipeline.store import Store
 
 

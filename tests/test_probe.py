@@ -14,9 +14,8 @@ from tiny_models import save_dit, save_vae
 
 from ddoq.data.parquet import open_parquet
 from ddoq.errors import StageError
-from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models
-from ddoq.stages.probe import probes
+from ddoq.experiment import Experiment, Models
+from ddoq.experiment.trials import probes
 
 SMALL = (
     *(override for override in TINY if not override.startswith("generator.")),

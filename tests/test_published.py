@@ -6,10 +6,10 @@ import pytest
 from conftest import composed
 from report_rows import row
 
+from ddoq.experiment import Experiment
 from ddoq.pipeline.keys import digest
 from ddoq.report.groups import Group
 from ddoq.report.published import _file, agrees, beside, published
-from ddoq.stages.graph import Experiment
 
 
 def test_every_number_has_a_known_setting_and_source_and_occurs_once():

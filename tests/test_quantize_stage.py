@@ -13,13 +13,12 @@ from sklearn.datasets import load_digits
 from ddoq.data.latents import Latents, LatentWriter
 from ddoq.encoders import Features
 from ddoq.errors import ConfigError, DataError
+from ddoq.experiment import Experiment, Models
 from ddoq.job import run_job
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers import KMeans
 from ddoq.quantizers.codebook import ClassCodebooks
 from ddoq.stages import curve, quantize
-from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.io import read_json
 from ddoq.utils.seeding import item_generator

@@ -13,6 +13,7 @@ from report_rows import NEW
 from rich.console import Console
 
 from ddoq.evaluation.statistics import summarize
+from ddoq.experiment import Experiment, Models
 from ddoq.job import run_job
 from ddoq.pipeline.store import Store
 from ddoq.report import command
@@ -21,8 +22,6 @@ from ddoq.report.figures import curve_figure
 from ddoq.report.rows import _meaning
 from ddoq.report.tables import main_table, number, relative, saved, share
 from ddoq.report.write import write_report
-from ddoq.stages.graph import Experiment
-from ddoq.stages.models import Models
 from ddoq.tracking import Tracker
 from ddoq.utils.io import read_json
 

@@ -25,8 +25,8 @@ from ddoq.pipeline import care, lock
 from ddoq.pipeline.command import duration, main
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.lock import hold, is_held, lock_path
-from ddoq.pipeline.plans import keys_by_run, write_plan
-from ddoq.pipeline.runner import execute, plan
+from ddoq.pipeline.plans import keys_by_run, plan, write_plan
+from ddoq.pipeline.runner import execute
 from ddoq.pipeline.store import Store, remove
 from ddoq.utils.io import remove_leftovers, temporary_path
 

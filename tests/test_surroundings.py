@@ -19,9 +19,9 @@ from ddoq.config.overrides import check_overrides, quoted, several_values
 from ddoq.data.folder import ImageFolder
 from ddoq.errors import ConfigError, StageError
 from ddoq.job import prepare
-from ddoq.pipeline.store import disk_error
 from ddoq.utils import surroundings
 from ddoq.utils.device import check_accelerator
+from ddoq.utils.disk import disk_error
 from ddoq.utils.paths import as_folder, expand_path, expand_paths
 from ddoq.utils.workers import with_workers
 
@@ -280,7 +280,7 @@ def test_harsh_surroundings_change_no_name_and_no_key(tmp_path):
     assert harsh.returncode == 0, harsh.stderr
     assert "?" in harsh.stdout and "computed" in harsh.stdout  # for the tick
     usual = prepare(composed(*words))
-    assert usual.store.manifest(usual.experiment.index)["facts"]["class_names"] == ["b", "ä"]
+    assert usual.store.manifest(usual.experiment.nodes.index)["facts"]["class_names"] == ["b", "ä"]
 
 
 def test_nothing_is_printed_into_the_first_file_of_a_run_without_streams(tmp_path):

@@ -20,7 +20,8 @@ from rich.console import Console
 from ddoq.errors import ConfigError, DataError, StageError
 from ddoq.job import run_job
 from ddoq.pipeline.graph import Node
-from ddoq.pipeline.runner import execute, plan
+from ddoq.pipeline.plans import plan
+from ddoq.pipeline.runner import execute
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
 from ddoq.report.live import LivePage, write_page

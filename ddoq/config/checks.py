@@ -13,7 +13,7 @@ from ddoq.config.form import RUN_KEYS, check_form, complain
 from ddoq.config.parts import components
 from ddoq.config.schema import COMPONENTS, Config, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.pipeline.graph import STAGES
+from ddoq.pipeline.stages import STAGES
 
 _PRECISIONS = ("float32", "bfloat16", "float16")
 

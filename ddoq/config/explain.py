@@ -16,7 +16,7 @@ from ddoq.config.form import kind
 from ddoq.config.overrides import hints, several_values
 from ddoq.config.schema import COMPONENTS, Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
-from ddoq.pipeline.store import disk_error
+from ddoq.utils.disk import disk_error
 
 _GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "search", "experiment"]
 

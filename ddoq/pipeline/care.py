@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.integrity import damage, files_below, manifest_damage
 from ddoq.pipeline.lock import hold, is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run
+from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import MANIFEST, remove
 from ddoq.pipeline.survey import Artefact, last_change, survey
 from ddoq.utils.console import progress_bar

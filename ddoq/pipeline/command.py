@@ -16,12 +16,13 @@ from rich.table import Table
 
 from ddoq.errors import StoreError, did_you_mean
 from ddoq.pipeline import care
-from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.lock import is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run
-from ddoq.pipeline.store import DIGESTS, disk_error
+from ddoq.pipeline.stages import STAGES
+from ddoq.pipeline.store import DIGESTS
 from ddoq.pipeline.survey import Artefact, select, strays, survey
 from ddoq.utils.console import console
+from ddoq.utils.disk import disk_error
 from ddoq.utils.paths import as_folder
 
 _MOST_SHOWN = 200

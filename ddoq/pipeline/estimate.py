@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from ddoq.pipeline.graph import STAGES, Node, data_key
+from ddoq.pipeline.graph import Node, data_key
+from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import Store, read_ledger
 from ddoq.utils.console import duration
 

@@ -8,27 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ddoq.pipeline.keys import digest, settled
-
-#: The corridor, in the order in which the data walk through it. ``run.until`` and ``run.from`` take these names.
-STAGES = (
-    "index",
-    "audit",
-    "fit_encoder",
-    "probe",
-    "fit_teacher",
-    "check_teacher",
-    "encode",
-    "quantize",
-    "curve",
-    "fit_generator",
-    "check_generator",
-    "generate",
-    "label",
-    "relabel",
-    "fidelity",
-    "evaluate",
-    "report",
-)
+from ddoq.pipeline.stages import STAGES
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +41,14 @@ class Node:
     def key(self) -> str:
         """The content key, ``sha256(stage, version, identity, input keys)``."""
         return digest(self.body)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of the plan. ``state`` is ``hit``, ``miss`` or ``idle`` (a miss that nothing needs)."""
+
+    node: Node
+    state: str
 
 
 def unique(nodes: Iterable[Node]) -> list[Node]:

@@ -1,4 +1,7 @@
-"""``plan.json`` of a run: which artefacts it stands on. What no plan lists, nobody needs (``ddoq store gc``)."""
+"""Plans: which nodes are there and which are missing; and ``plan.json``, which artefacts a run stands on.
+
+What no ``plan.json`` lists, nobody needs (``ddoq store gc``).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,39 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ddoq.errors import StoreError
-from ddoq.pipeline.runner import Step
+from ddoq.pipeline.graph import Node, Step, unique
+from ddoq.pipeline.store import Store
 from ddoq.utils.io import read_json, write_json
 
 PLAN, LINK = "plan.json", "distilled"
+
+
+def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> list[Step]:
+    """Return every node behind ``targets`` with its state, inputs first.
+
+    A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone. But
+    what is outdated is computed again wherever it stands: what was made from it may be wrong.
+    ``stale`` nodes count as missing: they are about to be computed again.
+    """
+    targets = list(targets)
+    nodes, needed = unique(targets), set()
+    finished = {node.key for node in nodes if store.has(node)} - {node.key for node in stale}
+
+    def need(node: Node) -> None:
+        if node.key not in needed and node.key not in finished:
+            needed.add(node.key)
+            for upstream in node.inputs.values():
+                need(upstream)
+
+    for node in [*targets, *filter(store.is_outdated, nodes)]:
+        need(node)
+
+    def state(node: Node) -> str:
+        if node.key in needed:
+            return "miss"
+        return "hit" if node.key in finished else "idle"
+
+    return [Step(node, state(node)) for node in nodes]
 
 
 def write_plan(run_dir: Path, steps: Iterable[Step], *, add: bool = False) -> None:

@@ -1,59 +1,20 @@
-"""Plan which nodes are hits, run the misses in order, and say what happened."""
+"""Compute what is missing, in order, and say what happened."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from ddoq.pipeline import status
 from ddoq.pipeline.graph import Node, unique
+from ddoq.pipeline.plans import plan
+from ddoq.pipeline.stages import TABLE
 from ddoq.pipeline.store import Store
 from ddoq.utils.console import Bar, console, progress_bar
 from ddoq.utils.ranks import Alone
 
 #: Computes a node in a folder, given the folders of its inputs; returns the artefact's facts.
 Compute = Callable[[Node, Mapping[str, Path], Path], dict]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of the plan. ``state`` is ``hit``, ``miss`` or ``idle`` (a miss that nothing needs)."""
-
-    node: Node
-    state: str
-
-
-def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> list[Step]:
-    """Return every node behind ``targets`` with its state, inputs first.
-
-    A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone. But
-    what is outdated is computed again wherever it stands: what was made from it may be wrong.
-    ``stale`` nodes count as missing: they are about to be computed again.
-    """
-    targets = list(targets)
-    nodes, needed = unique(targets), set()
-    finished = {node.key for node in nodes if store.has(node)} - {node.key for node in stale}
-
-    def need(node: Node) -> None:
-        if node.key not in needed and node.key not in finished:
-            needed.add(node.key)
-            for upstream in node.inputs.values():
-                need(upstream)
-
-    for node in [*targets, *filter(store.is_outdated, nodes)]:
-        need(node)
-
-    def state(node: Node) -> str:
-        if node.key in needed:
-            return "miss"
-        return "hit" if node.key in finished else "idle"
-
-    return [Step(node, state(node)) for node in nodes]
-
-
-#: Stages whose items are shared out among processes; of the others, each node is computed by one process.
-TOGETHER = ("encode", "generate", "label", "relabel")
 
 
 def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alone | None = None) -> list[Node]:
@@ -74,7 +35,7 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         if node.key in missing:
             by_stage.setdefault(node.stage, []).append(node)
     for stage, nodes in by_stage.items():
-        together = stage in TOGETHER and ranks.size > 1
+        together = TABLE[stage].together and ranks.size > 1
         mine = nodes if together else ranks.mine(nodes)
         following.stage(stage, len(mine))
         with progress_bar(stage, len(nodes)) as bar:

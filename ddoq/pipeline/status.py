@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddoq.errors import DdoqError
-from ddoq.pipeline.graph import Node
+from ddoq.pipeline.graph import Node, Step
 from ddoq.utils.console import open_bars
+from ddoq.utils.disk import disk_error
 from ddoq.utils.io import write_json
 
 if TYPE_CHECKING:
     from rich.progress import Task
-
-    from ddoq.pipeline.runner import Step
 
 STATUS = "status.json"
 _TICK, _BEAT = 1.0, 5.0  # seconds
@@ -167,8 +166,6 @@ def _items(bar: Task) -> dict[str, Any]:
 
 def _two_lines(error: Exception, folder: Path) -> list[str]:
     """Return cause and remedy."""
-    from ddoq.pipeline.store import disk_error  # which tells this module that it waits
-
     readable = error if isinstance(error, DdoqError) else disk_error(error, None)
     if readable is None:
         first = (str(error).splitlines() or [""])[0]

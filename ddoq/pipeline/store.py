@@ -11,7 +11,6 @@ A killed process leaves a folder without a manifest. It is not an artefact; the 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -29,11 +28,10 @@ from ddoq.pipeline.integrity import damage, describe, manifest_damage, seal
 from ddoq.pipeline.keys import canonical
 from ddoq.pipeline.lock import hold, lock_path
 from ddoq.pipeline.provenance import provenance
+from ddoq.utils.disk import disk_error
 from ddoq.utils.io import ANY_TEMPORARY, parse_json, read_json, temporary_path, write_json
 
 MANIFEST, LEDGER, DIGESTS = "manifest.json", "ledger.jsonl", "digests"
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EISDIR)
 _REPAIR = "run `ddoq store repair`, then the same command again"
 
 
@@ -206,32 +204,3 @@ def _readable_disk_errors(root: Path) -> Iterator[None]:
         if readable is None:
             raise
         raise readable from error
-
-
-def disk_error(error: BaseException, root: Path | str | None) -> StoreError | None:
-    """Return what a full, read-only or forbidden disk means to a user; ``None`` for any other error.
-
-    Libraries wrap the operating system's error (safetensors in one of its own, Hydra in none), so the whole chain
-    of causes and the message are looked at.
-
-    Args:
-        error: what was raised.
-        root: ``paths.outputs`` or a folder in it, if it is known: what lies elsewhere is not to be mended by that key.
-    """
-    while error is not None:
-        number, place = (error.errno, error.filename) if isinstance(error, OSError) else (None, None)
-        elsewhere = root is not None and isinstance(place, str) and _is_elsewhere(Path(place), Path(root))
-        if number in _FULL or "os error 28" in str(error):
-            where = place if elsewhere else root or "paths.outputs"
-            another = "" if elsewhere else ", or set paths.outputs to another disk; finished artefacts are kept"
-            return StoreError(f"the disk of {where} is full", f"free some space{another}")
-        if number in _FORBIDDEN:
-            remedy = "make it writable" if elsewhere else "set paths.outputs to a folder that you may write to"
-            another = ", or set what names it to another folder (HOME, HF_HOME, TORCH_HOME ...)" if elsewhere else ""
-            return StoreError(f"cannot write {place or root}: {os.strerror(number)}", remedy + another)
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _is_elsewhere(place: Path, root: Path) -> bool:
-    return place.is_absolute() and not place.resolve().is_relative_to(root.resolve())

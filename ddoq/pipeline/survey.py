@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ddoq.errors import StoreError, did_you_mean
-from ddoq.pipeline.graph import STAGES
 from ddoq.pipeline.keys import KEY_LENGTH
+from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import DIGESTS, LEDGER, MANIFEST, read_ledger
 from ddoq.utils.io import TEMPORARY, read_json
 

@@ -8,9 +8,9 @@ from statistics import fmean
 from typing import Any
 
 from ddoq.evaluation.statistics import Summary, summarize
+from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.store import Store
 from ddoq.report.costs import set_bytes
-from ddoq.stages.graph import Entry, Experiment
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
         per_class=[
             None if None in of_class else fmean(of_class) for of_class in zip(*measured["per_class"], strict=True)
         ],
-        parts=dict(first.parts),
+        parts=dict(first.about),
         num_images=facts["num_images"],
         num_steps=facts["num_steps"],
         epochs=facts["epochs"],
@@ -112,7 +112,7 @@ def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> lis
         store: where its artefacts are.
         curve: of the main arm's quantizer; without it slope and dimension are ``None``.
     """
-    names = store.manifest(experiment.index)["facts"]["class_names"]
+    names = store.manifest(experiment.nodes.index)["facts"]["class_names"]
     first = next(entry for entry in experiment.entries if entry.arm == experiment.main_name and entry.quantize)
     unknown = {"slope": None, "dimension": None}
     rates = curve.per_class if curve else {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ddoq.pipeline.graph import STAGES, Node, unique
+from ddoq.experiment import Entry, Experiment
+from ddoq.pipeline.graph import Node, unique
+from ddoq.pipeline.stages import STAGES, TABLE
 from ddoq.pipeline.store import Store
-from ddoq.stages.graph import Entry, Experiment
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ArmCost:
 
 
 #: The stages whose results belong to one arm.
-OF_ARM = ("quantize", "generate", "label", "relabel")
+OF_ARM = tuple(stage.name for stage in TABLE.values() if stage.per_arm)
 
 
 def stage_costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[StageCost]:

@@ -15,7 +15,7 @@ Row = dict[str, Any]
 #: What a group is called by.
 LABEL = ("dataset", "protocol", "labels", "teacher", "student", "ipc", "arm", "table", "value", "split")
 #: What else a row says in words about its students.
-PARTS = ("quantizer", "weighting", "generator", "strength", "space", "allocation", "redraw")
+PARTS = ("method", "quantizer", "weighting", "generator", "strength", "space", "allocation", "redraw")
 #: Tables whose variation no field of ``LABEL`` but ``value`` shows.
 _UNSEEN = ("augmentation", "strength", "weighting")
 

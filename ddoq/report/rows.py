@@ -8,11 +8,11 @@ from typing import Any
 
 from ddoq.data.leaks import leak_counts
 from ddoq.errors import StoreError
+from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.store import Store
 from ddoq.report.costs import OF_ARM, set_bytes
-from ddoq.stages.graph import Entry, Experiment
 
 Manifest = Callable[[Node], dict[str, Any] | None]
 
@@ -55,8 +55,8 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "split": entry.split,
         "table": entry.table,
         "value": entry.value,
-        **{part: entry.parts.get(part) for part in ("quantizer", "weighting", "generator")},
-        "strength": float(entry.value) if entry.table == "strength" else entry.strength,
+        **{part: entry.about.get(part) for part in ("method", "quantizer", "weighting", "generator")},
+        "strength": _strength(entry),
         "labels": entry.labels,
         "teacher": _teacher(entry),
         **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
@@ -79,13 +79,13 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
 
 def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
     """Return what the data and the run say about all its students."""
-    config, facts = experiment.config, store.manifest(experiment.index)["facts"]
-    audit = store.manifest(experiment.audit)["facts"]
+    config, facts = experiment.config, store.manifest(experiment.nodes.index)["facts"]
+    audit = store.manifest(experiment.nodes.audit)["facts"]
     return {
         "run_seed": config["seed"],
         "selection": config["protocol"]["selection"],
         "image_size": config["dataset"]["image_size"],
-        "dataset_key": experiment.index.key,
+        "dataset_key": experiment.nodes.index.key,
         "dataset_source": facts["provenance"],
         "num_skipped": facts["num_skipped"],
         **leak_counts(audit),
@@ -128,11 +128,17 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def _strength(entry: Entry) -> float | None:
+    if entry.table == "strength":
+        return float(entry.value)
+    return entry.route and entry.route.strength
+
+
 def _precisions(entry: Entry) -> dict[str, str | None]:
     """Return the precisions of the networks behind a student's images; ``None`` where there are none."""
     if entry.quantize is None:
         return {"encoder_precision": None, "generator_precision": None}
-    generator = entry.generate.identity["generator"]
+    generator = entry.images.identity["generator"]
     return {
         "encoder_precision": entry.quantize.inputs["encode"].identity["encoder"].get("precision", "float32"),
         "generator_precision": generator.get("precision"),

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ddoq.config.names import arm_name
+from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.store import Store
 from ddoq.report.collect import Line, summary_metrics
 from ddoq.report.costs import StageCost
-from ddoq.stages.graph import Entry, Experiment
 from ddoq.tracking import Artefact, Results, Student
 
 _MEASURES = ("top1", "top1_best", "top5", "ece", "nll", "seconds")
@@ -77,9 +77,9 @@ def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artef
     """Return the codebook and the distilled data of an entry; the latents behind them are only named."""
     config = experiment.config
     slug = f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}"
-    about = {"dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"], **entry.parts}
+    about = {"dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"], **entry.about}
     codebook, images = entry.quantize, entry.label
-    about |= {"latents": experiment.encode.key}
+    about |= {"latents": experiment.nodes.encode.key}
     return (
         Artefact(codebook.key, f"codebook-{slug}", "codebook", store.path(codebook), about),
         Artefact(
@@ -87,7 +87,7 @@ def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artef
             f"distilled-{slug}",
             "distilled-dataset",
             store.path(images),
-            about | {"codebook": codebook.key, "generate": entry.generate.key},
+            about | {"codebook": codebook.key, "generate": entry.images.key},
         ),
     )
 
@@ -109,12 +109,12 @@ def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:
 
 def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
     """Return the keys of the stages behind the main arm's first student."""
-    nodes = (experiment.index, experiment.encode, entry.quantize, entry.generate, entry.label)
+    nodes = (experiment.nodes.index, experiment.nodes.encode, entry.quantize, entry.images, entry.label)
     return {node.stage: node.key for node in nodes} | {"protocol": digest(experiment.config["protocol"])}
 
 
 def _derived(experiment: Experiment, store: Store, entry: Entry) -> dict[str, Any]:
     """Return what the data and the protocol's rules came to."""
-    index, facts = store.manifest(experiment.index)["facts"], store.manifest(entry.evaluate)["facts"]
+    index, facts = store.manifest(experiment.nodes.index)["facts"], store.manifest(entry.evaluate)["facts"]
     counts = {"num_classes": len(index["class_names"]), "num_train": sum(index["counts"]["train"])}
     return counts | {name: facts[name] for name in _DERIVED}

@@ -12,10 +12,10 @@ from rich.markup import escape
 
 from ddoq.config.names import run_name
 from ddoq.data.leaks import leak_words
-from ddoq.pipeline.graph import unique
+from ddoq.experiment import Experiment
+from ddoq.pipeline.graph import Step, unique
 from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.provenance import provenance
-from ddoq.pipeline.runner import Step
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
 from ddoq.report.collect import class_rows, curves, effects, fidelities, lines
@@ -24,8 +24,7 @@ from ddoq.report.costs import arm_costs, stage_costs
 from ddoq.report.pages import templates
 from ddoq.report.rows import result_rows
 from ddoq.report.tracked import tracked
-from ddoq.stages.fidelity import PER_IMAGE
-from ddoq.stages.graph import Experiment
+from ddoq.stages.files import PER_IMAGE
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
 from ddoq.utils.io import temporary_path, write_jsonl, write_text
@@ -82,8 +81,8 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "class_rows": class_rows(experiment, store, curve),
         "costs": spent,
         "models": _models(experiment, store),
-        "leaks": store.manifest(experiment.audit)["facts"]["leaks"],
-        "index": _SINCE | store.manifest(experiment.index)["facts"],
+        "leaks": store.manifest(experiment.nodes.audit)["facts"]["leaks"],
+        "index": _SINCE | store.manifest(experiment.nodes.index)["facts"],
         "classes": classes,
         "gallery": _gallery(experiment, store),
         "steps": steps,
@@ -175,7 +174,7 @@ def _gallery(experiment: Experiment, store: Store) -> list[dict]:
 def _models(experiment: Experiment, store: Store) -> list[dict]:
     """Return the facts of the models that ddoq fitted or tried for this run."""
     found = []
-    models = [experiment.encoder, experiment.model(experiment.config["generator"])]
+    models = [experiment.nodes.encoder, experiment.model(experiment.config["generator"])]
     models += [node for node in unique(experiment.targets("report")) if node.stage in _OF_MODELS]
     for node in models:
         if node is not None and store.has(node):

@@ -8,18 +8,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from ddoq.data.copies import look_alike, nearest_hashes, read_pictures, shared_with
 from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import progress_bar
+from ddoq.utils.handover import Handover
 
-if TYPE_CHECKING:
-    import numpy as np
-
-VERSION = 1
-REQUIRED = ("leaks",)
 #: Where a picture is measured or chosen by, and where it must not be as well.
 _PAIRS = (("test", "train"), ("test", "validation"), ("validation", "train"))
 _MOST_NAMED = 20  # pictures listed for each pair of splits
@@ -41,11 +40,6 @@ class _Side:
     """The pictures of one split: ``digests`` and ``likenesses`` ``[n]``, names and pixels by position."""
 
     def __init__(self, index: Path, split: str, runtime: Runtime):
-        import numpy as np
-
-        from ddoq.data.copies import read_pictures
-        from ddoq.utils.handover import Handover
-
         self.split, self.images = split, runtime.images(index, split)
         ids, digests, likenesses = read_pictures(index)
         rows = np.searchsorted(ids, self.images.ids)
@@ -61,18 +55,12 @@ class _Side:
 
     def pixels(self, positions: np.ndarray) -> np.ndarray:
         """Return images, uint8 ``[n, C, H, W]``; those of small splits from memory, where students want them too."""
-        import numpy as np
-
         if len(self.images) * self.images.spec.channels * self.images.size**2 <= _MOST_BYTES:
             return self._all()[0].numpy()[positions]
         return np.stack([self.images[int(position)][1].numpy() for position in positions])
 
 
 def _leak(of: _Side, within: _Side) -> dict[str, Any]:
-    import numpy as np
-
-    from ddoq.data.copies import shared_with
-
     is_equal = shared_with(of.digests, within.digests)
     equal = np.flatnonzero(is_equal)
     alike = _alike(of, within, np.flatnonzero(~is_equal))
@@ -94,8 +82,6 @@ def _leak(of: _Side, within: _Side) -> dict[str, Any]:
 
 def _alike(of: _Side, within: _Side, positions: np.ndarray) -> list[tuple[int, int]]:
     """Return those positions whose picture is nearly one of the other split, each with the position of that one."""
-    from ddoq.data.copies import look_alike, nearest_hashes
-
     near = nearest_hashes(of.likenesses[positions], within.likenesses)
     near[:, 0] = positions[near[:, 0]]
     alike: dict[int, int] = {}

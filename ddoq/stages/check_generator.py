@@ -4,39 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+from scipy.stats import binomtest
+
+from ddoq.config.build import build
+from ddoq.data.chosen import further
 from ddoq.data.class_order import by_number, reordered, write_order
+from ddoq.data.label_space import LabelSpace
+from ddoq.data.latents import Latents
 from ddoq.errors import StageError, override
+from ddoq.generators.classify import denoising_errors
+from ddoq.labelers.orders import FALSE_ALARM, compare_orders, doubtful_classes
 from ddoq.pipeline.graph import Node
-from ddoq.stages.models import generator_identity
-from ddoq.stages.runtime import Runtime, build, facts
+from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.console import console
+from ddoq.utils.handover import Handover
+from ddoq.utils.seeding import item_seed
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from ddoq.stages.graph import Experiment
-
-VERSION = 1
-REQUIRED = ("p_value",)
 _MOST_CALLS = 1000  # of the network in one look: about what ten images cost
 _FEW_CLASSES = 16
 _PER_CLASS, _FURTHER = 10, 40
 _BY_CHANCE = 0.05
-
-
-def trials(experiment: Experiment) -> list[Node]:
-    """Return the trials of generators that were trained elsewhere, as it is believed on the data set's labels."""
-    nodes = {}
-    inputs = {"index": experiment.index, "encode": experiment.encode}
-    for arm in filter(None, experiment.arms().values()):
-        conf = arm["generator"]
-        if conf.get("classes") == "dataset" and conf["path"]:
-            identity = generator_identity(conf, experiment.models, of_trial=True)
-            node = Node("check_generator", VERSION, identity, inputs, conf["name"], REQUIRED)
-            nodes[node.key] = node
-    return list(nodes.values())
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -49,8 +39,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         StageError: its classes fit the images significantly better in another order, which is then written to the
             folder ``orders`` beside the store.
     """
-    from scipy.stats import binomtest
-
     names, trial = facts(inputs["index"])["class_names"], _Trial(node, inputs, runtime)
     if len(names) <= _FEW_CLASSES:
         outputs, p_value, answers, labels = trial.of_all_orders(len(names))
@@ -84,9 +72,6 @@ class _Trial:
     """A generator that classifies latents of the train split."""
 
     def __init__(self, node: Node, inputs: Mapping[str, Path], runtime: Runtime):
-        from ddoq.data.label_space import LabelSpace
-        from ddoq.data.latents import Latents
-
         conf, self.runtime = node.identity["generator"], runtime
         path = runtime.models.place(node.identity["model"], conf)
         space = LabelSpace.from_facts(facts(inputs["index"]))
@@ -96,16 +81,10 @@ class _Trial:
 
     def numbers(self, labels: Sequence[int]) -> list[int]:
         """Return the generator's own numbers of some labels."""
-        import torch
-
         return self.generator.conditions(torch.tensor(labels)).tolist()
 
     def of_all_orders(self, num_classes: int) -> tuple[Sequence[int], float, np.ndarray, np.ndarray]:
         """Return the order that fits, the p value of the given one, and the answers that say so, with their labels."""
-        import numpy as np
-
-        from ddoq.data.chosen import further
-        from ddoq.labelers.orders import compare_orders, doubtful_classes
 
         def look(seen: np.ndarray, classes: Sequence[int], most: int) -> np.ndarray:
             share = max(4, min(most, _MOST_CALLS // (len(classes) * num_classes)))
@@ -123,12 +102,6 @@ class _Trial:
 
     def of_another(self, order: Sequence[int]) -> tuple[Sequence[int], float, np.ndarray, np.ndarray]:
         """Return the same, where there is but one other order; images are of classes that it moves."""
-        import numpy as np
-        from scipy.stats import binomtest
-
-        from ddoq.data.chosen import further
-        from ddoq.labelers.orders import FALSE_ALARM
-
         moved = [label for label, output in enumerate(order) if label != output]
         chosen = further(self.latents.labels, len(self.latents), np.empty(0, int), dict.fromkeys(moved, 1))
         chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), 100)).astype(int)]
@@ -139,13 +112,6 @@ class _Trial:
 
     def _answers(self, positions: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         """Return which of its candidates the generator takes each latent for."""
-        import numpy as np
-        import torch
-
-        from ddoq.generators.classify import denoising_errors
-        from ddoq.utils.handover import Handover
-        from ddoq.utils.seeding import item_seed
-
         latents = torch.cat([self.latents.at(np.array([position])) for position in positions.tolist()])
         seeds = [item_seed("check_generator", position) for position in positions.tolist()]
         labels = torch.from_numpy(candidates.astype(np.int64))

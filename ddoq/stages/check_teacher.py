@@ -6,23 +6,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset
+
+from ddoq.data.chosen import further, spread
 from ddoq.data.class_order import reordered, write_order
+from ddoq.data.indexed import IndexedImages
+from ddoq.engine.trainer import predict_batches
 from ddoq.errors import override
+from ddoq.experiment.teachers import members_of, named_outputs
+from ddoq.labelers import examine
+from ddoq.labelers.orders import OrderTrial
 from ddoq.pipeline.graph import Node
+from ddoq.stages.models import load_teacher
 from ddoq.stages.runtime import Runtime, facts
-from ddoq.stages.teachers import load_teacher, members_of, named_outputs
+from ddoq.utils.handover import Batches, Handover
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
-
-    from ddoq.data.indexed import IndexedImages
-    from ddoq.labelers.orders import OrderTrial
-
-VERSION = 1
-REQUIRED = ("order",)
 _NUM_IMAGES = 2000
 _PER_CLASS = 10
 _FURTHER = 50  # images of each class that another order would suit better
@@ -71,15 +74,11 @@ class _Trial:
     @cached_property
     def labels(self) -> np.ndarray:
         """Of all images."""
-        import numpy as np
-
         return np.concatenate([part.labels for part in self.images])
 
     @cached_property
     def chosen(self) -> np.ndarray:
         """Positions of the images that every teacher is tried on."""
-        from ddoq.data.chosen import spread
-
         return spread(self.labels, len(self.images[0]), _NUM_IMAGES, _PER_CLASS)
 
     @cached_property
@@ -89,12 +88,6 @@ class _Trial:
 
     def outputs(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
         """Return the logits of all members ``[members, n, classes]`` and the labels ``[n]`` of some images."""
-        import torch
-        from torch.utils.data import ConcatDataset
-
-        from ddoq.engine.trainer import predict_batches
-        from ddoq.utils.handover import Batches, Handover
-
         remedy = "replace the weights in teacher.path, or take another teacher"
         promised = Batches(Handover(f"teacher: {self.title}", "outputs", remedy))
         logits: list[Tensor] = []
@@ -113,8 +106,6 @@ class _Trial:
 
     def verdict(self, members: slice, title: str, remedy: Any = None) -> dict:
         """Return the facts about the mean of some members; see ``examine``."""
-        from ddoq.data.chosen import further
-        from ddoq.labelers import examine
 
         def more(classes: Sequence[int]) -> tuple[Tensor, Tensor]:
             share = min(_FURTHER, max(_PER_CLASS, len(self.chosen) // len(classes)))

@@ -6,18 +6,23 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ddoq.stages.runtime import Runtime, build
+import numpy as np
+import torch
+from threadpoolctl import threadpool_limits
+
+from ddoq.config.build import build
+from ddoq.data.latents import Latents
+from ddoq.quantizers.base import Quantizer
+from ddoq.quantizers.cloud import PointCloud
+from ddoq.quantizers.codebook import Codebook
+from ddoq.quantizers.measures import dispersion, effective_size, squared_distances, transport_cost
+from ddoq.quantizers.space import fit_in_space
+from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import progress_bar
-
-if TYPE_CHECKING:
-    import numpy as np
-    import torch
-
-    from ddoq.quantizers.base import Quantizer
-    from ddoq.quantizers.cloud import PointCloud
-    from ddoq.quantizers.codebook import Codebook
+from ddoq.utils.handover import Handover
+from ddoq.utils.seeding import item_generator
 
 
 def each_class(labels: list[int], work: Callable[[int], None], title: str) -> None:
@@ -26,8 +31,6 @@ def each_class(labels: list[int], work: Callable[[int], None], title: str) -> No
     (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What is done when one
     class fails stays done; its error is raised.
     """
-    from threadpoolctl import threadpool_limits
-
     with progress_bar(title, len(labels)) as bar, threadpool_limits(1):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         pool = ThreadPoolExecutor(cores, initializer=lambda: threadpool_limits(1))
@@ -49,8 +52,6 @@ class ClassQuantizer:
     """
 
     def __init__(self, identity: Mapping[str, Any], inputs: Mapping[str, Path], runtime: Runtime):
-        from ddoq.data.latents import Latents
-
         self.identity, self.device = identity, runtime.device
         self.latents = Latents(inputs["encode"])
         self.features = Latents(inputs["features"], self.latents.labels) if "features" in inputs else None
@@ -63,8 +64,6 @@ class ClassQuantizer:
 
     def quantizer(self, label: int, num_centroids: int) -> tuple[Quantizer, torch.Generator]:
         """Return the quantizer of a class and its randomness."""
-        from ddoq.utils.seeding import item_generator
-
         identity = self.identity
         order = item_generator(identity["seed"], "order", 0)  # of the epoch: the same for every class
         built = build(identity["quantizer"], num_centroids=num_centroids, on_small_class=identity["on_small_class"])
@@ -74,8 +73,6 @@ class ClassQuantizer:
         self, label: int, num_centroids: int, positions: np.ndarray, latents: torch.Tensor | PointCloud, num_folds: int
     ) -> Codebook:
         """Return the codebook of a class; ``latents`` may be a cloud where they are quantized as they are."""
-        from ddoq.quantizers.space import fit_in_space
-
         quantizer, generator = self.quantizer(label, num_centroids)
         space = self.identity["space"]
         if space["name"] == "latents":
@@ -102,8 +99,6 @@ def require_codebook(codebook: Codebook, label: int, num_centroids: int, num: in
         num: latents of the class.
         shape: of a latent.
     """
-    from ddoq.utils.handover import Handover
-
     stage, remedy = f"quantize: class {label}", "take another quantizer, e.g. quantizer=kmeans"
     centroids = Handover(stage, "centroids", remedy)
     centroids.shape(codebook.centroids.shape, (num_centroids, *shape))
@@ -116,10 +111,6 @@ def require_codebook(codebook: Codebook, label: int, num_centroids: int, num: in
 
 def measures(codebook: Codebook, pieces: Iterable[torch.Tensor]) -> dict[str, float | None]:
     """Return what is known about a class's codebook, given its latents in pieces; see ``ddoq.quantizers.measures``."""
-    import numpy as np
-
-    from ddoq.quantizers.measures import dispersion, effective_size, squared_distances, transport_cost
-
     costs = np.concatenate([squared_distances(piece.cpu(), codebook.centroids).numpy() for piece in pieces])
     return {
         "distortion": codebook.distortion,

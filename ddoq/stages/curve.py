@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ddoq.errors import DdoqError
 from ddoq.pipeline.graph import Node
+from ddoq.quantizers.cloud import PointCloud
+from ddoq.quantizers.measures import rate
 from ddoq.stages.classes import ClassQuantizer, each_class, measures, require_codebook
 from ddoq.stages.quantize import overall
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.io import read_json, write_json
-
-VERSION = 1
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -20,8 +20,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     A K that a class cannot have (fewer latents, or a quantizer that refuses it) is left out for all.
     """
-    from ddoq.quantizers.measures import rate
-
     classes = ClassQuantizer(node.identity, inputs, runtime)
     labels = list(range(classes.num_classes))
     parts = [folder / f"class-{label:05d}.json" for label in labels]
@@ -45,8 +43,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 
 def _measure_class(node: Node, classes: ClassQuantizer, label: int, part: Path) -> None:
-    from ddoq.quantizers.cloud import PointCloud
-
     positions, latents = classes.of_class(label)
     # One Gram matrix and one dendrogram for all K; in another space, the coordinates differ from fold to fold.
     shared = PointCloud(latents) if node.identity["space"]["name"] == "latents" else latents

@@ -5,36 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from ddoq.data.images import to_unit
+from ddoq.data.latents import Latents, LatentWriter
+from ddoq.engine.memory import FittingBatches
+from ddoq.engine.trainer import predict_batches
+from ddoq.labelers import TeacherFeatures
 from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, build
+from ddoq.stages.models import load_encoder, load_teacher
+from ddoq.stages.runtime import Runtime
+from ddoq.utils.handover import Batches, Handover
+from ddoq.utils.seeding import item_seed
 
-VERSION = 2  # 2: shards of 1,024 in the encoder's storage type
 SHARD_SIZE = 1024  # latents per file: the unit of resuming, and of sharing out among processes
-
-
-def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime):
-    """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
-    weights = identity.get("weights")
-    path = (
-        str(inputs["encoder"])
-        if "encoder" in inputs
-        else weights and runtime.models.place(weights, identity["encoder"])
-    )
-    return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write latent shards and their index; facts: number, shape, type on disk, mean and standard deviation."""
-    import numpy as np
-    import torch
-
-    from ddoq.data.images import to_unit
-    from ddoq.data.latents import Latents, LatentWriter
-    from ddoq.engine.memory import FittingBatches
-    from ddoq.engine.trainer import predict_batches
-    from ddoq.utils.handover import Batches, Handover
-    from ddoq.utils.seeding import item_seed
-
     encoder = _encoder(node, inputs, runtime)
     images = runtime.images(inputs["index"], "train")
     writer = LatentWriter(folder, images.labels, SHARD_SIZE, encoder.storage)
@@ -74,7 +63,5 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
     if "teacher" not in inputs:
         return load_encoder(node.identity, inputs, runtime)
-    from ddoq.labelers import TeacherFeatures
-    from ddoq.stages.teachers import load_teacher
 
     return TeacherFeatures(load_teacher(node.inputs["teacher"], inputs, runtime))

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ddoq.errors import StoreError
+from ddoq.data.soft_labels import StoredLabels
 from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, build, facts
-
-if TYPE_CHECKING:
-    from ddoq.data.distilled import DistilledDataset, TrainingSet
-    from ddoq.evaluation.protocol import Protocol
-
-VERSION = 2  # 2: protocols with rules, teachers and views; more measures
-
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+from ddoq.stages.models import load_teacher
+from ddoq.stages.runtime import Runtime
+from ddoq.stages.students import recipe_facts, train_and_measure, training_data
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -25,98 +19,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     data, recipe = training_data(identity, inputs, runtime)
     options: dict[str, Any] = {}
     if recipe.labels == "soft":
-        from ddoq.stages.teachers import load_teacher
-
         options["teacher"] = load_teacher(node.inputs["teacher"], inputs, runtime)
     elif recipe.labels == "stored":
-        from ddoq.data.soft_labels import StoredLabels
-
         options |= {
             "stored": StoredLabels(inputs["relabel"], tuple(data.targets.shape)),
             "views_seed": node.inputs["relabel"].identity["seed"],
         }
     _, measures = train_and_measure(identity, index, data, recipe, identity["split"], runtime, **options)
     return measures | recipe_facts(recipe, len(data.images))
-
-
-def training_data(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> tuple[TrainingSet, Protocol]:
-    """Return what a student is trained on, the train split where nothing was distilled, and its recipe."""
-    from ddoq.data.distilled import TrainingSet, load_distilled
-
-    known = facts(inputs["index"])
-    recipe = resolved(identity, known)
-    size = recipe.image_size or runtime.dataset.image_size
-    if "label" in inputs:
-        return _distilled(load_distilled(inputs["label"]), known["class_names"]).training_set(size), recipe
-    images = runtime.tensors(inputs["index"], "train", size)
-    return TrainingSet.of_images(*images, len(known["class_names"])), recipe
-
-
-def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDataset:
-    """Return a distilled set as it is, if its classes are those of the data, in their order, none without an image."""
-    from ddoq.utils.handover import Handover
-
-    handover = Handover(f"{data.path}", "classes", "remove it and run again", StoreError)
-    handover.order(data.class_names, class_names)
-    handover.count(len(data.labels.unique()), len(class_names))
-    return data
-
-
-def resolved(identity: Mapping, index: Mapping) -> Protocol:
-    """Return the protocol of an identity (``protocol``, ``student``, ``ipc``) after its rules, given the index."""
-    from ddoq.evaluation.protocol import Protocol
-
-    num_classes, num_train = len(index["class_names"]), sum(index["counts"]["train"])
-    ipc = num_train / num_classes if identity["ipc"] is None else identity["ipc"]
-    return Protocol.from_config(identity["protocol"]).resolve(ipc, num_classes, identity["student"]["name"])
-
-
-def check_protocol(config: Mapping) -> None:
-    """Raise ConfigError where a protocol has values that it cannot be built with, before anything is computed."""
-    from ddoq.evaluation.protocol import Protocol
-
-    Protocol.from_config(config["protocol"])
-
-
-def recipe_facts(recipe: Protocol, num_images: int) -> dict:
-    """Return what the rules of a protocol made of it for one data set, and its size."""
-    return {
-        "num_images": num_images,
-        "epochs": recipe.epochs,
-        "num_steps": recipe.length(num_images),
-        "batch_size": min(recipe.batch_size, num_images) if recipe.epochs else recipe.batch_size,
-        "learning_rate": recipe.learning_rate,
-    }
-
-
-def train_and_measure(
-    identity: Mapping, index: Path, data: TrainingSet, recipe: Protocol, split: str, runtime: Runtime, **options
-) -> tuple[Any, dict]:
-    """Train the student that an identity names (``student``, ``seed``); return it and its measures on a split."""
-    from ddoq.engine.student import train_student
-
-    size, seed = data.images.shape[-1], identity["seed"]
-    network, normalize = new_student(identity["student"], facts(index), recipe.normalization, size, seed)
-    images, labels = runtime.tensors(index, split, round(size / recipe.test_crop))
-    margin = (images.shape[-1] - size) // 2
-    test = images[..., margin : margin + size, margin : margin + size], labels
-    return network, train_student(network, data, test, recipe, normalize, seed, runtime.accelerator, **options)
-
-
-def new_student(conf: Mapping, index: Mapping, normalized_by: str, image_size: int, seed: int):
-    """Return a freshly initialised student and the normalisation of its inputs."""
-    import torch
-
-    from ddoq.utils.seeding import item_seed
-
-    torch.manual_seed(item_seed(seed, "weights"))
-    network = build(conf, channels=len(index["mean"]), num_classes=len(index["class_names"]), image_size=image_size)
-    return network, normalization(normalized_by, index)
-
-
-def normalization(name: str, index: Mapping):
-    """Return the normalisation by the train split (``dataset``) or by ImageNet's published statistics."""
-    from ddoq.engine.student import Normalize
-
-    statistics = _IMAGENET if name == "imagenet" else index
-    return Normalize(statistics["mean"], statistics["std"])

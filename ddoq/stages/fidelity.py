@@ -6,12 +6,23 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, facts
-from ddoq.stages.teachers import load_teacher
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
 
-VERSION = 1
-PER_IMAGE = "images.parquet"  # label, weight, entropy, correct: one row per image
+from ddoq.data.distilled import PNGs, load_distilled
+from ddoq.data.indexed import labels_of
+from ddoq.data.latents import Latents
+from ddoq.engine.trainer import predict_batches
+from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
+from ddoq.pipeline.graph import Node
+from ddoq.stages.files import PER_IMAGE
+from ddoq.stages.models import load_teacher
+from ddoq.stages.runtime import Runtime, facts
+from ddoq.utils.handover import Batches, Handover
+from ddoq.utils.io import atomic_path
+
 _NEIGHBOURS, _NUM_REAL = 5, 10_000
 
 
@@ -19,19 +30,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """Write ``images.parquet``; facts: the measures of ``ddoq.evaluation.fidelity`` with the points' weights, the
     teacher's accuracy on the images, their labels' mean entropy and its rank correlation with the weights.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-    import torch
-
-    from ddoq.data.distilled import PNGs, load_distilled
-    from ddoq.data.indexed import labels_of
-    from ddoq.data.latents import Latents
-    from ddoq.engine.trainer import predict_batches
-    from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
-    from ddoq.utils.handover import Batches, Handover
-    from ddoq.utils.io import atomic_path
-
     distilled = load_distilled(inputs["label"])
     stored = Latents(inputs["features"], labels_of(inputs["index"], "train"))
     chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))

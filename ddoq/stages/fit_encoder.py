@@ -6,24 +6,23 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from diffusers import AutoencoderKL
+
+from ddoq.data.images import to_unit
+from ddoq.engine.fit import VAEModule
+from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime
+from ddoq.utils.handover import Handover
+from ddoq.utils.seeding import item_generator, item_seed
 
-VERSION = 1
 _NUM_EPOCHS = 10  # a checkpoint after each
 _NUM_MEASURED = 512  # images behind the scaling factor and the PSNR
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write ``vae/`` in diffusers' format; facts: ``psnr_db`` on validation images, parameters, latent shape."""
-    import torch
-
-    from ddoq.data.images import to_unit
-    from ddoq.engine.fit import VAEModule
-    from ddoq.engine.trainer import even_ends, fit_steps
-    from ddoq.utils.handover import Handover
-    from ddoq.utils.seeding import item_generator, item_seed
-
     fit = node.identity["fit"]
     images, _ = runtime.tensors(inputs["index"], "train")
     torch.manual_seed(item_seed(fit["seed"], "vae"))
@@ -66,8 +65,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def build_vae(fit: Mapping, channels: int, image_size: int):
     """Return an untrained ``AutoencoderKL`` that halves the image once per block but the last."""
-    from diffusers import AutoencoderKL
-
     blocks = tuple(fit["block_out_channels"])
     return AutoencoderKL(
         in_channels=channels,
@@ -85,10 +82,6 @@ def build_vae(fit: Mapping, channels: int, image_size: int):
 
 def reconstruction_psnr(vae, images) -> float:
     """Return the peak signal-to-noise ratio of the reconstruction of uint8 images, in dB."""
-    import torch
-
-    from ddoq.data.images import to_unit
-
     with torch.inference_mode():
         parts = [to_unit(part) for part in images.split(64)]
         error = torch.cat([(vae(part).sample.clamp(-1, 1) - part).square().mean((1, 2, 3)) for part in parts])

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers.models.embeddings import LabelEmbedding
+
+from ddoq.data.indexed import labels_of
+from ddoq.data.latents import Latents
+from ddoq.engine.fit import DenoiserModule
+from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, facts
+from ddoq.utils.seeding import item_generator, item_seed
 from ddoq.utils.weights import require_finite
 
-VERSION = 1
 _NUM_EPOCHS = 20  # a checkpoint after each
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write ``transformer/`` and ``scheduler/`` in diffusers' format; facts: parameters and the last loss."""
-    import torch
-    from diffusers import DDIMScheduler
-
-    from ddoq.data.indexed import labels_of
-    from ddoq.data.latents import Latents
-    from ddoq.engine.fit import DenoiserModule
-    from ddoq.engine.trainer import even_ends, fit_steps
-    from ddoq.utils.seeding import item_generator, item_seed
-
     fit = node.identity["fit"]
     stored = Latents(inputs["encode"], labels_of(inputs["index"], "train"))
     latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
@@ -70,9 +69,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int):
     """Return an untrained DiT for latents of a shape ``[C, H, W]``; its null class is ``num_classes``."""
-    from diffusers import DiTTransformer2DModel
-    from diffusers.models.embeddings import LabelEmbedding
-
     transformer = DiTTransformer2DModel(
         num_attention_heads=fit["num_heads"],
         attention_head_dim=fit["head_dim"],

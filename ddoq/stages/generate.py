@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import torch
+
+from ddoq.config.build import build
 from ddoq.data.base import SPLITS
+from ddoq.data.distilled import file_names, write_png
+from ddoq.data.images import from_unit, with_channels
+from ddoq.engine.memory import FittingBatches
+from ddoq.engine.trainer import predict_batches
 from ddoq.errors import StoreError
+from ddoq.generators import ImageGenerator, LatentDiffusion
+from ddoq.generators.base import Points
 from ddoq.pipeline.graph import Node
-from ddoq.stages.encode import load_encoder
+from ddoq.quantizers.codebook import ClassCodebooks
+from ddoq.stages.models import load_encoder, load_pretrained_generator
+from ddoq.stages.precision import require_precision
 from ddoq.stages.quantize import load_points
-from ddoq.stages.runtime import Runtime, build, facts
-from ddoq.utils.console import console
-
-if TYPE_CHECKING:
-    from ddoq.encoders import Encoder
-    from ddoq.generators import ImageGenerator, LatentDiffusion
-    from ddoq.quantizers.codebook import ClassCodebooks
-
-VERSION = 1
-_NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")
+from ddoq.stages.runtime import Runtime, facts
+from ddoq.utils.handover import Batches, Handover
+from ddoq.utils.seeding import item_seed
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write one PNG per point, in class folders; facts: number of images."""
-    import torch
-
-    from ddoq.data.distilled import file_names, write_png
-    from ddoq.data.images import from_unit, with_channels
-    from ddoq.engine.memory import FittingBatches
-    from ddoq.engine.trainer import predict_batches
-    from ddoq.generators.base import Points
-    from ddoq.utils.handover import Batches, Handover
-    from ddoq.utils.seeding import item_seed
-
     points = load_points(inputs)
     class_names = facts(inputs["index"])["class_names"]
     names = file_names(points.labels, points.index, class_names)
@@ -84,53 +76,11 @@ def generated_files(inputs: Mapping[str, Path], points: ClassCodebooks) -> list[
     Raises:
         StoreError: images are missing.
     """
-    from ddoq.data.distilled import file_names
-    from ddoq.utils.handover import Handover
-
     folder = inputs["generate"]
     names = file_names(points.labels, points.index, facts(inputs["index"])["class_names"])
     images = Handover(f"{folder}", "images", f"remove {folder} and run again", StoreError)
     images.count(sum((folder / name).is_file() for name in names), len(names))
     return names
-
-
-def try_generators(nodes: Iterable[Node], index: Mapping, runtime: Runtime) -> None:
-    """Load every pretrained generator that nodes need, each once: a bad one is known before anything is encoded.
-
-    Args:
-        nodes: that have to be computed.
-        index: facts of the ``index`` artefact.
-        runtime: finds pretrained weights.
-
-    Raises:
-        DdoqError: a model does not load, or does not fit the data.
-    """
-    tried = set()
-    for node in nodes:
-        model = node.identity.get("model")
-        if node.stage == "generate" and model is not None and model not in tried:
-            tried.add(model)
-            conf = node.identity["generator"]
-            _warn_of_prompts(conf, index)
-            load_pretrained_generator(conf, runtime.models.place(model, conf), None, index)
-
-
-def _warn_of_prompts(generator: Mapping, index: Mapping) -> None:
-    """Say so where prompts consist of names that are no words: numbers, single letters, unknown WordNet ids."""
-    names = [name for name in index["class_names"] if _NO_WORD.fullmatch(name)]
-    if names and "{" in generator.get("prompt", ""):
-        console.print(
-            f"[yellow]generator.prompt: {len(names)} of {len(index['class_names'])} class names say nothing to a text "
-            f"encoder, e.g. '{names[0]}': give the classes' folders words for names, or take generator=dit[/]",
-            soft_wrap=True,
-        )
-
-
-def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, index: Mapping) -> LatentDiffusion:
-    """Return a generator with weights in ``path``, for the classes in the facts of an ``index``."""
-    from ddoq.data.label_space import LabelSpace
-
-    return build(conf, path=path, encoder=encoder, label_space=LabelSpace.from_facts(index))
 
 
 def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime) -> ImageGenerator:
@@ -145,7 +95,6 @@ def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, r
     if "model" not in inputs:
         path = runtime.models.place(node.identity["model"], conf)
     elif conf["precision"] != "float32":
-        from ddoq.stages.probe import require_precision
 
         def make(precision: str) -> LatentDiffusion:
             return load_pretrained_generator(conf | {"precision": precision}, path, None, index)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.markup import escape
 
 from ddoq.data.base import Source, split_facts
+from ddoq.data.copies import groups_of_equals, in_several, write_pictures
+from ddoq.data.indexed import write_index
 from ddoq.data.label_space import LabelSpace
 from ddoq.data.recognised import recognised
+from ddoq.data.scan import Scan, remove_parts, scan_images
+from ddoq.data.splits import assign_splits
 from ddoq.pipeline.care import remove_made_from
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.store import MANIFEST
@@ -19,11 +23,6 @@ from ddoq.stages.runtime import Runtime
 from ddoq.utils.console import console
 from ddoq.utils.io import read_json
 
-if TYPE_CHECKING:
-    from ddoq.data.scan import Scan
-
-VERSION = 2
-REQUIRED = ("pixel_range",)  # an index without it scaled every 16-bit picture by itself and split copies up
 _MOST_NAMED = 1000  # images listed in the facts
 
 
@@ -35,11 +34,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         DataError: there are unreadable images, and ``on_bad_image=error``: all have been looked at, so that the same
             command with ``skip`` goes on from here, or what a class has for training is unreadable.
     """
-    from ddoq.data.copies import groups_of_equals, in_several, write_pictures
-    from ddoq.data.indexed import write_index
-    from ddoq.data.scan import remove_parts, scan_images
-    from ddoq.data.splits import assign_splits
-
     spec, source = runtime.dataset, runtime.dataset.examine()
     scan = scan_images(spec, folder, runtime.num_workers)
     usable = np.ones(len(source.labels), bool)

@@ -5,28 +5,29 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
+from ddoq.config.build import build
+from ddoq.data.distilled import PNGs, write_metadata
+from ddoq.data.latents import Latents, LatentWriter
+from ddoq.engine.trainer import predict_batches
 from ddoq.pipeline.graph import Node
+from ddoq.quantizers.codebook import ClassCodebooks
+from ddoq.quantizers.measures import effective_size
 from ddoq.stages.generate import generated_files
+from ddoq.stages.models import load_teacher
 from ddoq.stages.quantize import load_points
-from ddoq.stages.runtime import Runtime, build, facts
+from ddoq.stages.runtime import Runtime, facts
+from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.io import link_or_copy
 
-if TYPE_CHECKING:
-    import torch
-
-    from ddoq.quantizers.codebook import ClassCodebooks
-
-VERSION = 1
 _SHARD_SIZE = 256  # soft labels per part: the unit of resuming, and of sharing out among processes
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write the distilled data set (see ``ddoq.data.distilled``); facts: weights' range and effective size."""
-    from ddoq.data.distilled import write_metadata
-    from ddoq.quantizers.measures import effective_size
-
     points = load_points(inputs)
     index = facts(inputs["index"])
     class_names, num_classes = index["class_names"], len(index["class_names"])
@@ -65,10 +66,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def _weights(node: Node, points: ClassCodebooks, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mass of each point within its class, and its weight in the loss; ``[n]`` each."""
-    import torch
-
-    from ddoq.utils.handover import Handover
-
     handover = Handover("label", "masses of a class", "take another quantizer, or set on_small_class=error")
     masses, weights = torch.empty(len(points)), torch.empty(len(points))
     weighting = build(node.identity["weighting"])
@@ -92,14 +89,6 @@ def _soft_labels(
     runtime: Runtime,
 ) -> torch.Tensor | None:
     """Return the teacher's targets ``[n, num_classes]`` on the first process, ``None`` on the others."""
-    import numpy as np
-
-    from ddoq.data.distilled import PNGs
-    from ddoq.data.latents import Latents, LatentWriter
-    from ddoq.engine.trainer import predict_batches
-    from ddoq.stages.teachers import load_teacher
-    from ddoq.utils.handover import Batches, Handover
-
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
     writer = LatentWriter(folder, points.labels.numpy(), _SHARD_SIZE)
 

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
+from ddoq.data.indexed import labels_of
 from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node
+from ddoq.quantizers.allocation import allocate, class_gains
+from ddoq.quantizers.codebook import ClassCodebooks
 from ddoq.stages.classes import ClassQuantizer, each_class, measures, require_codebook
+from ddoq.stages.files import CODEBOOK
 from ddoq.stages.runtime import Runtime, facts
+from ddoq.utils.handover import Handover
 from ddoq.utils.io import read_json, write_json
-
-if TYPE_CHECKING:
-    from ddoq.quantizers.codebook import ClassCodebooks
-
-VERSION = 2  # 2: k-means by exchanges, measures with held-out distortion
-CODEBOOK = "codebook.safetensors"
+from ddoq.utils.seeding import item_generator
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write ``codebook.safetensors``; facts: the measures of ``ddoq.quantizers.measures``, per class and overall."""
-    from ddoq.quantizers.codebook import ClassCodebooks
-
     classes = ClassQuantizer(node.identity, inputs, runtime)
     budget = _budget(node, classes, folder)
     labels = list(range(classes.num_classes))
@@ -55,8 +55,6 @@ def overall(rows: list[dict]) -> dict[str, float | None]:
 
 
 def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num_folds: int, part: Path) -> None:
-    from ddoq.quantizers.codebook import ClassCodebooks
-
     quantizer, generator = classes.quantizer(label, num_centroids)
     if quantizer.streams and classes.identity["space"]["name"] == "latents":
         positions = classes.latents.positions(label)
@@ -80,13 +78,6 @@ def load_points(inputs: Mapping[str, Path]) -> ClassCodebooks:
         StoreError: a point is not finite; or classes without points, points out of order, or a point whose training
             image is of another class.
     """
-    import numpy as np
-    import torch
-
-    from ddoq.data.indexed import labels_of
-    from ddoq.quantizers.codebook import ClassCodebooks
-    from ddoq.utils.handover import Handover
-
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     handover = Handover(f"{inputs['quantize']}", "points", f"remove {inputs['quantize']} and run again", StoreError)
     handover.finite(points.latents)
@@ -110,9 +101,6 @@ def _budget(node: Node, classes: ClassQuantizer, folder: Path) -> list[int]:
     if node.identity["allocation"] == "equal":
         return [ipc] * classes.num_classes
     if not (folder / _BUDGET).exists():
-        from ddoq.quantizers.allocation import allocate, class_gains
-        from ddoq.utils.seeding import item_generator
-
         gains = [None] * classes.num_classes
 
         def find(label: int) -> None:

@@ -6,16 +6,22 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
+from ddoq.data.distilled import read_png
+from ddoq.data.soft_labels import BYTES_PER_LOGIT, ViewWriter, view_path
+from ddoq.engine.student import ViewMaker
+from ddoq.engine.trainer import Steps, predict
 from ddoq.errors import StageError
+from ddoq.evaluation.views import Views
 from ddoq.pipeline.graph import Node
-from ddoq.stages.evaluate import normalization, resolved
 from ddoq.stages.generate import generated_files
+from ddoq.stages.models import load_teacher
 from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, facts
-from ddoq.stages.teachers import load_teacher
+from ddoq.stages.students import normalization, resolved
 from ddoq.utils.console import console
-
-VERSION = 1
+from ddoq.utils.handover import Batches, Handover
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -24,14 +30,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     Raises:
         StageError: the disk has no room for them, or a logit is not a number.
     """
-    import torch
-
-    from ddoq.data.soft_labels import BYTES_PER_LOGIT, ViewWriter, view_path
-    from ddoq.engine.student import ViewMaker
-    from ddoq.engine.trainer import Steps, predict
-    from ddoq.evaluation.views import Views
-    from ddoq.utils.handover import Batches, Handover
-
     known = facts(inputs["index"])
     num_classes = len(known["class_names"])
     conf = node.identity
@@ -70,10 +68,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def _images(inputs: Mapping[str, Path], size: int):
     """Return the images of a distilled set, uint8 ``[n, C, size, size]``, in the order of its metadata."""
-    import torch
-
-    from ddoq.data.distilled import read_png
-
     names = generated_files(inputs, load_points(inputs))
     return torch.stack([read_png(inputs["generate"] / name, size) for name in names])
 

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
 
 from ddoq.data.base import ImageDataset
+from ddoq.data.indexed import IndexedImages
+from ddoq.data.latents import LatentWriter
+from ddoq.experiment.models import Models
 from ddoq.pipeline.store import MANIFEST
-from ddoq.stages.models import Models
 from ddoq.utils.device import device_of
 from ddoq.utils.io import read_json
+from ddoq.utils.pretrained import compile_blocks
 from ddoq.utils.ranks import Alone
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from ddoq.data.indexed import IndexedImages
-    from ddoq.data.latents import LatentWriter
-
-
-def build(config: Mapping[str, Any], **runtime: Any) -> Any:
-    """Instantiate a component from its configuration and from objects that only exist at run time."""
-    from hydra.utils import instantiate
-
-    plain = {key: value for key, value in config.items() if key != "name"}
-    # Called apart from Hydra, which would take a dataclass among the objects for a configuration, and wrap errors.
-    return instantiate(plain, _convert_="all", _partial_=True)(**runtime)
 
 
 def facts(artefact: Path) -> dict:
@@ -58,8 +46,6 @@ class Runtime:
 
     def images(self, index: Path, split: str, size: int | None = None) -> IndexedImages:
         """Return the images of a split, decoded on demand; ``size``: their side, if it is not the data set's."""
-        from ddoq.data.indexed import IndexedImages
-
         return IndexedImages(self.dataset, index, split, size)
 
     def tensors(self, index: Path, split: str, size: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -82,8 +68,6 @@ class Runtime:
     def prepare(self, networks: nn.Module) -> nn.Module:
         """Return networks as they are to run: compiled, where that is asked for."""
         if self.compile:
-            from ddoq.utils.pretrained import compile_blocks
-
             compile_blocks(networks)
         return networks
 

@@ -11,10 +11,10 @@ from typing import Any
 from ddoq.config.explain import explain
 from ddoq.config.names import run_name
 from ddoq.errors import ConfigError, DdoqError, together
-from ddoq.job import Job, check_data, check_missing, prepare
+from ddoq.job import Job, prepare
 from ddoq.pipeline.graph import Node
-from ddoq.pipeline.plans import LINK, PLAN
-from ddoq.pipeline.runner import plan
+from ddoq.pipeline.plans import LINK, PLAN, plan
+from ddoq.preflight import check_data, check_missing
 from ddoq.utils.io import read_json
 
 #: Composes the resolved configuration of one point from its overrides.
@@ -79,9 +79,9 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
         swept = tuple(override for override in overrides if override not in common)
         try:
             job = prepare(compose(overrides), fingerprints=fingerprints)
-            check_missing(job)
-            if job.store.has(job.experiment.index):
-                check_data(job)
+            check_missing(job.config, job.models, job.missing)
+            if job.store.has(job.experiment.nodes.index):
+                check_data(job.experiment, job.dataset, job.models, job.store)
             points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
         except Exception as error:
             point = f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"

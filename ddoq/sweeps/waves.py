@@ -8,12 +8,11 @@ submitted in that wave, instead of waiting on a GPU for it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from ddoq.config.schema import WaveResourcesConf
 from ddoq.errors import ConfigError
-from ddoq.pipeline.graph import STAGES
+from ddoq.pipeline.stages import STAGES, TABLE
 from ddoq.sweeps.points import Point
 
 
@@ -35,9 +34,8 @@ def waves(conf: Mapping[str, Any], until: str) -> list[Wave]:
     stops = sorted(conf["waves"], key=STAGES.index)
     before = [stage for stage in stops if STAGES.index(stage) < STAGES.index(until)]
     # The rest has the resources of the wave that would end there; a sweep in one piece has the launcher's.
-    last = next((stage for stage in conf["resources"] if STAGES.index(stage) >= STAGES.index(until)), None)
     own = [_stated(conf["resources"][stage]) for stage in before]
-    rest = _stated(conf["resources"][last]) if last and stops else {}
+    rest = _stated(conf["resources"][TABLE[until].wave]) if stops else {}
     return [Wave(*wave) for wave in zip([*before, until], [*own, rest], strict=True)]
 
 
@@ -47,8 +45,9 @@ def _stated(resources: Mapping[str, Any]) -> dict[str, Any]:
 
 def resources_key(wave: Wave, name: str) -> str:
     """Return the key by which a user sets one of the resources that a wave has."""
-    own = [stage.name for stage in fields(WaveResourcesConf) if STAGES.index(stage.name) >= STAGES.index(wave.until)]
-    return f"sweep.resources.{own[0]}.{name}" if own and name in wave.resources else f"hydra.launcher.{name}"
+    if name in wave.resources:
+        return f"sweep.resources.{TABLE[wave.until].wave}.{name}"
+    return f"hydra.launcher.{name}"
 
 
 def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:

@@ -16,8 +16,8 @@ from ddoq.config.parts import components
 from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import DataError
-from ddoq.stages.models import Models
-from ddoq.stages.schedules import schedule_problems
+from ddoq.experiment import Models
+from ddoq.experiment.schedules import schedule_problems
 from ddoq.utils.pretrained import require_class
 from ddoq.utils.scaling import VAE_SCALES, latent_scale
 

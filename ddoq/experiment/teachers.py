@@ -1,18 +1,14 @@
-"""Teachers of configurations and of nodes: fitted here, pretrained, or several together."""
+"""Teachers of configurations: what stands for them in keys, and the order of their outputs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from ddoq.config.parts import components
 from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.label_space import LabelSpace, imagenet_wnids
-from ddoq.pipeline.graph import Node
-from ddoq.stages.fit_teacher import load_fitted
-from ddoq.stages.models import Models
-from ddoq.stages.runtime import Runtime, build, facts
+from ddoq.experiment.models import Models
 
 Conf = Mapping[str, Any]
 
@@ -72,27 +68,3 @@ def named_outputs(conf: Conf, index: Conf) -> list[str]:
 def members_of(conf: Conf) -> Iterator[tuple[str, Conf]]:
     """Yield the name and the configuration of all members of an ensemble; of another teacher, itself."""
     yield from (conf.get("members") or {"": conf}).items()
-
-
-def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
-    """Return the teacher that a ``check_teacher`` node has examined, or is to examine.
-
-    Args:
-        examined: the node.
-        inputs: folders of the inputs, among them ``index`` and those of the fitted networks.
-        runtime: finds pretrained weights.
-    """
-    from ddoq.labelers import Ensemble
-
-    conf = examined.identity["teacher"]
-    members = {name: _load(one, f"fitted.{name}", examined, inputs, runtime) for name, one in members_of(conf)}
-    return Ensemble(members) if "members" in conf else members[""]
-
-
-def _load(conf: Conf, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
-    if fitted in inputs:
-        return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
-    known = facts(inputs["index"])
-    path = runtime.models.place(conf["weights"], conf)
-    options = {"path": path, "num_classes": len(known["class_names"]), "label_space": LabelSpace.from_facts(known)}
-    return build({key: value for key, value in conf.items() if key != "weights"}, **options)

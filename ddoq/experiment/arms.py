@@ -1,0 +1,98 @@
+"""Routes: how an arm of the tables comes to its images.
+
+Every route ends in a set of images before the stage ``label``. What comes after (labels, fidelity,
+students, reports) takes the inputs that a route names, and never learns which one it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ddoq.config.names import SELECTIONS
+from ddoq.experiment.nodes import LATENTS, Nodes, make_node, without
+from ddoq.pipeline.graph import Node
+
+Conf = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """The images of an arm.
+
+    Attributes:
+        images: the node of the stage that writes them.
+        quantize: the node of the points that they were made from, where there are any.
+        about: names of the components, as rows of the tables say them.
+        strength: of the noise that the points got before they were denoised.
+    """
+
+    images: Node
+    quantize: Node | None = None
+    about: Mapping[str, str]
+    strength: float | None = None
+
+    @property
+    def inputs(self) -> dict[str, Node]:
+        """What a later stage needs to read the images, by the names that it knows them by."""
+        inputs = {self.images.stage: self.images}
+        return inputs | ({"quantize": self.quantize} if self.quantize else {})
+
+
+def route_of(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
+    """Return the route of an arm.
+
+    Args:
+        nodes: that arms share.
+        arm: with ``quantizer``, ``weighting`` and ``generator``.
+        draw: the seed of everything that is drawn for its images.
+        title: of its nodes, for people.
+    """
+    quantize = _quantize(nodes, arm, draw, title)
+    generator = arm["generator"]
+    return Route(
+        images=_generate(nodes, generator, quantize, draw, title),
+        quantize=quantize,
+        about={part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")},
+        strength=generator.get("strength"),
+    )
+
+
+def _quantize(nodes: Nodes, arm: Conf, draw: int, title: str) -> Node:
+    config = nodes.config
+    folds = config["measure"]["num_folds"] if draw == nodes.first_seed else 0
+    identity = {
+        "ipc": config["ipc"],
+        "allocation": arm.get("allocation", "equal"),
+        "num_folds": folds,
+        **quantizer_identity(config, arm, draw),
+    }
+    return make_node("quantize", identity, title=title, **quantizer_inputs(nodes, arm))
+
+
+def quantizer_identity(config: Conf, arm: Conf, draw: int) -> dict:
+    """Return what an arm's quantizer does, whatever the number of points."""
+    space = without(arm.get("space", LATENTS), "path")
+    if "representative" in space and arm["quantizer"]["name"] in SELECTIONS:
+        space["representative"] = "nearest"  # whatever was asked for
+    return {
+        "quantizer": arm["quantizer"],
+        "space": space,
+        "on_small_class": config["on_small_class"],
+        "seed": draw,
+    }
+
+
+def quantizer_inputs(nodes: Nodes, arm: Conf) -> dict[str, Node | None]:
+    """Return what an arm's points are made from: the latents, and features where it has another space."""
+    return {"encode": nodes.encode, "features": nodes.features(arm.get("space", LATENTS))}
+
+
+def _generate(nodes: Nodes, generator: Conf, quantize: Node, draw: int, title: str) -> Node:
+    inputs = {"quantize": quantize, "index": nodes.index}
+    if generator["name"] == "real":
+        return make_node("generate", {"generator": generator}, title=title, **inputs)
+    inputs |= {"encoder": nodes.encoder, "model": nodes.fitted_generator(generator)}
+    identity = {"seed": draw, **nodes.generator_identity(generator)}
+    return make_node("generate", identity, title=title, **inputs)

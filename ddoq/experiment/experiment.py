@@ -1,0 +1,135 @@
+"""From a configuration to the graph of everything it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from ddoq.config.names import arm_name
+from ddoq.errors import ConfigError, did_you_mean
+from ddoq.experiment.arms import quantizer_identity, quantizer_inputs
+from ddoq.experiment.entries import Entry, ablations, comparisons, main_table
+from ddoq.experiment.models import Models
+from ddoq.experiment.nodes import Nodes, make_node
+from ddoq.experiment.trials import probes, trials
+from ddoq.pipeline.graph import Node, unique
+from ddoq.pipeline.stages import reaches
+
+Conf = Mapping[str, Any]
+
+
+class Experiment:
+    """Everything that one run asks for.
+
+    Args:
+        config: resolved and checked.
+        fingerprint: of the data set's files.
+        models: finds pretrained models.
+    """
+
+    def __init__(self, config: Conf, fingerprint: str, models: Models):
+        self.config, self.nodes = config, Nodes(config, fingerprint, models)
+
+    # --- arms --------------------------------------------------------------------------------
+
+    @property
+    def main_arm(self) -> dict:
+        """What the user composed."""
+        parts = ("quantizer", "space", "allocation", "weighting", "generator")
+        return {part: self.config[part] for part in parts}
+
+    @property
+    def main_name(self) -> str:
+        """Name of the main arm, by what it is made of."""
+        return arm_name(self.main_arm)
+
+    def arms(self) -> dict[str, dict]:
+        """Return the arms of the main table by name: the baselines, the twin without weights, the
+        main arm.
+        """
+        baselines = self.config["baselines"].items()
+        full_data_first = sorted(baselines, key=lambda item: bool(item[1]))
+        arms = {name: dict(arm) for name, arm in full_data_first}
+        uniform = {"name": "uniform", "_target_": "ddoq.quantizers.Uniform"}
+        twin = {**self.main_arm, "weighting": uniform}
+        return arms | {arm_name(twin): twin} | {self.main_name: self.main_arm}
+
+    def check(self) -> None:
+        """Raise ConfigError for a comparison of arms that there are not."""
+        arms = list(self.arms())
+        for name in self.config["compare"]["arms"] or ():
+            if name not in arms:
+                remedy = did_you_mean(name, arms)
+                raise ConfigError(f"compare.arms: there is no arm '{name}'", remedy)
+
+    # --- students ----------------------------------------------------------------------------
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Every student of every table."""
+        arms = self.arms()
+        return [
+            *main_table(self.nodes, arms),
+            *comparisons(self.nodes, arms),
+            *ablations(self.nodes, self.main_arm, self.main_name),
+        ]
+
+    # --- what is measured besides ------------------------------------------------------------
+
+    @cached_property
+    def curves(self) -> dict[str, Node]:
+        """W2 against the number of centroids, for the main arm's quantizer and for random latents,
+        by name.
+        """
+        measure = self.config["measure"]
+        if not measure["curve"]:
+            return {}
+        arms = {self.main_name.removesuffix("_uniform"): self.main_arm}
+        if "random" in self.config["baselines"]:
+            arms = {"random": self.config["baselines"]["random"]} | arms
+        identity = {
+            "num_centroids": sorted(set(measure["curve"])),
+            "num_folds": measure["num_folds"],
+        }
+        curves = {}
+        for name, arm in arms.items():
+            quantizer = quantizer_identity(self.config, arm, self.nodes.first_seed)
+            inputs = quantizer_inputs(self.nodes, arm)
+            curves[name] = make_node("curve", identity | quantizer, title=name, **inputs)
+        return curves
+
+    @cached_property
+    def fidelity(self) -> dict[str, Node]:
+        """How each arm's first images look to the teacher, by arm."""
+        if not self.config["measure"]["fidelity"]:
+            return {}
+        first: dict[str, Node] = {}
+        for entry in self.entries:
+            if entry.table == "main" and entry.label:
+                first.setdefault(entry.arm, entry.label)
+        if not first:
+            return {}
+        inputs = {
+            "features": self.nodes.teacher_features,
+            "index": self.nodes.index,
+            **self.nodes.teacher(self.config["teacher"]),
+        }
+        return {arm: make_node("fidelity", {}, title=arm, label=label, **inputs) for arm, label in first.items()}
+
+    # --- the graph ---------------------------------------------------------------------------
+
+    def targets(self, until: str) -> list[Node]:
+        """Return the nodes that a run up to the stage ``until`` has to have."""
+        everything = [
+            self.nodes.audit,
+            *probes(self.nodes, self.entries),
+            *trials(self.nodes, self.arms()),
+            *self.curves.values(),
+            *self.fidelity.values(),
+            *(entry.evaluate for entry in self.entries),
+        ]
+        if reaches(until, "evaluate"):
+            return everything
+        until = "audit" if until == "index" else until  # to look at the data is both
+        return [node for node in unique(everything) if reaches(until, node.stage)]
