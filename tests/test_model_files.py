@@ -24,7 +24,7 @@ from ddoq.experiment.compatible import check_fit
 from ddoq.generators import DiT, Points
 from ddoq.generators.released import describe, load_released
 from ddoq.labelers import PretrainedTeacher
-from ddoq.utils.weights import read_weights
+from ddoq.utils.state_dicts import read_weights
 
 SPACE = LabelSpace.from_classes(["a", "b", "c"])
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddoq.encoders.base import Encoder
 from ddoq.errors import DataError
 from ddoq.utils.pretrained import for_inference
-from ddoq.utils.weights import fill
+from ddoq.utils.state_dicts import fill
 
 WIDTH, CHANNELS = 64, 32
 _FILES = ("taef2_encoder.pth", "taef2_decoder.pth")

@@ -10,6 +10,9 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 
+import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore
+
 from ddoq.errors import ConfigError
 from ddoq.utils.console import console
 from ddoq.utils.ranks import Place
@@ -75,8 +78,6 @@ class _Contact:
             self.error = error
 
     def _meet(self) -> None:
-        import torch.distributed as dist
-
         place = self.place
         self._store = self._open()
         self._enrol("+")
@@ -89,8 +90,6 @@ class _Contact:
 
     def _open(self):
         """Return the store of process 0, or of torchrun in its place, once it answers."""
-        from torch.distributed import PrefixStore, TCPStore
-
         place = self.place
         serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         while not serves and not self._leaving and not self._answers():

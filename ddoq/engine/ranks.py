@@ -13,6 +13,8 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import torch.distributed as dist
+
 from ddoq.engine.contact import join
 from ddoq.errors import DdoqError, StageError
 from ddoq.utils.ranks import Alone, Place
@@ -35,7 +37,6 @@ class Team(Alone):
     def __init__(self, place: Place, patience: float):
         # Read when torch is imported. Its C++ part would fill the screen with a connection that fails.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
-        import torch.distributed as dist
 
         self.rank, self.size = place.rank, place.size
         if not dist.is_initialized():  # by an earlier run of this process's
@@ -56,8 +57,6 @@ class Team(Alone):
             self._meet((None, message))
 
     def _meet(self, message: tuple) -> list:
-        import torch.distributed as dist
-
         everything: list = [None] * self.size
         try:
             _wait_for_all()
@@ -75,8 +74,6 @@ class Team(Alone):
 
 def _wait_for_all() -> None:
     """Wait until all processes are here, in Python, which hears signals meanwhile."""
-    import torch.distributed as dist
-
     options = dist.BarrierOptions()
     options.timeout = _PATIENCE
     work, pause = dist.group.WORLD.barrier(options), 0.001

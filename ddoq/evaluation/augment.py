@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.special import betaincinv
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
@@ -161,8 +162,6 @@ class Augmentation:
         return torch.where(in_rows[:, None, :, None] & in_columns[:, None, None], partners, views)
 
     def _draw_mix(self, num_images: int, image_size: int, generator: Generator) -> Draws:
-        from scipy.special import betaincinv
-
         draws = {"partner": torch.randperm(num_images, generator=generator)}
         mixed, quantile = torch.rand(2, dtype=torch.float64, generator=generator).tolist()
         a = self.cutmix or self.mixup

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from ddoq.errors import ConfigError, DataError, StageError
@@ -102,8 +103,6 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     Raises:
         ValueError: the lengths differ.
     """
-    from scipy.stats import spearmanr
-
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} values against {len(b)}")

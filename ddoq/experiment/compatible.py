@@ -18,8 +18,8 @@ from ddoq.data.label_space import LabelSpace
 from ddoq.errors import DataError
 from ddoq.experiment import Models
 from ddoq.experiment.schedules import schedule_problems
-from ddoq.utils.pretrained import require_class
 from ddoq.utils.scaling import VAE_SCALES, latent_scale
+from ddoq.utils.weights import require_class
 
 Conf = Mapping[str, Any]
 Problems = Iterator[tuple[str, str]]

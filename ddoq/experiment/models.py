@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from ddoq.data.base import hash_files
 from ddoq.data.class_order import read_order
 from ddoq.errors import DataError
@@ -22,9 +24,8 @@ from ddoq.utils.hub import (
     part_folder,
     wanted_files,
 )
-from ddoq.utils.pretrained import variant_of
 from ddoq.utils.scaling import is_normalised
-from ddoq.utils.weights import check_file, hash_file, read_config
+from ddoq.utils.weights import check_file, hash_file, read_config, variant_of
 
 Conf = Mapping[str, Any]
 
@@ -201,8 +202,6 @@ class Models:
 
     def fetch(self, log: Callable[[str], None]) -> None:
         """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
-        from huggingface_hub import snapshot_download
-
         for use in self._uses.values():
             if use.place is None or not is_hub_id(use.place):
                 log(f"{use.key}: {use.place or use.conf['model']}: {'here' if use.place else 'timm fetches it'}")
@@ -212,7 +211,7 @@ class Models:
             files = hub_files(use.place, use.key)
             wanted = [name for part, marker in use.parts.items() for name in wanted_files(files, part, marker)]
             target = Path(self.folders[0]) / use.place
-            snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
+            huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
 
 
 def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ddoq.errors import DataError
 from ddoq.utils.pretrained import for_inference
-from ddoq.utils.weights import loading, read_stored, require_file, require_finite
+from ddoq.utils.state_dicts import read_stored, require_finite
+from ddoq.utils.weights import loading, require_file
 
 #: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1): no tensor tells them.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}

@@ -13,7 +13,8 @@ from ddoq.data.class_order import outputs_of_classes
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.labelers.teacher import Teacher
-from ddoq.utils.weights import reason, require_file, require_finite
+from ddoq.utils.state_dicts import require_finite
+from ddoq.utils.weights import reason, require_file
 
 _KEY = "teacher.path"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, with which the published ones were trained

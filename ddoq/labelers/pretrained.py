@@ -11,7 +11,7 @@ from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.labelers.teacher import Teacher, last_linear
 from ddoq.utils.pretrained import load_timm, require_outputs, timm_config
-from ddoq.utils.weights import fill, read_weights
+from ddoq.utils.state_dicts import fill, read_weights
 
 _KEY = "teacher.path"
 _IMAGENET_CLASSES = 1000

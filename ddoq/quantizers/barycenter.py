@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import ot
 import torch
 from torch import Generator, Tensor
 
@@ -63,8 +64,6 @@ _SAMPLE, _SAMPLE_PER_CENTROID = 512, 40
 
 def _plan(cloud: PointCloud, centroids: np.ndarray, potentials):
     """Return the exact transport plan to equal masses as rows, atoms and flow, its cost, its potentials."""
-    import ot
-
     costs = cloud.squared_distances(centroids).astype(np.float64)
     equal = np.full(len(centroids), 1 / len(centroids))
     plan, log = ot.emd(

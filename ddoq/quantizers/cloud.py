@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.cluster.hierarchy import linkage
 from torch import Tensor
 
 from ddoq.errors import DataError
@@ -101,8 +102,6 @@ class PointCloud:
 
         It knows no masses: do not ask for it where they differ.
         """
-        from scipy.cluster.hierarchy import linkage
-
         return linkage(_condensed_distances(self.gram), "ward") if len(self) > 1 else np.empty((0, 4))
 
     def means(self, labels: np.ndarray, num: int) -> np.ndarray:

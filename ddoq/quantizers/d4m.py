@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from sklearn.cluster import MiniBatchKMeans
 from torch import Generator
 
 from ddoq.errors import ConfigError
@@ -49,8 +50,6 @@ class D4M(Quantizer):
         )
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        from sklearn.cluster import MiniBatchKMeans
-
         batch, flush = self.km_expand * self.num_centroids, self.leftover == "flush" or self.is_last_class
         if len(cloud) < batch and self.leftover == "released":
             raise ConfigError(

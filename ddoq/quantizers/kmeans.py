@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.cluster.hierarchy import fcluster
 from torch import Generator
 
 from ddoq.quantizers import ambient, gram
@@ -100,8 +101,6 @@ def plusplus_labels(cloud: PointCloud, num: int, rng: np.random.Generator, greed
 
 def ward_labels(cloud: PointCloud, num: int) -> np.ndarray:
     """Return ``[n]`` labels of the partition into ``num`` cells (fewer where merges tie) that Ward's hierarchy has."""
-    from scipy.cluster.hierarchy import fcluster
-
     if num == 1 or len(cloud) == 1:
         return np.zeros(len(cloud), np.int64)
     return fcluster(cloud.dendrogram, num, "maxclust").astype(np.int64) - 1

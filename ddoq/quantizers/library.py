@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn import cluster, decomposition, mixture
 from torch import Generator
 
 from ddoq.errors import ConfigError
@@ -25,9 +26,7 @@ class SklearnKMeans(Quantizer):
     max_iterations: int = 300
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        from sklearn.cluster import KMeans as Reference
-
-        engine = Reference(
+        engine = cluster.KMeans(
             self.num_centroids,
             n_init=self.num_restarts,
             max_iter=self.max_iterations,
@@ -86,12 +85,10 @@ class BisectingKMeans(Quantizer):
     num_restarts: int = 10
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        from sklearn.cluster import BisectingKMeans as Engine
-
         distinct = np.unique(cloud.points, axis=0)
         if len(distinct) < self.num_centroids:  # scikit-learn would try to split a single point
             return np.resize(distinct, (self.num_centroids, distinct.shape[1]))
-        engine = Engine(self.num_centroids, n_init=self.num_restarts, random_state=seed(generator))
+        engine = cluster.BisectingKMeans(self.num_centroids, n_init=self.num_restarts, random_state=seed(generator))
         return engine.fit(cloud.points, sample_weight=cloud.mass * len(cloud)).cluster_centers_
 
 
@@ -113,15 +110,13 @@ class GaussianMixture(Quantizer):
     num_restarts: int = 1
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        from sklearn.mixture import GaussianMixture as Engine
-
         if not cloud.is_uniform:
             raise ConfigError("GaussianMixture takes no sample_weight", "leave it out, or take another quantizer")
         if self.num_centroids == 1:  # the mean; scikit-learn refuses a single latent
             return np.zeros((1, cloud.points.shape[1]), np.float32)
         coordinates = principal_components(cloud, self.num_components)
         scale = max(coordinates.std(), 1e-12)
-        engine = Engine(
+        engine = mixture.GaussianMixture(
             self.num_centroids,
             covariance_type=self.covariance_type,
             n_init=self.num_restarts,
@@ -135,9 +130,7 @@ class GaussianMixture(Quantizer):
 
 def principal_components(cloud: PointCloud, num: int) -> np.ndarray:
     """Return the points along their leading principal components, ``[n, num]`` float32, or fewer columns."""
-    from sklearn.decomposition import PCA
-
     num = min(num, *cloud.points.shape)
-    return PCA(
+    return decomposition.PCA(
         num, svd_solver="covariance_eigh" if cloud.points.shape[1] <= 256 else "randomized", random_state=0
     ).fit_transform(cloud.points)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import ot
 import torch
 from torch import Tensor
 
@@ -43,8 +44,6 @@ def w2_squared(latents: Tensor, centroids: Tensor, weights: Tensor, sample_weigh
 
 def transport_cost(costs: np.ndarray, weights: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
     """Return the least cost of moving masses ``[n]`` (equal by default) to masses ``[K]``; ``costs`` is ``[n, K]``."""
-    import ot
-
     source = np.ones(len(costs)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     target = np.asarray(weights, np.float64)
     return float(ot.emd2(source / source.sum(), target / target.sum(), costs.astype(np.float64), numItermax=10_000_000))

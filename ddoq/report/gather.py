@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ddoq.config.names import NOT_IDENTITY
 from ddoq.errors import DataError, did_you_mean
 from ddoq.pipeline.keys import digest
@@ -131,8 +133,6 @@ def _parse(line: str) -> Row | None:
 @cache
 def read_config(run: Path) -> dict[str, Any]:
     """Return the configuration of a run; empty where it is missing or damaged."""
-    import yaml
-
     try:
         text = (run / "config.yaml").read_text(encoding="utf-8")
         found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))

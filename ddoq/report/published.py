@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ddoq.evaluation.statistics import Summary
 from ddoq.report.groups import Group
 from ddoq.report.tables import percent
@@ -34,8 +36,6 @@ class Published:
 
 @cache
 def _file() -> dict[str, Any]:
-    import yaml
-
     return yaml.load(FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 

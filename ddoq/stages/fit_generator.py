@@ -17,7 +17,7 @@ from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.utils.seeding import item_generator, item_seed
-from ddoq.utils.weights import require_finite
+from ddoq.utils.state_dicts import require_finite
 
 _NUM_EPOCHS = 20  # a checkpoint after each
 

@@ -13,7 +13,7 @@ from ddoq.stages.files import TEACHER
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.stages.students import recipe_facts, train_and_measure, training_data
 from ddoq.utils.io import atomic_path
-from ddoq.utils.weights import require_finite
+from ddoq.utils.state_dicts import require_finite
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import huggingface_hub
+
 from ddoq.errors import DataError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
@@ -49,11 +51,9 @@ def local_part(path: str, subfolder: str, marker: str) -> Path | None:
     """Return where one part of a model is on this machine, the hub's cache included; ``None`` where it is not."""
     if (folder := part_folder(path, subfolder, marker)) or not is_hub_id(path):
         return folder
-    from huggingface_hub import try_to_load_from_cache
-
     repo, _, revision = path.partition("@")
     for name in (f"{subfolder}/{marker}", marker):
-        cached = try_to_load_from_cache(repo, name, revision=revision or None)
+        cached = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision or None)
         if isinstance(cached, str):
             return Path(cached).parent
     return None
@@ -75,12 +75,11 @@ def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json
         return folder
     if not is_hub_id(path):
         raise DataError(f"{key}: no model in {path!r} (no {marker})", _remedy(Path(path), subfolder, key, marker))
-    from huggingface_hub import snapshot_download
-
     repo, _, revision = path.partition("@")
     files = hub_files(path, key)
     wanted = wanted_files(files, subfolder, marker)
-    return part_folder(snapshot_download(repo, revision=revision or None, allow_patterns=wanted), subfolder, marker)
+    snapshot = huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted)
+    return part_folder(snapshot, subfolder, marker)
 
 
 #: How to make what is missing of a model, by the part: with {path}, {top}, {folder} and {key} to be filled in.
@@ -126,12 +125,11 @@ def hub_files(path: str, key: str, remedy: str | None = None) -> set[str]:
     Raises:
         DataError: the hub does not answer, or does not give this model: what it is, and where to put it.
     """
-    from huggingface_hub import HfApi
-
     repo, _, revision = path.partition("@")
     about = f" ({KNOWN[repo]})" if repo in KNOWN else ""
     try:
-        return {file.rfilename for file in HfApi().model_info(repo, revision=revision or None, timeout=5).siblings}
+        about_repo = huggingface_hub.HfApi().model_info(repo, revision=revision or None, timeout=5)
+        return {file.rfilename for file in about_repo.siblings}
     except Exception as error:  # the hub and httpx each raise their own
         raise DataError(
             f"{key}: {path}{about} is neither a local folder nor in the hub's cache, and the hub does not give it "

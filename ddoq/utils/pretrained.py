@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
+
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.hub import hub_files, model_folder
-from ddoq.utils.weights import loading, read_config, read_weights, require_finite
+from ddoq.utils.state_dicts import read_weights, require_finite
+from ddoq.utils.weights import HALF, WEIGHTS, loading, read_config, require_class, variant_of
 
-_HALF = "fp16"  # the variant that is read where there is no other
-_WEIGHTS = "diffusion_pytorch_model"  # what diffusers calls the file
 _SCHEDULER = "scheduler_config.json"
 
 
@@ -95,11 +96,9 @@ def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError
 
 def _require_hub(hub_id: str | None, key: str) -> None:
     """Raise DataError at once where a timm model is neither in the local cache nor to be had from the hub."""
-    from huggingface_hub import try_to_load_from_cache
-
     if hub_id is None:
         raise DataError(f"{key}: timm names no weights for this model", f"set {key} to a file of weights")
-    if not try_to_load_from_cache(hub_id, "model.safetensors"):
+    if not huggingface_hub.try_to_load_from_cache(hub_id, "model.safetensors"):
         hub_files(hub_id, key, f"download model.safetensors elsewhere and set {key}=/that/model.safetensors")
 
 
@@ -123,38 +122,8 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
     if Path(path).is_file():
         return for_inference(_from_file(getattr(diffusers, name), path, folder, key), precision)
     # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
-    variant = {"variant": _HALF} if variant_of(folder, key) else {}
+    variant = {"variant": HALF} if variant_of(folder, key) else {}
     return for_inference(_from_folder(diffusers, name, folder, key, **variant), precision)
-
-
-def require_class(known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str) -> str:
-    """Return the class of a model, by its ``config.json``; raise ConfigError where it is none of those that fit."""
-    name = known.get("_class_name")
-    # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
-    name = class_names[0] if name == "Transformer2DModel" else name
-    if name not in class_names:
-        raise ConfigError(f"{key}: {folder} holds a {name}", f"give a folder with one of: {', '.join(class_names)}")
-    return name
-
-
-def variant_of(folder: Path, key: str) -> bool:
-    """Tell whether the only weights of diffusers in a folder are those in half precision.
-
-    Raises:
-        DataError: there are none by the names that diffusers gives them.
-    """
-    names = {file.name for file in folder.iterdir() if file.name.startswith(f"{_WEIGHTS}.")}
-    endings = ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
-    if names & {f"{_WEIGHTS}.{ending}" for ending in endings}:
-        return False
-    if f"{_WEIGHTS}.{_HALF}.safetensors" in names or f"{_WEIGHTS}.safetensors.index.{_HALF}.json" in names:
-        return True
-    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", ".bin")]
-    wanted = folder / f"{_WEIGHTS}{others[0].suffix if others else '.safetensors'}"
-    raise DataError(
-        f"{key}: {folder} has config.json, and no {wanted.name}",
-        f"rename {others[0]} to {wanted.name}" if len(others) == 1 else f"put {wanted.name} of this model there",
-    )
 
 
 def _from_file(model_class, path: str, folder: Path, key: str):
@@ -187,7 +156,7 @@ def _from_folder(library, name: str, folder: Path, key: str, **options):
 def _renamed(folder: Path, wanted: str, others: list[str]) -> str | None:
     """Return the command that takes off what a wrapper has put before every name; ``None`` where none has."""
     prefix = next((name.removesuffix(wanted) for name in others if name.endswith(f".{wanted}")), None)
-    file = folder / f"{_WEIGHTS}.safetensors"
+    file = folder / f"{WEIGHTS}.safetensors"
     if prefix is None or not file.is_file():
         return None
     script = (
@@ -235,7 +204,7 @@ def load_text_encoder(path: str, key: str, precision: str):
     encoder = model_folder(path, "text_encoder", key)
     with loading(str(tokenizer), key):
         words = transformers.CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
-    variant = {"variant": _HALF} if not any(encoder.glob("*model.[sb]*")) else {}
+    variant = {"variant": HALF} if not any(encoder.glob("*model.[sb]*")) else {}
     return words, for_inference(_from_folder(transformers, "CLIPTextModel", encoder, key, **variant), precision)
 
 

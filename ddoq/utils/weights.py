@@ -1,4 +1,4 @@
-"""Files of weights and model configurations: nothing in them is run, and they are judged before they are used."""
+"""Files of weights and model configurations, judged before they are used."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ddoq.errors import DataError, DdoqError
+from safetensors import safe_open
+
+from ddoq.errors import ConfigError, DataError, DdoqError
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import read_json
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+HALF = "fp16"  # the variant that is read where there is no other
+WEIGHTS = "diffusion_pytorch_model"  # what diffusers calls the file
 
 
 def hash_file(path: str, key: str, digests: Digests) -> str:
@@ -45,8 +47,6 @@ _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 def check_file(path: Path, key: str) -> None:
     """Raise DataError where a ``.safetensors`` file is none or is cut off. Its header tells; no weights are read."""
-    from safetensors import safe_open
-
     if path.suffix == ".safetensors":
         with loading(str(path), key), safe_open(path, "np"):
             pass
@@ -67,154 +67,34 @@ def read_config(file: Path, key: str) -> dict[str, Any]:
     return found
 
 
-def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
-    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name; nothing that is pickled is run.
-
-    Training scripts wrap them (``state_dict``, ``model``, ``net``, ...), name them by what they were wrapped in
-    (``module.``, ``_orig_mod.``, Lightning's ``model.``), and add what profilers count: all that is taken off.
-
-    Args:
-        path: of the file.
-        model: whose weights they are, for errors.
-        key: config key that errors name.
-
-    Raises:
-        DataError: there is no such file, or it holds no weights.
-    """
-    require_file(path, key)
-    weights = _unwrapped(read_stored(path, model, key), path, key)
-    weights = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in _COUNTERS}
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None):
-        weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
-    return weights
+def require_class(known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str) -> str:
+    """Return the class of a model, by its ``config.json``; raise ConfigError where it is none of those that fit."""
+    name = known.get("_class_name")
+    # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
+    name = class_names[0] if name == "Transformer2DModel" else name
+    if name not in class_names:
+        raise ConfigError(f"{key}: {folder} holds a {name}", f"give a folder with one of: {', '.join(class_names)}")
+    return name
 
 
-def read_stored(path: str, model: str, key: str, device: str = "cpu") -> Any:
-    """Return what a file of weights holds, as it was saved.
-
-    Args:
-        path: of the file.
-        model: whose weights they are, for errors.
-        key: config key that errors name.
-        device: ``meta`` reads shapes alone.
+def variant_of(folder: Path, key: str) -> bool:
+    """Tell whether the only weights of diffusers in a folder are those in half precision.
 
     Raises:
-        DataError: it is damaged, or holds pickled objects that are more than tensors, numbers and arguments.
+        DataError: there are none by the names that diffusers gives them.
     """
-    import pickle
-
-    import torch
-    from safetensors.torch import load_file
-
-    with loading(model, key):
-        if Path(path).suffix == ".safetensors":
-            return load_file(path)
-        try:
-            with torch.serialization.safe_globals(_plain_types()):
-                return torch.load(path, map_location=device, weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise _pickled(path, key, error) from error
-
-
-#: Under which names training scripts save a network's weights.
-_WRAPPERS = (
-    "state_dict",
-    "model",
-    "model_state_dict",
-    "net",
-    "network",
-    "weights",
-    "ema",
-    "model_ema",
-    "state_dict_ema",
-)
-#: What wrappers put before every name: DataParallel, ``torch.compile``, a Lightning module's attribute.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
-#: Numbers that profilers (thop) and averages keep among the weights.
-_COUNTERS = ("total_ops", "total_params", "n_averaged")
-
-
-def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
-    """Return the tensors by name that are at the top of a file or in one of its usual entries."""
-    import torch
-
-    weights = stored if isinstance(stored, Mapping) else {}
-    while inner := next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
-        weights = inner
-    tensors = {str(name): entry for name, entry in weights.items() if isinstance(entry, torch.Tensor)}
-    if not weights:  # timm would take the hub's
-        raise DataError(f"{key}: {path} holds no tensors", f"set {key} to a file of weights")
-    if not tensors:
-        entries = shorten(", ".join(map(str, weights)), 100, placeholder=" …")
-        raise DataError(
-            f"{key}: {path} holds no weights by the usual names, but {entries}",
-            "save the entry that is the network's state dict alone: python -c \"import torch; "
-            f"torch.save(torch.load('{path}')['ENTRY'], 'state_dict.pth')\", and set {key} to that file",
-        )
-    return tensors
-
-
-def _plain_types() -> list[Any]:
-    """Return what checkpoints hold besides tensors that is data and runs nothing: arguments and NumPy's numbers."""
-    import argparse
-    import codecs
-
-    import numpy as np
-
-    scalar, array = np._core.multiarray.scalar, np._core.multiarray._reconstruct
-    old = [(scalar, "numpy.core.multiarray.scalar"), (array, "numpy.core.multiarray._reconstruct")]
-    kinds = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
-    return [argparse.Namespace, codecs.encode, np.dtype, np.ndarray, scalar, array, *old, *kinds]
-
-
-def _pickled(path: str, key: str, error: Exception) -> DataError:
-    """Return what to say of a file that is damaged, or that only its own code could read."""
-    import torch
-
-    try:
-        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # no archive of torch's
-        foreign = []
-    if not foreign:
-        return DataError(f"{key}: {path} is no file of weights ({reason(error)})", "check the file and the model")
-    whole = any(name.startswith("torch.nn.modules.") for name in foreign)
-    weights = "torch.load(f, 'cpu', weights_only=False).state_dict()"
-    weights = weights if whole else "timm.models.load_state_dict(f, weights_only=False)"
-    script = f"import torch, timm.models; f = '{path}'; torch.save({weights}, 'state_dict.pth')"
-    return DataError(
-        f"{key}: {path} holds {'a whole network' if whole else 'pickled objects'} "
-        f"({', '.join(sorted(foreign)[:3])}), and reading that would run code",
-        f'if you trust it, save its state dict alone: python -c "{script}", and set {key}=state_dict.pth',
+    names = {file.name for file in folder.iterdir() if file.name.startswith(f"{WEIGHTS}.")}
+    endings = ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
+    if names & {f"{WEIGHTS}.{ending}" for ending in endings}:
+        return False
+    if f"{WEIGHTS}.{HALF}.safetensors" in names or f"{WEIGHTS}.safetensors.index.{HALF}.json" in names:
+        return True
+    others = [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", ".bin")]
+    wanted = folder / f"{WEIGHTS}{others[0].suffix if others else '.safetensors'}"
+    raise DataError(
+        f"{key}: {folder} has config.json, and no {wanted.name}",
+        f"rename {others[0]} to {wanted.name}" if len(others) == 1 else f"put {wanted.name} of this model there",
     )
-
-
-def require_finite(
-    network: nn.Module,
-    model: str,
-    key: str,
-    remedy: str = "replace the file by an undamaged one",
-    error: type[DdoqError] = DataError,
-) -> None:
-    """Raise ``error`` where a weight of a network is NaN or infinite: whatever it computed would be, hours later."""
-    tensors = network.state_dict()
-    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
-    if broken:
-        raise error(
-            f"{key}: {len(broken)} of the {len(tensors)} tensors of {model} hold NaN or infinite weights, "
-            f"e.g. {broken[0]}",
-            remedy,
-        )
-
-
-def fill(network: nn.Module, weights: Mapping[str, Tensor], model: str, key: str) -> None:
-    """Give a network its weights, all of them and nothing else.
-
-    Raises:
-        DataError: they are those of another network, or not finite.
-    """
-    with loading(model, key):
-        network.load_state_dict(weights)
-    require_finite(network, model, key)
 
 
 @contextmanager
