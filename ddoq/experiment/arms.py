@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddoq.config.names import SELECTIONS
+from ddoq.config.arms import SELECTIONS
 from ddoq.experiment.nodes import LATENTS, Nodes, make_node, without
 from ddoq.pipeline.graph import Node
 

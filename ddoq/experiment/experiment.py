@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from ddoq.config.names import arm_name
+from ddoq.config.arms import arm_name, main_arm
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.experiment.arms import quantizer_identity, quantizer_inputs
 from ddoq.experiment.entries import Entry, ablations, comparisons, main_table
@@ -36,8 +36,7 @@ class Experiment:
     @property
     def main_arm(self) -> dict:
         """What the user composed."""
-        parts = ("quantizer", "space", "allocation", "weighting", "generator")
-        return {part: self.config[part] for part in parts}
+        return main_arm(self.config)
 
     @property
     def main_name(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ddoq.config.names import arm_name
+from ddoq.config.arms import arm_name
 from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.store import Store
