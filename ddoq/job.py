@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ddoq.config.build import build
 from ddoq.config.names import run_name
+from ddoq.config.settings import Paths, Run, paths_of, run_of, trainer_of
 from ddoq.data.base import ImageDataset
 from ddoq.data.leaks import leak_lines, likeness_line
 from ddoq.data.recognised import from_facts, recognised
@@ -73,13 +74,31 @@ class Job:
         """The nodes that have to be computed."""
         return [step.node for step in self.steps if step.state == "miss"]
 
+    @property
+    def run(self) -> Run:
+        """What is to be done."""
+        return run_of(self.config)
+
+    @property
+    def paths(self) -> Paths:
+        """Where things lie."""
+        return paths_of(self.config)
+
     @cached_property
     def runtime(self) -> Runtime:
         """How to compute; torch is only imported for a run that does."""
         from ddoq.stages.runtime import Runtime
 
-        how = {name: value for name, value in self.config["trainer"].items() if name != "join_timeout"}
-        return Runtime(self.dataset, self.models, self.ranks, **how)
+        trainer = trainer_of(self.config)
+        return Runtime(
+            dataset=self.dataset,
+            models=self.models,
+            ranks=self.ranks,
+            accelerator=trainer.accelerator,
+            batch_size=trainer.batch_size,
+            num_workers=trainer.num_workers,
+            compile=trainer.compile,
+        )
 
     def compute(self, node: Node, inputs: Mapping[str, Path], folder: Path) -> dict:
         """Compute a node; see ``ddoq.pipeline.runner.Compute``."""
@@ -103,24 +122,25 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
 
 
 def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str]) -> Job:
-    store, start = Store(Path(config["paths"]["outputs"]) / "store"), config["run"]["from"]
+    run, paths = run_of(config), paths_of(config)
+    store = Store(paths.store)
     digests = Digests(store.root / DIGESTS)
-    models, dataset = Models(config["paths"]["models"], digests), _dataset(config, digests)
+    models, dataset = Models(paths.models, digests), _dataset(config, digests)
     # One process looks for the data first: it may have to download them.
     fingerprint = ranks.share(_fingerprint(config, dataset, fingerprints) if ranks.rank == 0 else None)
     experiment = Experiment(config, fingerprint, models)
-    targets = _asked_for(experiment, store, models)
+    targets = _asked_for(experiment, run.until, store, models)
     check_plan(experiment, models)
-    stale = downstream(unique(targets), start) if start else []
+    stale = downstream(unique(targets), run.from_stage) if run.from_stage else []
     steps = plan(targets, store, stale)
     return Job(config, dataset, models, ranks, experiment, store, targets, stale, steps)
 
 
-def _asked_for(experiment: Experiment, store: Store, models: Models) -> list[Node]:
+def _asked_for(experiment: Experiment, until: str, store: Store, models: Models) -> list[Node]:
     """Return the targets of a run. One that was finished before its models were tried, and whose models are no longer
     on this machine, is shown as it is.
     """
-    targets = experiment.targets(experiment.config["run"]["until"])
+    targets = experiment.targets(until)
     untried = [node for node in targets if TABLE[node.stage].tries and not store.has(node)]
     others = [node for node in targets if node not in untried]
     if not untried or not all(map(store.has, others)):
@@ -162,10 +182,11 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
         DdoqError: with cause and remedy; finished artefacts stay.
     """
     checked = check_config(config)
-    if checked["run"]["fetch"]:
+    run = run_of(checked)
+    if run.fetch:
         fetch(checked)
         return None
-    if checked["run"]["plan_only"]:
+    if run.plan_only:
         _print_plan(_planned(checked, Alone(), {}), in_full=True)
         return None
     with followed(run_dir) if place().rank == 0 else nullcontext():
@@ -173,16 +194,17 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
 
 
 def _run_checked(config: dict[str, Any], run_dir: Path) -> float | None:
-    console.quiet = config["run"]["quiet"]
-    ranks = _join(config)
-    console.quiet = ranks.rank > 0 or config["run"]["quiet"]
+    run = run_of(config)
+    console.quiet = run.quiet
+    ranks = _join(trainer_of(config).join_timeout)
+    console.quiet = ranks.rank > 0 or run.quiet
     try:
         job = _planned(config, ranks, {})
         _run(job, run_dir)
     except Exception as error:
         ranks.fail(error)
         raise
-    is_measured = reaches(config["run"]["until"], "evaluate")
+    is_measured = reaches(run.until, "evaluate")
     return _objective(job) if config["split"] == "validation" and is_measured else None
 
 
@@ -193,13 +215,13 @@ def _objective(job: Job) -> float:
     return fmean(job.store.manifest(entry.evaluate)["facts"]["top1"] for entry in main)
 
 
-def _join(config: Mapping[str, Any]) -> Alone:
+def _join(timeout: int) -> Alone:
     """Return the processes that compute this run; torch is only imported where there are several."""
     here = place()
     if here.size > 1:
         from ddoq.engine.ranks import Team
 
-        return Team(here, config["trainer"]["join_timeout"])
+        return Team(here, timeout)
     if tasks := unused_tasks():
         console.print(f"[yellow]1 of SLURM's {tasks} tasks is used: srun -n {tasks} starts a process for each[/]")
     if (gpus := granted("SLURM_GPUS_ON_NODE")) > 1:
@@ -208,7 +230,7 @@ def _join(config: Mapping[str, Any]) -> Alone:
 
 
 def _run(job: Job, run_dir: Path) -> None:
-    until, leads = job.config["run"]["until"], job.ranks.rank == 0
+    until, leads = job.run.until, job.ranks.rank == 0
     current().planned(job.steps, until)
     _print_plan(job, in_full=False)
     check_missing(job.config, job.models, job.missing)
@@ -233,14 +255,13 @@ def _run(job: Job, run_dir: Path) -> None:
 
 
 def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:
-    folders = config["paths"]["data"]
-    search = tuple(Path(folder) for folder in ([folders] if isinstance(folders, str) else folders))
-    return build(config["dataset"], name=config["dataset"]["name"], search=search, digests=digests)
+    conf = config["dataset"]
+    return build(conf, name=conf["name"], search=paths_of(config).data, digests=digests)
 
 
 def fetch(config: Mapping[str, Any]) -> None:
     """Download the models and the data that a configuration needs, where that is possible."""
-    models = Models(config["paths"]["models"])
+    models = Models(paths_of(config).models)
     for conf, key in networks_of(config):
         models.identify(conf, key)
     models.fetch(lambda line: console.print(line, markup=False))

@@ -274,7 +274,7 @@ HARSH = {
 
 def test_harsh_surroundings_change_no_name_and_no_key(tmp_path):
     root, out = photos(tmp_path / "Größe", ["ä", "b"]), tmp_path / "aus=gabe"
-    words = ["dataset=image_folder", "dataset.image_size=8", "encoder=pixels", "run.until=index", "ipc=1"]
+    words = ["dataset=image_folder", "dataset.image_size=8", "encoder=pixels", "run.until=quantize", "ipc=1"]
     words += [f'dataset.root="{root}"', f'paths.outputs="{out}"']
     harsh = new_python(*words, **HARSH)
     assert harsh.returncode == 0, harsh.stderr

@@ -35,6 +35,12 @@ def is_method(arm: Conf) -> bool:
     return arm.get("method") is not None
 
 
+def is_redrawn(arm: Conf, protocol: Conf) -> bool:
+    """Tell whether every student gets a set of its own: what the arm says, else the protocol."""
+    own = arm.get("redraw")
+    return bool(protocol["redraw"] if own is None else own)
+
+
 def parts_of(arm: Conf) -> dict[str, Conf]:
     """Return the components that an arm is made of, by group: its method alone, if it has one."""
     parts = ("method",) if is_method(arm) else PUSHED

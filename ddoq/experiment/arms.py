@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddoq.config.arms import SELECTIONS
-from ddoq.experiment.nodes import LATENTS, Nodes, make_node, without
+from ddoq.config.arms import SELECTIONS, is_method
+from ddoq.config.methods import resolved
+from ddoq.experiment.nodes import LATENTS, Nodes, make_node, training_identity, without
 from ddoq.pipeline.graph import Node
 
 Conf = Mapping[str, Any]
+
+UNIFORM = {"name": "uniform", "_target_": "ddoq.quantizers.Uniform"}
+MASS = {"name": "mass", "_target_": "ddoq.quantizers.Mass"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +29,14 @@ class Route:
         images: the node of the stage that writes them.
         quantize: the node of the points that they were made from, where there are any.
         about: names of the components, as rows of the tables say them.
+        weighting: configuration of how masses become weights.
         strength: of the noise that the points got before they were denoised.
     """
 
     images: Node
     quantize: Node | None = None
     about: Mapping[str, str]
+    weighting: Conf
     strength: float | None = None
 
     @property
@@ -45,16 +51,41 @@ def route_of(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
 
     Args:
         nodes: that arms share.
-        arm: with ``quantizer``, ``weighting`` and ``generator``.
+        arm: a ``method``, or ``quantizer``, ``weighting`` and ``generator``.
         draw: the seed of everything that is drawn for its images.
         title: of its nodes, for people.
     """
+    return (_distilled if is_method(arm) else _pushed_forward)(nodes, arm, draw, title)
+
+
+def _distilled(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
+    """Return the route of a method that optimises images."""
+    config = nodes.config
+    method = resolved(arm["method"], ipc=config["ipc"], dataset=config["dataset"]["name"])
+    identity = {
+        "method": method,
+        "student": training_identity(config["student"], config["protocol"])["student"],
+        "ipc": config["ipc"],
+        "normalization": config["protocol"]["normalization"],
+        "on_small_class": config["on_small_class"],
+        "seed": draw,
+    }
+    return Route(
+        images=make_node("distill", identity, title=title, index=nodes.index),
+        about={"method": method["name"]},
+        weighting=MASS if method["masses"] else UNIFORM,
+    )
+
+
+def _pushed_forward(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
+    """Return the route of points that a generator pushes forward."""
     quantize = _quantize(nodes, arm, draw, title)
     generator = arm["generator"]
     return Route(
         images=_generate(nodes, generator, quantize, draw, title),
         quantize=quantize,
         about={part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")},
+        weighting=arm["weighting"],
         strength=generator.get("strength"),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ddoq.config.arms import is_method, is_redrawn
 from ddoq.config.evaluation import AugmentationConf
 from ddoq.experiment.arms import Route, route_of
 from ddoq.experiment.nodes import Nodes, make_node, training_identity
@@ -101,10 +102,10 @@ def make_entry(
     if not arm:
         return Entry(**about, labels="hard", evaluate=_on_full_data(nodes, conf, seed, split, title))
     protocol = conf["protocol"]
-    redraw = nodes.config["protocol"]["redraw"] or arm.get("redraw")
-    route = route_of(nodes, arm, seed if redraw else nodes.first_seed, title)
+    draw = seed if is_redrawn(arm, nodes.config["protocol"]) else nodes.first_seed
+    route = route_of(nodes, arm, draw, title)
     teacher = nodes.teacher(conf["teacher"]) if protocol["labels"] != "hard" else {}
-    label = _label(nodes, route, arm["weighting"], protocol, teacher, title)
+    label = _label(nodes, route, protocol, teacher, title)
     inputs = {"index": nodes.index, "label": label}
     if protocol["labels"] == "soft":
         inputs |= teacher
@@ -122,15 +123,8 @@ def _on_full_data(nodes: Nodes, conf: Conf, seed: int, split: str, title: str) -
     return make_node("evaluate", identity, title=title, index=nodes.index)
 
 
-def _label(
-    nodes: Nodes,
-    route: Route,
-    weighting: Conf,
-    protocol: Conf,
-    teacher: Mapping[str, Node],
-    title: str,
-) -> Node:
-    identity, inputs = {"weighting": weighting}, {**route.inputs, "index": nodes.index}
+def _label(nodes: Nodes, route: Route, protocol: Conf, teacher: Mapping[str, Node], title: str) -> Node:
+    identity, inputs = {"weighting": route.weighting}, {**route.inputs, "index": nodes.index}
     if protocol["labels"] == "fixed":
         identity["temperature"] = protocol["temperature"]
         inputs |= teacher
@@ -184,8 +178,12 @@ def _changes(conf: Conf, protocol: Conf) -> dict[str, dict[str, Conf]]:
 
 
 def ablations(nodes: Nodes, arm: Conf, name: str) -> Iterator[Entry]:
-    """Yield an arm at other strengths and with other weightings, on the validation split."""
+    """Yield an arm that pushes points forward at other strengths and with other weightings, on the
+    validation split.
+    """
     conf = nodes.config["ablation"]
+    if is_method(arm):  # which has neither
+        return
     varied = [("strength", f"{strength:g}", other) for strength, other in _at_strengths(conf, arm)]
     for value, weighting in conf["weightings"].items():
         varied.append(("weighting", value, {**arm, "weighting": weighting}))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from ddoq.config.arms import arm_name, main_arm
+from ddoq.config.arms import arm_name, is_method, main_arm
 from ddoq.errors import ConfigError, did_you_mean
-from ddoq.experiment.arms import quantizer_identity, quantizer_inputs
+from ddoq.experiment.arms import UNIFORM, quantizer_identity, quantizer_inputs
 from ddoq.experiment.entries import Entry, ablations, comparisons, main_table
 from ddoq.experiment.models import Models
 from ddoq.experiment.nodes import Nodes, make_node
@@ -50,9 +50,10 @@ class Experiment:
         baselines = self.config["baselines"].items()
         full_data_first = sorted(baselines, key=lambda item: bool(item[1]))
         arms = {name: dict(arm) for name, arm in full_data_first}
-        uniform = {"name": "uniform", "_target_": "ddoq.quantizers.Uniform"}
-        twin = {**self.main_arm, "weighting": uniform}
-        return arms | {arm_name(twin): twin} | {self.main_name: self.main_arm}
+        if not is_method(self.main_arm):  # whose images have no masses, or all of them
+            twin = {**self.main_arm, "weighting": UNIFORM}
+            arms[arm_name(twin)] = twin
+        return arms | {self.main_name: self.main_arm}
 
     def check(self) -> None:
         """Raise ConfigError for a comparison of arms that there are not."""
@@ -84,9 +85,11 @@ class Experiment:
         measure = self.config["measure"]
         if not measure["curve"]:
             return {}
-        arms = {self.main_name.removesuffix("_uniform"): self.main_arm}
+        arms = {}
         if "random" in self.config["baselines"]:
-            arms = {"random": self.config["baselines"]["random"]} | arms
+            arms["random"] = self.config["baselines"]["random"]
+        if not is_method(self.main_arm):  # which has no quantizer
+            arms[self.main_name.removesuffix("_uniform")] = self.main_arm
         identity = {
             "num_centroids": sorted(set(measure["curve"])),
             "num_folds": measure["num_folds"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,9 @@ class Models:
         digests: remember the content of large models.
     """
 
-    def __init__(self, folders: str | list[str], digests: Digests | None = None):
+    def __init__(self, folders: Sequence[Path], digests: Digests | None = None):
         self.digests = digests or Digests()
-        self.folders = [folders] if isinstance(folders, str) else list(folders)
+        self.folders = [str(folder) for folder in folders]
         self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
         self._identities: dict[tuple[str, str], str] = {}  # every image of every arm asks; files are hashed once
         self._described: dict[tuple[str, str], Conf] = {}

@@ -31,7 +31,9 @@ def probes(nodes: Nodes, entries: Iterable[Entry]) -> list[Node]:
     """
     encoder, inputs = nodes.encoder_identity, {"index": nodes.index, "encoder": nodes.encoder}
     probed: dict[str, Node] = {}
-    if nodes.config["encoder"]["_target_"] != "ddoq.encoders.Pixels":
+    entries = list(entries)
+    is_network = nodes.config["encoder"]["_target_"] != "ddoq.encoders.Pixels"
+    if is_network and any(entry.quantize for entry in entries):
         probed["encoder"] = make_node("probe", encoder, encoder["encoder"]["name"], **inputs)
     for entry in entries:
         identity = entry.images.identity if entry.images else {}

@@ -105,7 +105,8 @@ def curves(experiment: Experiment, store: Store) -> list[Curve]:
 
 
 def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> list[dict[str, Any]]:
-    """Return one row per class: its name, the measures of the main arm's first codebook, slope and dimension.
+    """Return one row per class: its name, the measures of the main arm's first codebook, slope and dimension; none
+    where its images were not made from points.
 
     Args:
         experiment: the run.
@@ -113,7 +114,9 @@ def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> lis
         curve: of the main arm's quantizer; without it slope and dimension are ``None``.
     """
     names = store.manifest(experiment.nodes.index)["facts"]["class_names"]
-    first = next(entry for entry in experiment.entries if entry.arm == experiment.main_name and entry.quantize)
+    first = next(entry for entry in experiment.entries if entry.arm == experiment.main_name)
+    if first.quantize is None:
+        return []
     unknown = {"slope": None, "dimension": None}
     rates = curve.per_class if curve else {}
     return [
@@ -142,6 +145,16 @@ def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> 
     compare("diffusion at the configured strength, not bare decoding", configured, by_strength.get("0"), "validation")
     compare("starting from the centroid, not from noise", configured, by_strength.get("1"), "validation")
     return found
+
+
+def optimisations(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:
+    """Return ``steps`` and mean ``losses`` of the first set of every arm whose images a method optimised, by arm."""
+    followed: dict[str, dict[str, Any]] = {}
+    for entry in experiment.entries:
+        if entry.table == "main" and entry.images and entry.images.stage == "distill":
+            facts = store.manifest(entry.images)["facts"]
+            followed.setdefault(entry.arm, {"steps": facts["loss_steps"], "losses": facts["losses"]})
+    return followed
 
 
 def fidelities(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:

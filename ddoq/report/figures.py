@@ -68,6 +68,26 @@ def accuracy_figure(main: list[Line]) -> str:
 
 
 @styled()
+def losses_figure(optimisations: dict[str, dict[str, list[float]]]) -> str:
+    """Return the losses along the way of every method, each over that of its first steps.
+
+    Methods minimise different things, so only the course can be compared, not the height.
+    """
+    figure = Figure(figsize=(4.6, 2.6))
+    axes = figure.subplots()
+    colours = [MAIN, INK, SOFT, "#b45309", "#7c3aed", "#be123c"]
+    for number, (arm, course) in enumerate(optimisations.items()):
+        losses = np.array(course["losses"])
+        colour = colours[number % len(colours)]
+        axes.plot(course["steps"], losses / losses[0], color=colour, lw=1.4, label=arm)
+    axes.set_yscale("log")
+    axes.set_xlabel("steps")
+    axes.set_ylabel("loss over that of the first steps")
+    axes.legend(frameon=False)
+    return svg(figure)
+
+
+@styled()
 def strength_figure(strengths: list[Line], configured: float) -> str:
     """Return validation accuracy against strength; 0 is decoding without diffusion."""
     x = [float(line.label) for line in strengths]

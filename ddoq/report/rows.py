@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from ddoq.config.arms import is_redrawn
 from ddoq.data.leaks import leak_counts
 from ddoq.errors import StoreError
 from ddoq.experiment import Entry, Experiment
@@ -66,7 +67,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "key": entry.evaluate.key,
         "space": space and space["space"]["name"],
         "allocation": space and space["allocation"],
-        "redraw": bool(config["protocol"]["redraw"] or experiment.arms()[entry.arm].get("redraw")) if space else None,
+        "redraw": _is_redrawn(entry, experiment),
         "group_key": _meaning(entry.evaluate),
         "arm_key": _meaning(entry.label) if entry.label else None,
         "recipe_key": digest({name: identity[name] for name in ("student", "protocol")}),
@@ -126,6 +127,13 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
         "peak_mib": max(cost["peak_mib"] for cost in costs),
         "gpu_peak_mib": max((cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None),
     }
+
+
+def _is_redrawn(entry: Entry, experiment: Experiment) -> bool | None:
+    """Tell whether each student had a set of its own; the full data are no set that is drawn."""
+    if entry.route is None:
+        return None
+    return is_redrawn(experiment.arms()[entry.arm], experiment.config["protocol"])
 
 
 def _strength(entry: Entry) -> float | None:

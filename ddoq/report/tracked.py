@@ -73,23 +73,20 @@ def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dic
     return {name: value for name, value in found.items() if math.isfinite(value)}  # one seed has no spread
 
 
-def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artefact, Artefact]:
-    """Return the codebook and the distilled data of an entry; the latents behind them are only named."""
+def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artefact | None, Artefact]:
+    """Return the codebook, if there is one, and the distilled data of an entry; the latents are only named."""
     config = experiment.config
     slug = f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}"
     about = {"dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"], **entry.about}
-    codebook, images = entry.quantize, entry.label
-    about |= {"latents": experiment.nodes.encode.key}
-    return (
-        Artefact(codebook.key, f"codebook-{slug}", "codebook", store.path(codebook), about),
-        Artefact(
-            images.key,
-            f"distilled-{slug}",
-            "distilled-dataset",
-            store.path(images),
-            about | {"codebook": codebook.key, "generate": entry.images.key},
-        ),
-    )
+    codebook, points = None, entry.quantize
+    if points is not None:
+        about |= {"latents": experiment.nodes.encode.key}
+        name = f"codebook-{slug}"
+        codebook = Artefact(points.key, name, "codebook", store.path(points), dict(about))
+        about |= {"codebook": points.key}
+    about |= {entry.images.stage: entry.images.key}
+    name, folder = f"distilled-{slug}", store.path(entry.label)
+    return codebook, Artefact(entry.label.key, name, "distilled-dataset", folder, about)
 
 
 def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:
@@ -109,7 +106,9 @@ def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:
 
 def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
     """Return the keys of the stages behind the main arm's first student."""
-    nodes = (experiment.nodes.index, experiment.nodes.encode, entry.quantize, entry.images, entry.label)
+    nodes = [experiment.nodes.index, entry.images, entry.label]
+    if entry.quantize:
+        nodes += [experiment.nodes.encode, entry.quantize]
     return {node.stage: node.key for node in nodes} | {"protocol": digest(experiment.config["protocol"])}
 
 

@@ -18,7 +18,7 @@ from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.store import Store
 from ddoq.report import figures, tables
-from ddoq.report.collect import class_rows, curves, effects, fidelities, lines
+from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, optimisations
 from ddoq.report.comparisons import Pivot, pairings, pivot, scores
 from ddoq.report.costs import arm_costs, stage_costs
 from ddoq.report.pages import templates
@@ -63,6 +63,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     curve = followed[-1] if followed else None
     spent = stage_costs(experiment, store, (step.node.key for step in steps if step.state == "hit"))
     pivots = {table: pivot(table, lines(experiment, store, table)) for table in PIVOTS}
+    optimised = optimisations(experiment, store)
     context = {
         "name": run_name(experiment.config),
         "config": experiment.config,
@@ -74,6 +75,7 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "pivots": {PIVOTS[table]: found for table, found in pivots.items() if found},
         "scores": scores(main, experiment.config["protocol"]["labels"], pivots["labels"], pivots["augmentation"]),
         "fidelities": fidelities(experiment, store),
+        "losses_figure": figures.losses_figure(optimised) if optimised else "",
         "entropy_figure": _entropy_figure(experiment, store),
         "arm_costs": arm_costs(experiment, store),
         "curve": curve,
@@ -174,7 +176,7 @@ def _gallery(experiment: Experiment, store: Store) -> list[dict]:
 def _models(experiment: Experiment, store: Store) -> list[dict]:
     """Return the facts of the models that ddoq fitted or tried for this run."""
     found = []
-    models = [experiment.nodes.encoder, experiment.model(experiment.config["generator"])]
+    models = [experiment.nodes.encoder, experiment.nodes.fitted_generator(experiment.config["generator"])]
     models += [node for node in unique(experiment.targets("report")) if node.stage in _OF_MODELS]
     for node in models:
         if node is not None and store.has(node):

@@ -13,7 +13,6 @@ from ddoq.data.distilled import file_names, write_png
 from ddoq.data.images import from_unit, with_channels
 from ddoq.engine.memory import FittingBatches
 from ddoq.engine.trainer import predict_batches
-from ddoq.errors import StoreError
 from ddoq.generators import ImageGenerator, LatentDiffusion
 from ddoq.generators.base import Points
 from ddoq.pipeline.graph import Node
@@ -68,19 +67,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     runtime.ranks.gather()
     return {"num_images": len(points)}
-
-
-def generated_files(inputs: Mapping[str, Path], points: ClassCodebooks) -> list[str]:
-    """Return the relative path of the image of every point, if a ``generate`` artefact has them all.
-
-    Raises:
-        StoreError: images are missing.
-    """
-    folder = inputs["generate"]
-    names = file_names(points.labels, points.index, facts(inputs["index"])["class_names"])
-    images = Handover(f"{folder}", "images", f"remove {folder} and run again", StoreError)
-    images.count(sum((folder / name).is_file() for name in names), len(names))
-    return names
 
 
 def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime) -> ImageGenerator:

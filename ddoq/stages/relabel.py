@@ -8,16 +8,14 @@ from pathlib import Path
 
 import torch
 
-from ddoq.data.distilled import read_png
 from ddoq.data.soft_labels import BYTES_PER_LOGIT, ViewWriter, view_path
 from ddoq.engine.student import ViewMaker
 from ddoq.engine.trainer import Steps, predict
 from ddoq.errors import StageError
 from ddoq.evaluation.views import Views
 from ddoq.pipeline.graph import Node
-from ddoq.stages.generate import generated_files
+from ddoq.stages.images import image_set
 from ddoq.stages.models import load_teacher
-from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, facts
 from ddoq.stages.students import normalization, resolved
 from ddoq.utils.console import console
@@ -34,7 +32,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     num_classes = len(known["class_names"])
     conf = node.identity
     recipe = resolved({"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]}, known)
-    images = _images(inputs, recipe.image_size or runtime.dataset.image_size)
+    images = image_set(inputs).pixels(recipe.image_size or runtime.dataset.image_size)
     num_images = len(images)
     views = Views(recipe, num_images, images.shape[-1], conf["seed"])
     num_bytes = views.num_epochs * num_images * num_classes * BYTES_PER_LOGIT
@@ -64,12 +62,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     runtime.ranks.gather()
     return {"num_views": views.num_epochs * num_images, "logit_bytes": num_bytes}
-
-
-def _images(inputs: Mapping[str, Path], size: int):
-    """Return the images of a distilled set, uint8 ``[n, C, size, size]``, in the order of its metadata."""
-    names = generated_files(inputs, load_points(inputs))
-    return torch.stack([read_png(inputs["generate"] / name, size) for name in names])
 
 
 def _announce(folder: Path, num_epochs: int, num_images: int, num_classes: int, num_bytes: int) -> None:

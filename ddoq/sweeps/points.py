@@ -43,14 +43,14 @@ class Point:
     @property
     def folder(self) -> Path:
         """The run's folder."""
-        return Path(self.job.config["paths"]["outputs"]) / "runs" / self.name
+        return self.job.paths.outputs / "runs" / self.name
 
     def __str__(self) -> str:
         return " ".join(self.swept) or self.name
 
     def is_reported(self) -> bool:
         """Tell whether the run's folder has the report of just these artefacts, or is not to have one."""
-        if self.job.config["run"]["until"] != "report":
+        if self.job.run.until != "report":
             return True
         try:
             reported = {step["key"] for step in read_json(self.folder / PLAN)}

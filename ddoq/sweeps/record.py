@@ -33,7 +33,7 @@ def write_record(folder: Path, points: Sequence[Point]) -> None:
             "command": " ".join(["ddoq", *sys.argv[1:]]),
             "created": round(time.time(), 3),
             "pid": os.getpid(),
-            "until": points[0].job.config["run"]["until"],
+            "until": points[0].job.run.until,
             "points": [{"run": point.name, "overrides": list(point.swept)} for point in points],
             "provenance": provenance(),
         },

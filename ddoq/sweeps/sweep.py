@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
@@ -38,30 +37,31 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, 
         DdoqError: a point is wrong, and nothing was started; or some points failed, and the others are finished.
     """
     points = expand(lists, compose)
-    conf = points[0].job.config
-    if conf["run"]["fetch"]:
+    first = points[0].job
+    run, outputs = first.run, first.paths.outputs
+    if run.fetch:
         for point in points:
             fetch(point.job.config)
         return
     if company() > 1:  # every process of torchrun is here, and all have to do the same
-        _raise(points, _errors(points, launch([point.overrides for point in points], Wave(conf["run"]["until"], {}))))
+        _raise(points, _errors(points, launch([point.overrides for point in points], Wave(run.until, {}))))
         return
-    name, todo = sweep_name(points), waves(conf["sweep"], conf["run"]["until"])
+    name, todo = sweep_name(points), waves(first.config["sweep"], run.until)
     for wave in todo:
         check_resources(launcher, wave)
     _print_plan(name, points, todo)
-    if conf["run"]["plan_only"]:
+    if run.plan_only:
         return
-    folder = Path(conf["paths"]["outputs"]) / "sweeps" / name
+    folder = outputs / "sweeps" / name
     write_record(folder, points)
     console.print(f"[dim]ddoq watch {name}   or   {folder / PAGE}[/]", soft_wrap=True)
-    with LivePage(Path(conf["paths"]["outputs"]), name):
+    with LivePage(outputs, name):
         failures = _run_waves(name, points, todo, launch)
         for point in points:
             if point.name not in failures and not point.is_reported():
                 _report(point)
     console.quiet = False  # which jobs in this process may have set
-    if conf["run"]["until"] == "report" and any(is_run(point.folder) for point in points):
+    if run.until == "report" and any(is_run(point.folder) for point in points):
         sweep_table.write([point.folder for point in points], folder, name)
     _raise(points, failures)
 

@@ -56,7 +56,7 @@ class Results:
         columns: known only now and yet good to filter runs by: stage keys (``key``), what the rules of the protocol
             came to (``derived``).
         students: of the main table.
-        codebook: of the main arm.
+        codebook: of the main arm; ``None`` where its images were not made from points.
         distilled: the main arm's images, made from ``codebook``.
         figures: PNG files by name.
     """
@@ -65,6 +65,6 @@ class Results:
     summary: Mapping[str, float]
     columns: Mapping[str, Mapping[str, Any]]
     students: Sequence[Student]
-    codebook: Artefact
+    codebook: Artefact | None
     distilled: Artefact
     figures: Mapping[str, Path]

@@ -84,9 +84,10 @@ class WandbTracker(Tracker):
         self._run.summary.update(dict(results.summary))
         self._run.config.update({name: dict(part) for name, part in results.columns.items()}, allow_val_change=True)
 
-    def _log_artefacts(self, codebook: Artefact, distilled: Artefact) -> None:
-        # What `use_artifact` does with an artefact that W&B may not have yet, but without waiting, and offline, too.
-        self._run._log_artifact(_wandb_artifact(codebook), aliases=[codebook.key], use_after_commit=True)
+    def _log_artefacts(self, codebook: Artefact | None, distilled: Artefact) -> None:
+        if codebook is not None:
+            # What `use_artifact` does with an artefact that W&B may not have yet, without waiting, and offline, too.
+            self._run._log_artifact(_wandb_artifact(codebook), aliases=[codebook.key], use_after_commit=True)
         self._run.log_artifact(_wandb_artifact(distilled), aliases=[distilled.key])
 
     def finish(self, failed: bool) -> None:

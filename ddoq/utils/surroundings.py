@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import warnings
 import tempfile
 from pathlib import Path
 
@@ -25,6 +26,7 @@ def guard() -> None:
     _open_streams()
     _speak_utf8()
     _let_print()
+    _let_warn()
     os.environ["MPLBACKEND"] = "agg"  # Jupyter's is no other environment's, and a wrong one breaks the import
     _check_folders()
     _find_caches()
@@ -57,6 +59,13 @@ def _let_print() -> None:
     for stream, errors in ((sys.stdout, "replace"), (sys.stderr, "backslashreplace")):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors=errors)
+
+
+def _let_warn() -> None:
+    """Take ``PYTHONWARNINGS=error`` (a test runner's) back: libraries warn of one another's ways, and go on."""
+    if any(option.startswith("error") for option in sys.warnoptions):
+        warnings.simplefilter("default")
+        os.environ["PYTHONWARNINGS"] = "default"  # of the processes that this one starts
 
 
 def _check_folders() -> None:

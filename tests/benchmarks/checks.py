@@ -16,8 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from conftest import run_here
 
-from ddoq.data import indexed
-from ddoq.stages import generate, label, relabel
+from ddoq.data import image_set, indexed
 from ddoq.utils.handover import Batches, Handover
 
 #: Where checks are called, by the object that holds them.
@@ -25,7 +24,7 @@ CHECKS = (
     *((Handover, name) for name in ("finite", "shape", "count", "order", "masses", "facts")),
     (Batches, "check"),
     (indexed, "labels_of"),  # read only to be compared with
-    *((module, "generated_files") for module in (generate, label, relabel)),
+    (image_set, "_complete"),
 )
 
 
