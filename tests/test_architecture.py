@@ -10,6 +10,7 @@ from conftest import ROOT
 
 FILES = sorted((ROOT / "ddoq").rglob("*.py"))
 SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
+SCIENCE |= {"distillers"}
 BASE = {"utils", "errors"}
 
 #: What a room may import from the others. `run` and `job` may import everything.
@@ -21,6 +22,7 @@ ROOMS = {
     **{room: BASE | {"data", room} for room in SCIENCE},
     "generators": BASE | {"data", "encoders"},
     "evaluation": BASE | {"data", "quantizers"},
+    "distillers": BASE | {"data", "evaluation", "labelers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
     "report": BASE | {"config", "data", "pipeline", "evaluation", "stages", "tracking"},

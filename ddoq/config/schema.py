@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ddoq.config import components, datasets, evaluation
+from ddoq.config import components, datasets, evaluation, methods
 
 
 @dataclass
@@ -205,6 +205,7 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "decode": components.DecodeConf,
         "real": components.RealConf,
     },
+    "method": {"dm": methods.DMConf},
     "student": {
         "convnet": evaluation.ConvNetConf,
         "resnet_ap": evaluation.ResNetAPConf,
