@@ -11,6 +11,7 @@ from conftest import ROOT
 
 FILES = sorted((ROOT / "ddoq").rglob("*.py"))
 SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
+SCIENCE |= {"distillers"}
 BASE = {"utils", "errors"}
 
 #: What a room may import from the others. `run` and `job` may import everything.
@@ -22,6 +23,7 @@ ROOMS = {
     **{room: BASE | {"data", room} for room in SCIENCE},
     "generators": BASE | {"data", "encoders"},
     "evaluation": BASE | {"data", "quantizers"},
+    "distillers": BASE | {"data", "evaluation", "labelers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
     "experiment": BASE | {"config", "data", "generators", "pipeline"},

@@ -94,7 +94,11 @@ RUNTIME = {
     "name",
 }
 #: What a stage reads and no constructor takes.
-FOR_STAGES = {"OwnTeacherConf": {"student", "protocol"}, "TeacherSpaceConf": {"representative"}}
+FOR_STAGES = {
+    "OwnTeacherConf": {"student", "protocol"},
+    "TeacherSpaceConf": {"representative"},
+    "DMConf": {"rules"},
+}
 
 
 @pytest.mark.parametrize(

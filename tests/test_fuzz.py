@@ -42,6 +42,7 @@ from ddoq.config.names import NOT_IDENTITY, run_name
 from ddoq.data.builtin import FashionMNIST
 from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.distilled import file_name, load_distilled, write_metadata, write_png
+from ddoq.data.image_set import ImageSet, write_image_set
 from ddoq.data.label_space import LabelSpace
 from ddoq.data.latents import Latents, LatentWriter
 from ddoq.data.parquet import ParquetImages
@@ -504,6 +505,18 @@ def _distilled(folder: Path) -> Callable[[], None]:
     return read
 
 
+def _image_set(folder: Path) -> Callable[[], None]:
+    columns = {name: torch.arange(2) for name in ("labels", "index", "counts", "sources")}
+    write_image_set(folder, torch.rand(2, 1, 4, 4), ["cat", "dog"], **columns)
+
+    def read() -> None:
+        images = ImageSet.load(folder)
+        assert images.pixels().isfinite().all() and min(images.labels) >= 0
+        images.pixels(8)
+
+    return read
+
+
 def _parquet(folder: Path) -> Callable[[], None]:
     Image.fromarray(_random(4, 4, 3)).save(folder.parent / "image.png")
     image = {"bytes": (folder.parent / "image.png").read_bytes(), "path": "a.png"}
@@ -588,7 +601,7 @@ def _store(folder: Path) -> Callable[[], None]:
     return read
 
 
-READERS = (_latents, _codebooks, _distilled, _parquet, _idx, _archive, _order, _run, _store)
+READERS = (_latents, _codebooks, _distilled, _image_set, _parquet, _idx, _archive, _order, _run, _store)
 
 
 @pytest.mark.parametrize("prepare_files", READERS, ids=lambda one: one.__name__.strip("_"))

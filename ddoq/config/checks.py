@@ -8,7 +8,7 @@ from pathlib import Path
 from string import Formatter
 from typing import Any, get_type_hints
 
-from ddoq.config import protocols
+from ddoq.config import methods, protocols
 from ddoq.config.arms import is_method
 from ddoq.config.form import check_form, complain, hints_of
 from ddoq.config.parts import components
@@ -128,11 +128,11 @@ def _values(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for key, choices in (_CHOICES | protocols.CHOICES).items():
+    for key, choices in (_CHOICES | protocols.CHOICES | methods.CHOICES).items():
         for path, value in _values(config, key):
             if value not in choices:
                 yield f"{path}: '{value}' is not known", did_you_mean(str(value), choices)
-    for key in _POSITIVE + protocols.POSITIVE:
+    for key in _POSITIVE + protocols.POSITIVE + methods.POSITIVE:
         for path, value in _values(config, key):
             if value <= 0:
                 yield f"{path}: {value} is not positive", f"set {path} to 1 or more"
@@ -140,7 +140,7 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for path, value in _values(config, key):
             if value < 0:
                 yield f"{path}: {value} is negative", f"set {path} to 0 or more"
-    for key in _FRACTIONS + protocols.FRACTIONS:
+    for key in _FRACTIONS + protocols.FRACTIONS + methods.FRACTIONS:
         for path, value in _values(config, key):
             if not 0 <= value < 1:
                 yield f"{path}: {value} is outside [0, 1)", f"set {path} to a fraction"
@@ -149,8 +149,20 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             if value > _MOST_SEEDS:
                 yield f"{path}: {value} is more than {_MOST_SEEDS}", "make several runs with other values of seed"
     yield from _allocation(config)
+    yield from _methods(config)
     yield from _stages(config)
     yield from _combinations(config)
+
+
+def _methods(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the rules of methods leave undecided, or ask for in vain."""
+    for path, group, method in components(config):
+        if group == "method":
+            ipc, dataset = config["ipc"], config["dataset"]["name"]
+            try:
+                methods.resolved(method, ipc=ipc, dataset=dataset, path=path)
+            except ConfigError as error:
+                yield error.cause, error.remedy
 
 
 def _stages(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,16 +1,80 @@
-"""Schemas of the methods that make images themselves. See ``ddoq.config.components``."""
+"""Schemas of methods that optimise images, and their rules. See ``ddoq.config.components``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from ddoq.config.components import Component
+from ddoq.errors import ConfigError, did_you_mean
+
+CHOICES = {"method.start": ("random", "noise")}
+POSITIVE = ("method.num_steps", "method.learning_rate", "method.batch_size")
+FRACTIONS = ("method.momentum",)
+
+#: What a rule may ask, given what it asks for, ``ipc`` and the data set's name. Only what the
+#: configuration says, for keys are there before anybody has looked at the data.
+_CONDITIONS = {
+    "min_ipc": lambda asked, ipc, _: ipc >= asked,
+    "max_ipc": lambda asked, ipc, _: ipc <= asked,
+    "datasets": lambda asked, _, dataset: dataset in asked,
+}
 
 
 @dataclass
-class DMConf(Component):
-    """A stand-in until the method is there."""
+class MethodConf(Component):
+    """See ``ddoq.distillers.Distiller``. What is ``null`` is decided by ``rules``.
 
+    A rule has conditions (``min_ipc``, ``max_ipc``, ``datasets``, a list of names) and values; the
+    first that holds and sets a value decides it.
+    """
+
+    num_steps: int | None = None
+    learning_rate: float | None = None
+    momentum: float = 0.5
+    batch_size: int = 256
+    start: str = "random"
+    dsa: str | None = None
+    masses: bool = False
+    rules: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class DMConf(MethodConf):
     _target_: str = "ddoq.distillers.DM"
-    num_steps: int = 1000
-    learning_rate: float = 1.0
+
+
+def resolved(method: Mapping[str, Any], *, ipc: int, dataset: str, path: str = "method") -> dict:
+    """Return a method's options after its rules, without them; what has a value keeps it.
+
+    Args:
+        method: configuration.
+        ipc: images per class.
+        dataset: its name.
+        path: where the method stands in the configuration.
+
+    Raises:
+        ConfigError: a rule asks for or sets what there is not, or nothing decides a value.
+    """
+    options = {name: value for name, value in method.items() if name != "rules"}
+    for number, rule in enumerate(method["rules"]):
+        for name in rule:
+            if name not in _CONDITIONS and name not in options:
+                cause = f"{path}.rules.{number}.{name}: there is no such option or condition"
+                raise ConfigError(cause, did_you_mean(name, [*_CONDITIONS, *options]))
+        if _holds(rule, ipc, dataset):
+            for name, value in options.items():
+                options[name] = rule.get(name) if value is None else value
+    for name, value in options.items():
+        if value is None:
+            raise ConfigError(
+                f"{path}.{name}: null, and no rule decides it for ipc={ipc} of {dataset}",
+                f"set {path}.{name} to a value",
+            )
+    return options
+
+
+def _holds(rule: Mapping[str, Any], ipc: int, dataset: str) -> bool:
+    asked = [name for name in _CONDITIONS if name in rule]
+    return all(_CONDITIONS[name](rule[name], ipc, dataset) for name in asked)

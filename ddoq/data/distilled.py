@@ -4,6 +4,8 @@
     metadata.parquet           file_name, label, class_name, wnid, weight, mass, count, index, source, seed
     classes.json               class names, in label order
     targets.safetensors        soft labels [n, num_classes] and their temperature (only with a teacher)
+    images.safetensors         float32 [n, C, H, W] in units of [0, 1], not clipped, for students
+                               (only of methods that optimise pixels; the PNGs are these, clipped)
 
 ``torchvision.datasets.ImageFolder`` and ``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
 """
@@ -14,6 +16,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -27,6 +30,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 
+from ddoq.data.floats import FLOATS, as_floats, read_floats, resized
 from ddoq.data.images import to_uint8
 from ddoq.errors import DataError
 from ddoq.utils.io import atomic_path, read_json, reading, write_json
@@ -62,9 +66,12 @@ def read_png(path: Path, size: int | None = None) -> torch.Tensor:
 
 
 class PNGs(Dataset):
-    """Image files by number: item ``i`` is ``(i, uint8 image [C, size, size])``."""
+    """Image files by number: item ``i`` is ``(i, uint8 image [C, size, size])``.
 
-    def __init__(self, paths: list[Path], size: int):
+    ``size``: side in pixels; ``None`` keeps that of the files.
+    """
+
+    def __init__(self, paths: list[Path], size: int | None):
         self.paths, self.size = paths, size
 
     def __len__(self) -> int:
@@ -91,7 +98,7 @@ class TrainingSet:
     """What a student is trained on, in memory.
 
     Attributes:
-        images: uint8 ``[n, C, H, W]``.
+        images: ``[n, C, H, W]``; uint8, or float32 in units of [0, 1], which they may leave.
         targets: class probabilities ``[n, num_classes]``.
         weights: ``[n]``, of mean 1 within each class.
         labels: ``[n]``.
@@ -115,6 +122,8 @@ class TrainingSet:
 
 class DistilledDataset(Dataset):
     """Weighted images: item ``i`` is ``(float image [C, H, W] in [0, 1], label, weight)``.
+
+    Images that a method has optimised are those of ``images.safetensors``, and may leave [0, 1].
 
     Args:
         path: a distilled folder (``outputs/runs/<run>/distilled``).
@@ -142,7 +151,7 @@ class DistilledDataset(Dataset):
             self.metadata = {name: np.array(table[name].to_pylist()) for name in table.column_names}
             self.labels = torch.from_numpy(self.metadata["label"].astype(np.int64))
             self.weights = torch.from_numpy(self.metadata["weight"].astype(np.float32))
-            _require_inside(self.metadata["file_name"].tolist(), self.path)
+            require_inside(self.metadata["file_name"].tolist(), self.path)
         with reading(self.path / CLASSES, _AGAIN):
             self.class_names: list[str] = read_json(self.path / CLASSES)
             if not isinstance(self.class_names, list) or not all(isinstance(name, str) for name in self.class_names):
@@ -154,8 +163,17 @@ class DistilledDataset(Dataset):
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int, float]:
-        image = self._image(self.metadata["file_name"][i]).float() / 255
+        name = self.metadata["file_name"][i]
+        image = as_floats(self._image(name) if self._floats is None else self._floats[i])
         return (self.transform(image) if self.transform else image), int(self.labels[i]), float(self.weights[i])
+
+    @cached_property
+    def _floats(self) -> torch.Tensor | None:
+        """What a method has optimised, ``[n, C, H, W]``; ``None`` where there are only PNGs."""
+        if not (self.path / FLOATS).is_file():
+            return None
+        with reading(self.path / FLOATS, _AGAIN):
+            return read_floats(self.path, len(self))
 
     def _image(self, name: str, size: int | None = None) -> torch.Tensor:
         with reading(self.path / name, _AGAIN):
@@ -167,7 +185,10 @@ class DistilledDataset(Dataset):
         Args:
             size: side of the images in pixels, if they are not to stay as they are.
         """
-        images = torch.stack([self._image(name, size) for name in self.metadata["file_name"]])
+        if self._floats is None:
+            images = torch.stack([self._image(name, size) for name in self.metadata["file_name"]])
+        else:
+            images = resized(self._floats, size)
         targets, temperature = one_hot(self.labels, len(self.class_names)).float(), 1.0
         if (self.path / TARGETS).is_file():
             wanted = targets.shape
@@ -180,7 +201,7 @@ class DistilledDataset(Dataset):
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
 
 
-def _require_inside(names: Iterable[Any], folder: Path) -> None:
+def require_inside(names: Iterable[Any], folder: Path) -> None:
     """Raise DataError where an image would lie outside the folder; the table may come from anybody."""
     for name in names:
         path = PureWindowsPath(str(name))  # which takes both kinds of slash for one

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ddoq.data.distilled import TrainingSet
+from ddoq.data.floats import as_floats
 from ddoq.engine.trainer import fit_steps
 from ddoq.errors import StageError
 from ddoq.evaluation.losses import hard_loss, soft_loss
@@ -36,7 +37,7 @@ class Normalize(nn.Module):
 
 
 class ViewMaker(nn.Module):
-    """Makes the views of a step from images that live on the device; uint8, so that they fit there.
+    """Makes the views of a step from images that live on the device: uint8, so that they fit there, or float32.
 
     A batch is ``{"rows": image numbers [B], "draws": random numbers}``: all that travels to the device.
     """
@@ -48,7 +49,7 @@ class ViewMaker(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Return mixed views ``[B, C, H, W]`` in [0, 1]."""
-        images = self.images[batch["rows"]].float() / 255
+        images = as_floats(self.images[batch["rows"]])
         views = self.augmentation.views(images, batch["draws"], self.normalize.mean, self.normalize.std)
         return self.augmentation.mix(views, batch["draws"])
 

@@ -11,8 +11,8 @@ from scipy.special import betaincinv
 from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
-from ddoq.errors import ConfigError, did_you_mean
-from ddoq.evaluation.dsa import OPERATIONS, draw_dsa, take
+from ddoq.errors import ConfigError
+from ddoq.evaluation.dsa import OPERATIONS, check_operations, draw_dsa, take
 
 Draws = dict[str, Tensor]  # random numbers of one batch, on the CPU; every tensor is [B, ...]
 
@@ -62,9 +62,7 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         key = "protocol.augmentation"
-        for name in self.dsa.split("_") if self.dsa else []:
-            if name not in OPERATIONS:
-                raise ConfigError(f"{key}.dsa: there is no operation '{name}'", did_you_mean(name, OPERATIONS))
+        check_operations(self.dsa, f"{key}.dsa")
         if self.cutmix and self.mixup:
             raise ConfigError(
                 f"{key}.cutmix: {self.cutmix} and {key}.mixup: {self.mixup} exclude each other",

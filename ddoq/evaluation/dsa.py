@@ -1,16 +1,20 @@
-"""Differentiable Siamese augmentation (Zhao & Bilen 2021), as it is used to train students: not Siamese.
+"""Differentiable Siamese augmentation (Zhao & Bilen 2021).
 
-One operation is drawn per batch, its parameters per image. The ranges are those of the authors' code.
+To train students it is not Siamese: one operation is drawn per batch, its parameters per image.
+Methods that match real and synthetic images give both the same draw (``siamese``). The ranges are
+those of the authors' code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Generator, Tensor
 from torch.nn.functional import affine_grid, grid_sample, pad
+
+from ddoq.errors import ConfigError, did_you_mean
 
 _BRIGHTNESS, _SATURATION, _CONTRAST = 1.0, 2.0, 0.5
 _SCALE, _DEGREES = 1.2, 15.0
@@ -69,6 +73,26 @@ def draw_dsa(strategy: str, num_images: int, image_size: int, generator: Generat
     else:
         drawn = uniform(-math.radians(_DEGREES), math.radians(_DEGREES))
     return {f"dsa_{name}": drawn}
+
+
+def siamese(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    """Return normalised images ``[B, C, H, W]``, all augmented alike; differentiable.
+
+    ``draws``: of ``draw_dsa`` for one image, ``[1, ...]``; empty for none.
+    """
+    for name, operation in OPERATIONS.items():
+        if f"dsa_{name}" in draws:
+            drawn = draws[f"dsa_{name}"]
+            images = operation(images, drawn.expand(len(images), *drawn.shape[1:]))
+    return images
+
+
+def check_operations(strategy: str, key: str) -> None:
+    """Raise ConfigError, naming ``key``, where a strategy has an operation that there is not."""
+    for name in strategy.split("_") if strategy else []:
+        if name not in OPERATIONS:
+            cause = f"{key}: there is no operation '{name}'"
+            raise ConfigError(cause, did_you_mean(name, OPERATIONS))
 
 
 def _share(side: int, share: float) -> int:

@@ -55,10 +55,7 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return what the classifier sees, ``[B, F]``, of images ``[B, C, H, W]`` in [0, 1]."""
-        seen: list[Tensor] = []
-        with last_linear(self.network)[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
-            self.network(self._prepared(images))
-        return seen[0].flatten(1)
+        return penultimate(self.network, self._prepared(images))
 
     def _prepared(self, images: Tensor) -> Tensor:
         if images.shape[1] == 1:
@@ -96,8 +93,30 @@ class Ensemble(nn.Module):
         return torch.cat([member.features(images) for member in self.members], 1)
 
 
-def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
+def penultimate(network: nn.Module, images: Tensor, key: str = "teacher") -> Tensor:
+    """Return what the last linear layer of a classifier sees, ``[B, F]``; differentiable.
+
+    Args:
+        network: maps images to logits.
+        images: ``[B, C, H, W]`` as it takes them.
+        key: of the network's configuration, for errors.
+
+    Raises:
+        ConfigError: there is no such layer.
+    """
+    seen: list[Tensor] = []
+    layer = last_linear(network, key)[1]
+    with layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        network(images)
+    return seen[0].flatten(1)
+
+
+def last_linear(network: nn.Module, key: str = "teacher") -> tuple[str, nn.Linear]:
     """Return the name and the layer of a classifier's last linear layer.
+
+    Args:
+        network: a classifier.
+        key: of its configuration, for errors.
 
     Raises:
         ConfigError: there is none.
@@ -105,7 +124,7 @@ def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
     if not layers:
         raise ConfigError(
-            f"teacher: {type(network).__name__} has no linear layer, so its features are not known",
+            f"{key}: {type(network).__name__} has no linear layer, so its features are not known",
             "take a network that ends in one",
         )
     return layers[-1]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import warnings
 import tempfile
+import warnings
 from pathlib import Path
 
 #: Variables that name a folder. Libraries fail late, and each in its own way, where there can be none.

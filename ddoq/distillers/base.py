@@ -1,0 +1,219 @@
+"""What methods that optimise images share: the task they are given, a step's batch, options."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ddoq.data.floats import as_floats
+from ddoq.distillers.features import features, settled
+from ddoq.distillers.synthetic import Synthetic
+from ddoq.errors import ConfigError, did_you_mean
+from ddoq.evaluation.augment import Draws
+from ddoq.evaluation.dsa import check_operations, draw_dsa, siamese
+from ddoq.utils.seeding import item_generator
+
+Closure = Callable[[], Tensor]  # a loss, a scalar that depends on the task's synthetic images
+Update = Callable[[Closure], None]  # its gradient, and one step of the optimizer
+
+STARTS = ("random", "noise")
+
+
+@dataclass
+class Batch:
+    """All that is random in a step beside networks: a function of seed and step alone.
+
+    So a killed fit resumes exactly. (Not frozen: Lightning takes no frozen dataclass for a batch.)
+
+    Attributes:
+        step: number of the step.
+        rows: training images, by class; int64 ``[num_classes, B]``.
+        draws: of the augmentation, for one image: all of the step, real and synthetic, share it.
+    """
+
+    step: int
+    rows: Tensor
+    draws: Draws
+
+
+class Task(nn.Module):
+    """What a method is given. Its buffers live on the device.
+
+    Args:
+        images: of the train split, uint8 ``[N, C, H, W]``.
+        labels: int64 ``[N]``; no class is empty.
+        num_classes: of the data set.
+        ipc: images per class to make, K.
+        mean, std: of the channels, ``[C]``: networks see ``(x - mean) / std`` of pixels in [0, 1].
+        make_network: returns a fresh network on the CPU in training mode, the same for the same
+            arguments. See ``network``.
+        seed: of everything drawn.
+
+    Attributes:
+        synthetic: what is optimised; set it to ``Distiller.synthetic(task)`` before the first step.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        num_classes: int,
+        ipc: int,
+        mean: Tensor,
+        std: Tensor,
+        make_network: Callable[..., nn.Module],
+        seed: int,
+    ):
+        super().__init__()
+        self.num_classes, self.ipc, self.seed = num_classes, ipc, seed
+        self.positions = [torch.nonzero(labels == label).flatten() for label in range(num_classes)]
+        self._make_network = make_network
+        self.register_buffer("images", images, persistent=False)
+        self.register_buffer("mean", mean.reshape(-1, 1, 1), persistent=False)
+        self.register_buffer("std", std.reshape(-1, 1, 1), persistent=False)
+        self.synthetic: Synthetic | None = None
+
+    @property
+    def image_shape(self) -> torch.Size:
+        """``(C, H, W)``."""
+        return self.images.shape[1:]
+
+    def network(self, *parts: object) -> nn.Module:
+        """Return a fresh network of the run's student, frozen, in training mode, on the device.
+
+        The same ``parts`` give the same weights.
+        """
+        return self._make_network(*parts).to(self.images.device).requires_grad_(False)
+
+    def normalized(self, rows: Tensor) -> Tensor:
+        """Return training images ``[..., C, H, W]`` as networks see them, given rows ``[...]``."""
+        return (as_floats(self.images[rows]) - self.mean) / self.std
+
+    def real(self, batch: Batch) -> Tensor:
+        """Return the batch's training images, augmented, ``[num_classes, B, C, H, W]``."""
+        return self._augmented(self.normalized(batch.rows), batch)
+
+    def fake(self, batch: Batch) -> Tensor:
+        """Return the synthetic images, augmented alike; differentiable.
+
+        They are ``[num_classes, K, C, H, W]``.
+        """
+        return self._augmented(self.synthetic(), batch)
+
+    @torch.no_grad()
+    def pixels(self) -> Tensor:
+        """Return the synthetic images in units of [0, 1], not clipped, ``[n, C, H, W]``."""
+        return (self.synthetic() * self.std + self.mean).flatten(0, 1)
+
+    @staticmethod
+    def _augmented(images: Tensor, batch: Batch) -> Tensor:
+        return siamese(images.flatten(0, 1), batch.draws).unflatten(0, images.shape[:2])
+
+
+@dataclass(kw_only=True)
+class Distiller(ABC):
+    """A method: optimises K images per class. Subclasses say what a step is.
+
+    Args:
+        num_steps: outer steps.
+        learning_rate: of the images, for SGD.
+        momentum: of the same.
+        batch_size: real images per class and step; a smaller class gives each of its images about
+            equally often.
+        start: what the images are before the first step: ``random`` training images of their
+            class, or ``noise``, N(0, 1) in the units that networks see.
+        dsa: operations of Siamese augmentation joined by ``_``, of which each step draws one,
+            empty for none. One draw holds for the real and synthetic images of all classes, where
+            DC-Bench draws anew for each class: in expectation the same, and one pass per network.
+        masses: let each image count as the training images of its class that are nearest to it;
+            see ``counts``. Otherwise all count alike.
+
+    Raises:
+        ConfigError: an option is outside its range.
+    """
+
+    num_steps: int
+    learning_rate: float
+    momentum: float = 0.5
+    batch_size: int = 256
+    start: str = "random"
+    dsa: str
+    masses: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "learning_rate", "batch_size"):
+            if not 0 < getattr(self, name) < math.inf:
+                value = getattr(self, name)
+                raise ConfigError(f"method.{name}: {value} is not positive", f"set method.{name}=1")
+        if not 0 <= self.momentum < 1:
+            cause = f"method.momentum: {self.momentum} is outside [0, 1)"
+            raise ConfigError(cause, "set method.momentum=0.5")
+        if self.start not in STARTS:
+            cause = f"method.start: '{self.start}' is not known"
+            raise ConfigError(cause, did_you_mean(self.start, STARTS))
+        check_operations(self.dsa, "method.dsa")
+
+    @abstractmethod
+    def step(self, task: Task, batch: Batch, update: Update) -> None:
+        """Make one outer step: hand one or several losses to ``update``."""
+
+    def synthetic(self, task: Task) -> Synthetic:
+        """Return what is optimised, at its start, on the CPU.
+
+        A class with fewer images than K repeats some, each about equally often.
+        """
+        random = [item_generator(task.seed, "start", label) for label in range(task.num_classes)]
+        if self.start == "noise":
+            shape = (task.ipc, *task.image_shape)
+            images = [torch.randn(shape, generator=generator) for generator in random]
+            return Synthetic(torch.stack(images), torch.full((task.num_classes, task.ipc), -1))
+        classes = zip(task.positions, random, strict=True)
+        sources = torch.stack([_drawn(rows, task.ipc, generator) for rows, generator in classes])
+        return Synthetic(task.normalized(sources).cpu(), sources)
+
+    def batch(self, task: Task, step: int) -> Batch:
+        """Return the batch of a step, on the CPU. B is at most the size of the largest class."""
+        size = min(self.batch_size, max(map(len, task.positions)))
+        generator = item_generator(task.seed, "rows", step)
+        rows = torch.stack([_drawn(positions, size, generator) for positions in task.positions])
+        generator = item_generator(task.seed, "augment", step)
+        side = task.image_shape[-1]
+        return Batch(step, rows, draw_dsa(self.dsa, 1, side, generator) if self.dsa else {})
+
+    def optimizer(self, synthetic: Synthetic) -> torch.optim.Optimizer:
+        """Return the optimizer of the images."""
+        return torch.optim.SGD(synthetic.parameters(), self.learning_rate, momentum=self.momentum)
+
+    @torch.no_grad()
+    def counts(self, task: Task) -> Tensor:
+        """Return how many training images each image stands for, int64 ``[n]``, on the CPU.
+
+        With ``masses`` these are the training images of its class to which no other image is
+        nearer, in the features of the last step's network, without augmentation: the cells of a
+        quantization of the class in the last space in which the method compared images with it.
+        An image may have none. Otherwise all are 1.
+        """
+        if not self.masses:
+            return torch.ones(len(task.synthetic), dtype=torch.int64)
+        last = self.num_steps - 1
+        batch = self.batch(task, last)
+        network = settled(task.network(last), task.normalized(batch.rows).flatten(0, 1))
+        counts = []
+        for positions, images in zip(task.positions, task.synthetic(), strict=True):
+            real = features(network, task.normalized(positions))
+            nearest = torch.cdist(real, features(network, images)).argmin(1).cpu()
+            counts.append(nearest.bincount(minlength=task.ipc))
+        return torch.cat(counts)
+
+
+def _drawn(positions: Tensor, num: int, generator: Generator) -> Tensor:
+    """Return ``num`` positions without replacement, in rounds where there are fewer."""
+    rounds = range(math.ceil(num / len(positions)))
+    order = [torch.randperm(len(positions), generator=generator) for _ in rounds]
+    return positions[torch.cat(order)[:num]]

@@ -1,0 +1,47 @@
+"""Features of networks: what they are before their last linear layer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ddoq.labelers.teacher import penultimate
+
+_PIXELS = 2**21  # that pass through a network at once: 2,048 images of 32×32
+
+
+def features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the features ``[n, F]`` of images ``[n, C, H, W]``; differentiable.
+
+    They go through the network in parts, unless it has batch norm and is in training mode: then
+    they all have to share one mean and variance.
+    """
+    part = max(1, _PIXELS // images[0, 0].numel())
+    if network.training and any(isinstance(module, _BatchNorm) for module in network.modules()):
+        part = len(images)
+    return torch.cat([penultimate(network, some, "student") for some in images.split(part)])
+
+
+def class_means(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the mean features of each class ``[num_classes, F]``.
+
+    Args:
+        network: a classifier.
+        images: ``[num_classes, B, C, H, W]``.
+    """
+    return features(network, images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+
+
+def settled(network: nn.Module, images: Tensor) -> nn.Module:
+    """Return a fresh network in eval mode, its batch norms with the statistics of ``images``.
+
+    Args:
+        network: changed in place.
+        images: of all classes, ``[n, C, H, W]``.
+    """
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = None  # the mean over batches, of which there is one
+    features(network.train(), images)
+    return network.eval()

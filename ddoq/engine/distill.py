@@ -1,0 +1,79 @@
+"""Optimise images by the steps of a method."""
+
+from __future__ import annotations
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from ddoq.distillers import Batch, Distiller, Task
+from ddoq.distillers.base import Closure
+from ddoq.engine.trainer import even_ends
+from ddoq.errors import StageError
+
+
+class DistillModule(L.LightningModule):
+    """Optimises ``task.synthetic``, a step for each batch.
+
+    A checkpoint holds the images, the optimizer's state and the losses; all else is a function of
+    seed and step. A step may hand over several losses: ``losses`` ``[num_steps]`` has their sums.
+
+    Args:
+        method: says what a step is.
+        task: with its synthetic images at their start.
+    """
+
+    def __init__(self, method: Distiller, task: Task):
+        super().__init__()
+        self.automatic_optimization = False
+        self.method, self.task = method, task
+        self.register_buffer("losses", torch.zeros(method.num_steps))
+        self._step = 0
+
+    def training_step(self, batch: Batch, _: int) -> None:
+        """Let the method make a step."""
+        self._step = batch.step
+        self.method.step(self.task, batch, self._update)
+
+    def _update(self, closure: Closure) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        loss = closure()
+        self.manual_backward(loss)
+        optimizer.step()
+        # stays on the device: asking for its value would wait for every step
+        self.losses[self._step] += loss.detach()
+
+    def on_train_batch_end(self, *_) -> None:
+        """Look at the losses and the images before each checkpoint.
+
+        Raises:
+            StageError: a loss, or a pixel, became NaN or infinite.
+        """
+        if self.trainer.is_last_batch:
+            _require_finite(self.losses[: self._step + 1], self.task.synthetic(), self.method)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The method's."""
+        return self.method.optimizer(self.task.synthetic)
+
+    def history(self, num_points: int = 50) -> tuple[list[int], list[float]]:
+        """Return after how many steps each of equal parts ended, and its mean loss."""
+        ends = even_ends(len(self.losses), min(num_points, len(self.losses)))
+        starts = [0, *ends[:-1]]
+        losses = self.losses.cpu().double()
+        means = [losses[a:b].mean().item() for a, b in zip(starts, ends, strict=True)]
+        return ends, means
+
+
+def _require_finite(losses: Tensor, images: Tensor, method: Distiller) -> None:
+    """Raise StageError where a loss ``[steps so far]`` or a pixel is NaN or infinite."""
+    if losses.isfinite().all() and images.isfinite().all():
+        return
+    broken = (~losses.isfinite()).nonzero().flatten().tolist()
+    step = broken[0] if broken else len(losses) - 1
+    raise StageError(
+        f"distill: the loss became NaN or infinite at step {step} of {method.num_steps} "
+        f"(method.learning_rate={method.learning_rate:g})",
+        f"lower it, e.g. method.learning_rate={method.learning_rate / 10:g}",
+    )

@@ -1,0 +1,99 @@
+"""distill: optimise images by the steps of a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import nn
+
+from ddoq.config.build import build
+from ddoq.data.image_set import write_image_set
+from ddoq.distillers import Distiller, Task
+from ddoq.engine.distill import DistillModule
+from ddoq.engine.trainer import even_ends, fit_steps
+from ddoq.errors import DataError
+from ddoq.pipeline.graph import Node
+from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.students import new_student, normalization
+from ddoq.utils.seeding import item_seed
+
+_NUM_PARTS = 20  # a checkpoint after each
+
+
+def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
+    """Write the images (see ``ddoq.data.image_set``).
+
+    Args:
+        node: its identity has ``method`` (resolved, see ``ddoq.config.methods``), ``student``,
+            ``ipc``, ``normalization``, ``on_small_class`` and ``seed``.
+        inputs: ``index``.
+        folder: of the artefact; what an interrupted call left there is gone on from.
+        runtime: how to compute.
+
+    Returns:
+        Facts: number of images; about 50 mean losses along the way, and the steps after which
+        each of these parts ended.
+
+    Raises:
+        StageError: the loss became NaN or infinite.
+    """
+    method: Distiller = build(node.identity["method"])
+    task = make_task(node.identity, inputs["index"], runtime)
+    task.synthetic = method.synthetic(task)
+    module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
+    fit_steps(
+        module,
+        lambda step: method.batch(task, step),
+        even_ends(method.num_steps, min(_NUM_PARTS, method.num_steps)),
+        title=f"distill {node.title}",
+        accelerator=runtime.accelerator,
+        checkpoint=checkpoint,
+    )
+    task.to(runtime.device)  # Lightning leaves it on the CPU
+    synthetic = task.synthetic
+    write_image_set(
+        folder,
+        task.pixels().cpu(),
+        facts(inputs["index"])["class_names"],
+        labels=synthetic.labels,
+        index=synthetic.index,
+        counts=method.counts(task),
+        sources=synthetic.sources.flatten().cpu(),
+    )
+    checkpoint.unlink(missing_ok=True)
+    steps, losses = module.history()
+    return {"num_images": len(synthetic), "loss_steps": steps, "losses": losses}
+
+
+def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:
+    """Return the task of an identity (see ``run``), without synthetic images.
+
+    Raises:
+        DataError: a class has fewer images than are to be made, and ``on_small_class`` is error.
+    """
+    known, (images, labels) = facts(index), runtime.tensors(index, "train")
+    num_classes, ipc = len(known["class_names"]), identity["ipc"]
+    smallest = int(labels.bincount(minlength=num_classes).min())
+    if smallest < ipc and identity["on_small_class"] == "error":
+        raise DataError(
+            f"ipc: {ipc} is more than the {smallest} training images of the smallest class",
+            f"set ipc to at most {smallest}, or on_small_class=duplicate",
+        )
+    normalize = normalization(identity["normalization"], known)
+
+    def make_network(*parts: object) -> nn.Module:
+        seed = item_seed(identity["seed"], "network", *parts)
+        side, by = images.shape[-1], identity["normalization"]
+        return new_student(identity["student"], known, by, side, seed)[0]
+
+    return Task(
+        images,
+        labels,
+        num_classes=num_classes,
+        ipc=ipc,
+        mean=normalize.mean,
+        std=normalize.std,
+        make_network=make_network,
+        seed=identity["seed"],
+    )
