@@ -45,6 +45,8 @@ EVERYTHING = (
     "measure.curve=[2]",
     "measure.num_folds=0",
     "baselines=none",
+    "+arm@baselines.dm=dm",
+    "baselines.dm.method.num_steps=5",
     "ablation=none",
     "ipc=2",
 )
@@ -232,6 +234,12 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "counts": points(without_last_class),
         "order": other_index,
     },
+    "distill": {
+        "finite": {"method.learning_rate": 1e30},
+        "shapes": OWN,
+        "counts": "images and their columns are put together from one set (tests/test_distillers.py)",
+        "order": OWN,
+    },
     "label": {
         "finite": points(lambda held: held["counts"].zero_()),
         "shapes": "pictures are linked as they are, and their columns made of the points",
@@ -310,8 +318,9 @@ def test_what_is_spoilt_is_refused_before_there_is_a_file(finished, tmp_path, st
 
 
 def wanted(node: Node, stage: str) -> bool:
-    """Tell whether a node is one of a stage, and no features."""
-    return node.stage == stage and node.title != "features"
+    """Tell whether a node is one of a stage, and neither features nor made of a method's images."""
+    others = ("features",) if stage == "distill" else ("features", "dm")
+    return node.stage == stage and node.title not in others
 
 
 def changed(node: Node, options: dict[str, float]) -> Node:
