@@ -341,10 +341,10 @@ del YAML["defaults"]  # Hydra's own
         ("cifar10", 100, (20000, 10, "color_crop_cutout_flip_scale_rotate")),
         ("cifar100", 100, (20000, 1, "color_crop_cutout_flip_scale_rotate")),
         ("svhn", 10, (20000, 1, DSA)),
-        ("digits", 10, (300, 1, DSA)),
+        ("digits", 10, (300, 10, DSA)),
     ],
 )
-def test_the_rules_of_dm_are_those_of_the_source(dataset, ipc, expected):
+def test_the_rules_of_dm_are_those_of_the_source_and_ours_for_digits(dataset, ipc, expected):
     options = resolved(YAML, ipc=ipc, dataset=dataset)
     assert (options["num_steps"], options["learning_rate"], options["dsa"]) == expected
     assert "rules" not in options
