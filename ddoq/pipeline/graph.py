@@ -33,7 +33,7 @@ class Node:
         return {
             "stage": self.stage,
             "version": self.version,
-            "identity": settled(self.identity),
+            "identity": settled(self.identity, self.stage),
             "inputs": {name: node.key for name, node in self.inputs.items()},
         }
 

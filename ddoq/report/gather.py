@@ -12,7 +12,7 @@ import yaml
 
 from ddoq.config.names import NOT_IDENTITY
 from ddoq.errors import DataError, did_you_mean
-from ddoq.pipeline.keys import digest
+from ddoq.pipeline.keys import digest, settled
 from ddoq.report.points import SWEEP
 from ddoq.report.query import Query
 from ddoq.utils.io import parse_json, read_json
@@ -149,7 +149,7 @@ def _setting(run: Path) -> str:
     config = {name: part for name, part in read_config(run).items() if name not in (*NOT_IDENTITY, "seed", "measure")}
     if not config:
         return str(run)
-    return digest(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}})
+    return digest(settled(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}}, "run"))
 
 
 # --- places ----------------------------------------------------------------------------------------------------------

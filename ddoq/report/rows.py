@@ -11,7 +11,7 @@ from ddoq.data.leaks import leak_counts
 from ddoq.errors import StoreError
 from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.graph import Node, unique
-from ddoq.pipeline.keys import digest
+from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.store import Store
 from ddoq.report.costs import OF_ARM, set_bytes
 
@@ -62,7 +62,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "teacher": _teacher(entry),
         **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
         **_precisions(entry),
-        "protocol_key": digest(config["protocol"]),
+        "protocol_key": digest(settled(config["protocol"])),
         "seconds": manifest["cost"]["seconds"],
         "key": entry.evaluate.key,
         "space": space and space["space"]["name"],
@@ -70,7 +70,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "redraw": _is_redrawn(entry, experiment),
         "group_key": _meaning(entry.evaluate),
         "arm_key": _meaning(entry.label) if entry.label else None,
-        "recipe_key": digest({name: identity[name] for name in ("student", "protocol")}),
+        "recipe_key": digest(settled({name: identity[name] for name in ("student", "protocol")}, "evaluate")),
         "host": manifest["provenance"]["host"],
         "git": manifest["provenance"]["git"],
         "device": "gpu" if "gpu_peak_mib" in manifest["cost"] else "cpu",
@@ -98,8 +98,10 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
 
 def _meaning(node: Node) -> str:
     """Return the key that a node would have if it, and all that it is made of, had no seed."""
-    identity = {name: part for name, part in node.identity.items() if name not in _NOT_MEANING}
-    return digest([node.stage, node.version, identity, {name: _meaning(one) for name, one in node.inputs.items()}])
+    settings = settled(node.identity, node.stage)
+    identity = {name: part for name, part in settings.items() if name not in _NOT_MEANING}
+    inputs = {name: _meaning(upstream) for name, upstream in node.inputs.items()}
+    return digest([node.stage, node.version, identity, inputs])
 
 
 def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ddoq.config.arms import arm_name
 from ddoq.experiment import Entry, Experiment
-from ddoq.pipeline.keys import digest
+from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.store import Store
 from ddoq.report.collect import Line, summary_metrics
 from ddoq.report.costs import StageCost
@@ -109,7 +109,7 @@ def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
     nodes = [experiment.nodes.index, entry.images, entry.label]
     if entry.quantize:
         nodes += [experiment.nodes.encode, entry.quantize]
-    return {node.stage: node.key for node in nodes} | {"protocol": digest(experiment.config["protocol"])}
+    return {node.stage: node.key for node in nodes} | {"protocol": digest(settled(experiment.config["protocol"]))}
 
 
 def _derived(experiment: Experiment, store: Store, entry: Entry) -> dict[str, Any]:
