@@ -29,7 +29,7 @@ CHOICES = [
     for group in sorted(CONF.iterdir())
     if group.is_dir()
     for file in sorted(group.glob("*.yaml"))
-    if group.name not in ("experiment", "launcher", "search", "study")
+    if group.name not in ("arm", "experiment", "launcher", "search", "study")  # arms: test_arms.py
 ]
 STUDIES = sorted(path.stem for path in (CONF / "study").glob("*.yaml"))
 
