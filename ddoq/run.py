@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.completion import BASH, completions
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
 from ddoq.config.overrides import check_overrides
@@ -81,6 +82,17 @@ def _print_help() -> None:
     print(text.format(groups="\n".join(choices), stages=" ".join(STAGES)), end="")
 
 
+def _completed() -> bool:
+    """Answer a shell that asks for completions where Hydra has none; tell whether that was all."""
+    if sys.argv[1:] == ["-sc", "install=bash"]:
+        print(BASH)
+    if sys.argv[1:2] != ["-sc"] or not sys.argv[-1].startswith("query="):
+        return False
+    names = completions(os.environ.get("COMP_LINE", ""), Path(config_dir()))
+    print(*names, end="")
+    return bool(names)
+
+
 def main() -> None:
     """Run, and turn every problem the user can solve into two lines and exit code 1."""
     guard()
@@ -90,6 +102,8 @@ def main() -> None:
         register_resolvers()
     if {"--help", "-h"} & set(sys.argv[1:]) and not command:
         _print_help()
+        return
+    if _completed():
         return
     if sys.argv[1:2] == ["fetch"]:
         sys.argv[1] = "run.fetch=true"
