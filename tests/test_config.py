@@ -14,12 +14,13 @@ import pytest
 from conftest import ROOT, composed
 from processes import ddoq, new_python
 
+from ddoq.config.arms import SELECTIONS, arm_name
 from ddoq.config.checks import _CHOICES, check, check_counts
-from ddoq.config.names import arm_name, run_name
+from ddoq.config.names import run_name
 from ddoq.config.schema import COMPONENTS
 from ddoq.data.catalogue import CATALOGUE
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.stages.graph import SELECTIONS, Experiment
+from ddoq.stages.graph import Experiment
 from ddoq.stages.models import Models
 
 CONF = ROOT / "conf"
@@ -225,6 +226,7 @@ def test_ipc_above_the_smallest_class_is_named():
         ("ipc=ten", "ipc", "set ipc to a whole number"),
         ("ipc=1,2", "several", "-m"),
         ("run.untill=encode", "run.untill", "run.until"),
+        ("+arm@baselines.x=herdin", "arm: there is no 'herdin'", "'herding'"),
         ("ipc=[1", "ipc", "set ipc to a whole number"),
     ],
 )
@@ -250,6 +252,13 @@ def test_help_is_quick_and_names_what_users_type():
     for group in (*COMPONENTS, "logger", "launcher", "experiment"):
         assert re.search(rf"^ +{group} +\w", done.stdout, re.MULTILINE)
     assert seconds < 3  # a fifth of a second on an idle machine; importing torch would not fit even on a busy one
+
+
+def test_a_shell_gets_the_choices_of_a_row():
+    done = new_python("-sc", "query=bash", COMP_LINE="ddoq +arm@baselines.x=herd")
+    assert done.stdout.split() == ["+arm@baselines.x=herding"], done.stderr
+    done = new_python("-sc", "query=bash", COMP_LINE="ddoq method=")
+    assert "method=dm" in done.stdout.split(), done.stderr
 
 
 def test_the_entry_imports_neither_torch_nor_lightning():

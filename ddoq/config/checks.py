@@ -9,12 +9,14 @@ from string import Formatter
 from typing import Any, get_type_hints
 
 from ddoq.config import protocols
-from ddoq.config.form import RUN_KEYS, check_form, complain
+from ddoq.config.arms import is_method
+from ddoq.config.form import check_form, complain, hints_of
 from ddoq.config.parts import components
-from ddoq.config.schema import COMPONENTS, Config, WaveResourcesConf
+from ddoq.config.schema import COMPONENTS, Config, RunConf, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.graph import STAGES
 
+_ALLOCATIONS = ("equal", "error")
 _PRECISIONS = ("float32", "bfloat16", "float16")
 
 #: Schedulers of diffusers that start from an intermediate time and take every kind of prediction.
@@ -44,7 +46,6 @@ _CHOICES = {
     "quantizer.leftover": ("released", "flush"),
     "quantizer.covariance_type": ("diag", "spherical", "tied", "full"),
     "space.representative": ("mean", "nearest"),
-    "allocation": ("equal", "error"),
     "split": ("test", "validation"),
     "on_small_class": ("error", "duplicate"),
     "logger.mode": ("none", "csv", "tensorboard", "online", "offline"),
@@ -147,6 +148,7 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for path, value in _values(config, key):
             if value > _MOST_SEEDS:
                 yield f"{path}: {value} is more than {_MOST_SEEDS}", "make several runs with other values of seed"
+    yield from _allocation(config)
     yield from _stages(config)
     yield from _combinations(config)
 
@@ -163,6 +165,20 @@ def _stages(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     until, start = _get(config, "run.until"), _get(config, "run.from")
     if until in STAGES and start in STAGES and STAGES.index(start) > STAGES.index(until):
         yield f"run.from: {start} comes after run.until={until}", "swap them, or leave run.until out"
+
+
+def _allocation(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What the main arm and the others say of how their points are shared out among the classes."""
+    arms = {"": config} | {f"baselines.{name}.": arm for name, arm in config["baselines"].items()}
+    for path, arm in arms.items():
+        allocation = arm.get("allocation", "equal")
+        if allocation not in _ALLOCATIONS:
+            cause = f"{path}allocation: '{allocation}' is not known"
+            yield cause, did_you_mean(allocation, _ALLOCATIONS)
+        elif is_method(arm) and allocation != "equal":
+            method = arm["method"]["name"]
+            cause = f"{path}allocation: {allocation} goes by a quantizer's error"
+            yield f"{cause}, and method={method} has none", f"set {path}allocation=equal"
 
 
 def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -267,7 +283,7 @@ def _dotted(schema: type, prefix: str) -> Iterator[str]:
 
 def known_keys() -> list[str]:
     """Return every dotted key a user can set, for suggestions."""
-    keys = set(_dotted(Config, "")) | {f"run.{key}" for key in RUN_KEYS}
+    keys = set(_dotted(Config, "")) | {f"run.{key}" for key in hints_of(RunConf)}
     for group, choices in COMPONENTS.items():
         keys |= {key for schema in choices.values() for key in _dotted(schema, f"{group}.")}
     return sorted(keys)

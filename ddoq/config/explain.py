@@ -13,12 +13,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ddoq.config.checks import choices_with, known_keys
 from ddoq.config.form import kind
-from ddoq.config.overrides import hints, several_values
-from ddoq.config.schema import COMPONENTS, Config
+from ddoq.config.overrides import GROUPS, hints, several_values
+from ddoq.config.schema import Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.pipeline.store import disk_error
-
-_GROUPS = [*COMPONENTS, "baselines", "ablation", "logger", "launcher", "search", "experiment"]
 
 _SECTIONS = [section.name for section in fields(Config)]
 
@@ -57,7 +55,7 @@ def _said_by_ddoq(error: BaseException | None) -> DdoqError | None:
 def _nearest(key: str) -> str:
     if key.startswith("hydra."):
         return "`ddoq launcher=... --cfg hydra` prints the keys of Hydra and its launcher"
-    return did_you_mean(key, [*known_keys(), *_GROUPS])
+    return did_you_mean(key, [*known_keys(), *GROUPS])
 
 
 def _no_such_key(key: str, otherwise: str) -> ConfigError:
@@ -86,8 +84,18 @@ def _explain_config(text: str) -> ConfigError:
         group, choice = match.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return ConfigError(f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"]))
+    if match := re.search(r"config group '(.+)' does not exist", text):
+        group = match.group(1)
+        return ConfigError(f"{group}: there is no such group", did_you_mean(group, GROUPS))
+    if match := re.search(r"Multiple values for (\S+)\. .*: (\S+)'", text):
+        key, choice = match.groups()
+        remedy = f"write {key}={choice}, without a plus (in a file, override /{key}: {choice})"
+        return ConfigError(f"{key}: it is part of the defaults already", remedy)
     if match := re.search(r"Could not override '([^']+)'", text):
         key = match.group(1)
+        if "@" in key and (added := re.search(r"To append to your default list use (\S+)", text)):
+            remedy = f"write {added.group(1)}, with a plus"
+            return ConfigError(f"{key}: not part of the defaults", remedy)
         if key.lstrip("+") in ("experiment", "study"):
             name = key.lstrip("+")
             return ConfigError(f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus")

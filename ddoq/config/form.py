@@ -14,15 +14,11 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from ddoq.config.arms import NEEDED, OPTIONS, PARTS, PUSHED, is_full, is_method
 from ddoq.config.parts import Problems, components, is_missing, part_problems, schema_of
-from ddoq.config.schema import COMPONENTS, Config
+from ddoq.config.schema import COMPONENTS, Config, RunConf
 from ddoq.errors import ConfigError, did_you_mean
 
-RUN = {"until": str, "from": str | None, "plan_only": bool, "fetch": bool, "quiet": bool}
-RUN_KEYS = tuple(RUN)
-
-#: An arm of ``baselines``: what it is made of, and what it may have besides.
-_PARTS, _OPTIONS = ("quantizer", "weighting", "generator"), {"allocation": str, "redraw": bool}
 _KINDS = {int: "a whole number", float: "a finite number", str: "UTF-8 text", bool: "true or false", NoneType: "null"}
 hints_of = cache(get_type_hints)
 
@@ -69,7 +65,7 @@ def _section(key: str, value: Any) -> Problems:
     if found:
         return
     if key == "run":
-        yield from _entries(value, RUN, key)
+        yield from _entries(value, hints_of(RunConf), key)
     elif key == "baselines":
         for name, arm in value.items():
             yield from _arm(arm, f"{key}.{name}")
@@ -81,15 +77,24 @@ def _section(key: str, value: Any) -> Problems:
 
 
 def _arm(arm: Any, path: str) -> Problems:
-    """Check an arm of ``baselines``; an empty one is the full data."""
+    """Check an arm of ``baselines``: the full data, points that are pushed forward, or a method."""
     if not isinstance(arm, Mapping):
-        yield f"{path}: {arm!r} is no arm", f"give it {', '.join(_PARTS)}; {{}} is the full data"
+        remedy = f"give it {', '.join(NEEDED)}, or a method; {{}} is the full data"
+        yield f"{path}: {arm!r} is no arm", remedy
         return
-    for part in _PARTS if arm else ():
+    options = {key: value for key, value in arm.items() if key not in PARTS}
+    yield from _entries(options, OPTIONS, path, complete=False)
+    points = [part for part in PUSHED if part in arm]
+    if is_method(arm) and points:
+        yield (
+            f"{path}: a method and {', '.join(points)}, and an arm is one or the other",
+            f"leave out {path}.method, or the rest; a row of its own is +arm@baselines.NAME=ARM",
+        )
+    if is_full(arm) or is_method(arm):
+        return
+    for part in NEEDED:
         if part not in arm:
             yield f"{path}.{part}: no value", f"+{part}@{path}.{part}=... chooses one"
-    others = {key: value for key, value in arm.items() if key not in (*_PARTS, "space")}
-    yield from _entries(others, _OPTIONS, path, complete=False)
 
 
 def _entries(part: Mapping[str, Any], hints: Mapping[str, Any], path: str, complete: bool = True) -> Problems:

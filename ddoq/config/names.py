@@ -1,4 +1,4 @@
-"""Names of arms and run folders, derived from the configuration."""
+"""Names of run folders, derived from the configuration."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.arms import arm_name
 from ddoq.config.form import check_form
 from ddoq.config.secrets import register_env_resolver
 from ddoq.pipeline.keys import digest, settled
@@ -18,39 +19,13 @@ _LONGEST = 120  # bytes of a readable name; file systems take 255 of a whole one
 #: Parts of the configuration that cannot change a result.
 NOT_IDENTITY = ("paths", "run", "sweep", "trainer", "logger", "hydra")
 
-#: Quantizers whose points are real latents.
-SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")
-
-
-def arm_name(arm: Mapping[str, Any]) -> str:
-    """Return the name of an arm: k-means with weights is ``ddoq``, without weights ``ddoq_uniform``.
-
-    Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used. Selections of
-    real images (``random``, ``nearest``, ...) name the generator if it does not show the images as they are. Another
-    space than that of the latents, and a budget shared by error, are named, too.
-
-    Args:
-        arm: ``quantizer``, ``weighting`` and ``generator``, ``space`` and ``allocation`` where they are not the
-            default.
-    """
-    quantizer, weighting, generator = (arm[part]["name"] for part in ("quantizer", "weighting", "generator"))
-    name = "ddoq" if quantizer == "kmeans" else quantizer
-    if quantizer in SELECTIONS and generator != "real":
-        name += f"_{generator}"
-    if arm.get("space", {}).get("name", "latents") != "latents":
-        name += f"_{arm['space']['name']}"
-    if arm.get("allocation", "equal") != "equal":
-        name += f"_by_{arm['allocation']}"
-    if quantizer == "kmeans":
-        return f"{name}_uniform" if weighting == "uniform" else name
-    return name if weighting == "uniform" else f"{name}_weighted"
-
 
 def run_name(config: Mapping[str, Any]) -> str:
     """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
     identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
     readable = f"{config['dataset']['name']}-{arm_name(config)}"
-    return f"{file_name(readable)}-ipc{config['ipc']}-s{config['seed']}-{digest(settled(identity))[:8]}"
+    key = digest(settled(identity, "run"))[:8]
+    return f"{file_name(readable)}-ipc{config['ipc']}-s{config['seed']}-{key}"
 
 
 def file_name(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import is_dataclass
@@ -10,31 +11,56 @@ from typing import Any, NoReturn, get_args, get_origin
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
 from ddoq.config.checks import known_keys
-from ddoq.config.form import RUN, hints_of, kind
-from ddoq.config.schema import COMPONENTS, Config
+from ddoq.config.form import hints_of, kind
+from ddoq.config.schema import COMPONENTS, OPTIONAL, Config, RunConf
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.utils.paths import is_path
 
 _LISTS = ("paths.data", "paths.models")  # or one folder
 
+#: The folders of ``conf/``.
+GROUPS = (
+    *COMPONENTS,
+    *("arm", "baselines", "ablation", "compare"),
+    *("logger", "launcher", "search", "experiment", "study"),
+)
+
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Raise ConfigError for the first argument that is no flag and no override, or a text that is read as a number."""
+    """Raise ConfigError for the first argument that is no flag, no override, or read as another."""
     flags = get_args_parser()
     flags.error = _no_flag
     parser = OverridesParser.create()
     for word in flags.parse_args(arguments).overrides:
         key, text = split(word)
         try:
-            value = parser.parse_override(word).value()
+            override = parser.parse_override(word)
+            value = override.value()
         except HydraException as error:
             raise ConfigError(*_unreadable(word)) from error
+        if key in GROUPS and not override.is_delete():
+            _check_choice(word, key, value)
         if isinstance(value, int | float) and str(value) != text and _is_only_text(key):
             raise ConfigError(f"{key}: Hydra reads {text} as {value}", f"quote it: {quoted(word)}")
+
+
+def _check_choice(word: str, group: str, value: Any) -> None:
+    """Raise ConfigError where a group's choice is no name, or an arm gets no row of its own."""
+    choices = value.list if isinstance(value, ChoiceSweep) else [value]
+    if group == "arm" and not re.match(r"\+*arm@baselines\.\w", word):
+        place = word.partition("=")[0].partition("@")[2]
+        row = place.rpartition(".")[2] if "." in place else choices[0]
+        remedy = f"write +arm@baselines.{row}={choices[0]}"
+        raise ConfigError("arm: an arm is a row of baselines, and needs its name", remedy)
+    for choice in choices:
+        if choice is None and group in OPTIONAL:
+            raise ConfigError(f"{group}: null is no choice", f"~{group} chooses none")
+        if choice is None or isinstance(choice, int | float):
+            raise ConfigError(f"{group}: {choice} is no choice", "`ddoq --help` lists the choices")
 
 
 def _no_flag(message: str) -> NoReturn:
@@ -95,7 +121,7 @@ def hints(key: str) -> list[Any]:
     """Return the kinds of values that a dotted key takes: one for every choice of its group that has it."""
     group, _, rest = key.partition(".")
     if group == "run":
-        return [RUN[rest]] if rest in RUN else []
+        return list(_hints(RunConf, rest.split(".")))
     schemas = COMPONENTS[group].values() if group in COMPONENTS else ()
     return [hint for schema in schemas for hint in _hints(schema, rest.split("."))] or list(
         _hints(Config, key.split("."))

@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ddoq.config.schema import COMPONENTS
+from ddoq.config.arms import PARTS
+from ddoq.config.schema import COMPONENTS, OPTIONAL
 from ddoq.errors import did_you_mean
 
 Problems = Iterator[tuple[str, str]]
@@ -70,15 +71,20 @@ def is_missing(part: Mapping[str, Any], key: str) -> bool:
 def _places(config: Mapping[str, Any]) -> Places:
     """Yield every place where a component belongs, with what is there."""
     for group in COMPONENTS:
-        if not is_missing(config, group):
+        if not is_missing(config, group) and not _is_none(config[group], group):
             yield from _with_inner(group, group, config[group])
     for name, arm in _entries(config, "baselines"):
-        for part in ("quantizer", "space", "weighting", "generator"):
-            if isinstance(arm, Mapping) and part in arm:
+        for part in PARTS:
+            if isinstance(arm, Mapping) and part in arm and not _is_none(arm[part], part):
                 yield f"baselines.{name}.{part}", part, arm[part]
     for section, key, group in _DICTIONARIES:
         for name, one in _entries(config.get(section), key):
             yield from _with_inner(f"{section}.{key}.{name}", group, one)
+
+
+def _is_none(part: Any, group: str) -> bool:
+    """Tell whether nothing was chosen of a group of which nothing has to be."""
+    return part is None and group in OPTIONAL
 
 
 def _with_inner(path: str, group: str, part: Any) -> Places:

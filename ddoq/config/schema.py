@@ -6,12 +6,12 @@ The components have their schemas in ``ddoq.config.components``, the data sets i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ddoq.config import components, datasets, evaluation
+from ddoq.config import components, datasets, evaluation, methods
 
 
 @dataclass
@@ -101,6 +101,15 @@ class SweepConf:
     resources: WaveResourcesConf = field(default_factory=WaveResourcesConf)
 
 
+#: ``until``: the last stage; ``from``: compute this stage and those behind it again;
+#: ``plan_only``: look, and stop; ``quiet``: print errors only; ``fetch``: download, and stop.
+#: No dataclass, and so no schema of Hydra's, can have a ``from``: ``ddoq.config.form`` checks it.
+RunConf = TypedDict(
+    "RunConf",
+    {"until": str, "from": str | None, "plan_only": bool, "quiet": bool, "fetch": bool},
+)
+
+
 @dataclass
 class PathsConf:
     """``data`` and ``models``: one folder or a list, searched in order; downloads go into the first.
@@ -129,7 +138,11 @@ class TrainerConf:
 
 @dataclass
 class Config:
-    """The root. Groups are filled by the defaults list; ``run`` holds ``until``, ``from`` and ``plan_only``."""
+    """The root. Groups are filled by the defaults list.
+
+    ``method``: makes the main arm's images in place of quantizer, space, weighting and generator,
+    which then only say what others take over. ``run``: see ``RunConf``.
+    """
 
     dataset: Any = MISSING
     encoder: Any = MISSING
@@ -137,6 +150,7 @@ class Config:
     space: Any = MISSING
     weighting: Any = MISSING
     generator: Any = MISSING
+    method: Any = None
     student: Any = MISSING
     teacher: Any = MISSING
     protocol: Any = MISSING
@@ -205,6 +219,7 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "decode": components.DecodeConf,
         "real": components.RealConf,
     },
+    "method": {"dm": methods.DMConf},
     "student": {
         "convnet": evaluation.ConvNetConf,
         "resnet_ap": evaluation.ResNetAPConf,
@@ -218,6 +233,10 @@ COMPONENTS: dict[str, dict[str, type]] = {
     },
     "protocol": {"protocol": evaluation.ProtocolConf},
 }
+
+
+#: Groups of which nothing has to be chosen.
+OPTIONAL = ("method",)
 
 
 def register() -> None:

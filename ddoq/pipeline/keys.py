@@ -6,33 +6,58 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ddoq.errors import ConfigError
 
 KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of millions
 
-#: Options that components got after their first keys, with the values at which nothing changed, by the beginning of
-#: ``_target_``. At that value an option is no part of a key: what was computed before it existed is what it says.
+#: Options that joined after the first keys, with the values at which nothing changed. At that
+#: value an option is no part of a key: what was computed before it existed is what it says.
+#:
+#: They stand below their owner: a component, by its ``_target_`` or, with a dot at the end, the
+#: beginning of several; ``run``, the root of a configuration; a stage, by its name, for what its
+#: nodes add of their own. An option is a dotted path from there to a key, through lists and
+#: whatever has no ``_target_`` of its own; ``*`` is any name.
 LATER: dict[str, dict[str, Any]] = {
+    "run": {"method": None, "baselines.*.redraw": None},
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.labelers.": {"order": None},
     "ddoq.generators.": {"order": None},
 }
 
 
-def settled(value: Any) -> Any:
-    """Return a configuration without the options of ``LATER`` that stand at the value of the time before them."""
+def settled(value: Any, owner: str = "", path: str = "") -> Any:
+    """Return a configuration without the options of ``LATER`` that stand at their old value.
+
+    Args:
+        value: a configuration, or a part of one.
+        owner: of ``value``, where it has no ``_target_``: ``run`` or the name of a stage.
+        path: from the owner to ``value``.
+    """
     if isinstance(value, list | tuple):
-        return [settled(item) for item in value]
+        return [settled(item, owner, path) for item in value]
     if not isinstance(value, Mapping):
         return value
-    later = _joined_later(str(value.get("_target_")))
-    return {name: settled(inner) for name, inner in value.items() if name not in later or inner != later[name]}
+    if "_target_" in value:
+        owner, path = str(value["_target_"]), ""
+    kept = {}
+    for name, inner in value.items():
+        option = f"{path}.{name}" if path else str(name)
+        if not _is_as_before(owner, option, inner):
+            kept[name] = settled(inner, owner, option)
+    return kept
 
 
-def _joined_later(target: str) -> Mapping[str, Any]:
-    return next((options for prefix, options in LATER.items() if target.startswith(prefix)), {})
+def _is_as_before(owner: str, option: str, value: Any) -> bool:
+    """Tell whether an option joined later and stands at the value at which nothing changed."""
+    for name, options in LATER.items():
+        if owner == name or (name.endswith(".") and owner.startswith(name)):
+            for pattern, before in options.items():
+                if fnmatchcase(option, pattern) and value == before:
+                    return True
+    return False
 
 
 def canonical(value: Any) -> Any:

@@ -1,0 +1,73 @@
+"""What an arm of a comparison is made of.
+
+An arm is a route to a set of images: points that a generator pushes forward, or a method that
+makes images itself. An empty arm is the full data. The root of a configuration holds the parts of
+the main arm in the same places.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Conf = Mapping[str, Any]
+
+#: The groups of what makes points and pushes them forward, and those that such an arm needs.
+PUSHED = ("quantizer", "space", "weighting", "generator")
+NEEDED = ("quantizer", "weighting", "generator")
+#: Every group that a part of an arm may come from.
+PARTS = (*PUSHED, "method")
+#: What else an arm may say. ``redraw``: a new set for every student; null, like nothing: as the
+#: protocol says.
+OPTIONS = {"allocation": str, "redraw": bool | None}
+
+#: Quantizers whose points are real latents.
+SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")
+
+
+def is_full(arm: Conf) -> bool:
+    """Tell whether an arm is the training data itself."""
+    return not arm
+
+
+def is_method(arm: Conf) -> bool:
+    """Tell whether a method makes the arm's images."""
+    return arm.get("method") is not None
+
+
+def parts_of(arm: Conf) -> dict[str, Conf]:
+    """Return the components that an arm is made of, by group: its method alone, if it has one."""
+    parts = ("method",) if is_method(arm) else PUSHED
+    return {part: arm[part] for part in parts if part in arm}
+
+
+def main_arm(config: Conf) -> dict[str, Any]:
+    """Return the arm that the root of a configuration describes."""
+    parts = parts_of(config)
+    return parts if is_method(config) else parts | {"allocation": config["allocation"]}
+
+
+def arm_name(arm: Conf) -> str:
+    """Return the name of an arm: k-means with weights is ``ddoq``, without ``ddoq_uniform``.
+
+    Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used.
+    Selections of real images (``random``, ``nearest``, ...) name the generator if it does not show
+    the images as they are. Another space than that of the latents, and a budget shared by error,
+    are named, too. A method gives its own name.
+
+    Args:
+        arm: not the full data; or the root of a configuration.
+    """
+    if is_method(arm):
+        return arm["method"]["name"]
+    quantizer, weighting, generator = (arm[part]["name"] for part in NEEDED)
+    name = "ddoq" if quantizer == "kmeans" else quantizer
+    if quantizer in SELECTIONS and generator != "real":
+        name += f"_{generator}"
+    if arm.get("space", {}).get("name", "latents") != "latents":
+        name += f"_{arm['space']['name']}"
+    if arm.get("allocation", "equal") != "equal":
+        name += f"_by_{arm['allocation']}"
+    if quantizer == "kmeans":
+        return f"{name}_uniform" if weighting == "uniform" else name
+    return name if weighting == "uniform" else f"{name}_weighted"
