@@ -18,6 +18,7 @@ from ddoq.config.build import build
 from ddoq.config.names import run_name
 from ddoq.config.settings import Paths, Run, paths_of, run_of, trainer_of
 from ddoq.data.base import ImageDataset
+from ddoq.data.label_space import LabelSpace
 from ddoq.data.leaks import leak_lines, likeness_line
 from ddoq.data.recognised import from_facts, recognised
 from ddoq.errors import DataError
@@ -245,7 +246,7 @@ def _run(job: Job, run_dir: Path) -> None:
         _say_leaks(job)
         if leads:
             index = job.store.manifest(job.experiment.nodes.index)["facts"]
-            try_missing(job.missing, index, job.models)
+            try_missing(job.missing, LabelSpace.from_facts(index), job.models)
         execute(job.targets, job.store, job.compute, job.ranks)
         if until == "report" and leads:
             from ddoq.report.write import write_report  # and matplotlib, for those who want a report

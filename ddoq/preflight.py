@@ -18,6 +18,7 @@ from typing import Any
 from ddoq.config.checks import check, check_counts, check_paths
 from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
+from ddoq.data.label_space import LabelSpace
 from ddoq.data.leaks import refuse_leaks
 from ddoq.experiment.compatible import check_classes, check_fit
 from ddoq.experiment.experiment import Experiment
@@ -73,12 +74,12 @@ def check_data(experiment: Experiment, dataset: ImageDataset, models: Models, st
         refuse_leaks(store.manifest(experiment.nodes.audit)["facts"])
 
 
-def try_missing(missing: list[Node], index: Conf, models: Models) -> None:
+def try_missing(missing: list[Node], space: LabelSpace, models: Models) -> None:
     """Raise DdoqError where a pretrained generator that is needed does not load, or does not fit the data.
 
     Args:
         missing: nodes that have to be computed.
-        index: facts of the ``index`` artefact.
+        space: the classes of the data set.
         models: finds the generators.
     """
     needed = [node for node in missing if node.stage == "generate" and node.identity.get("model")]
@@ -86,4 +87,4 @@ def try_missing(missing: list[Node], index: Conf, models: Models) -> None:
         return
     from ddoq.stages.models import try_generators  # and torch and diffusers
 
-    try_generators(needed, index, models)
+    try_generators(needed, space, models)

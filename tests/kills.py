@@ -40,6 +40,8 @@ WHOLE = (
     "teacher.protocol.num_steps=200",  # after 60, the teacher is still near chance, and refused
     "protocol.num_seeds=1",
     "baselines=none",
+    "+arm@baselines.dm=dm",
+    "baselines.dm.method.num_steps=20",
     "ablation=none",
 )
 _RUNS = "runs"

@@ -83,7 +83,7 @@ GROUPS = {
     group: sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml"))
     for group in (
         *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "student", "teacher", "protocol"),
-        *("baselines", "ablation", "compare", "logger"),
+        *("method", "baselines", "ablation", "compare", "logger"),
     )
 }
 VALUES = (

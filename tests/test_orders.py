@@ -338,11 +338,11 @@ def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(pho
 
 def test_prompts_of_numbers_are_named_and_those_of_words_are_not(capsys):
     prompt = {"prompt": "a photo of a {name}"}
-    _warn_of_prompts(prompt, {"class_names": ["tench", "10", "a", "n99999999"]})
+    _warn_of_prompts(prompt, ["tench", "10", "a", "n99999999"])
     assert "3 of 4 class names" in (said := capsys.readouterr().out) and "'10'" in said
-    _warn_of_prompts(prompt, {"class_names": ["tench", "T-shirt", "4 wheels", "鱼类"]})
-    _warn_of_prompts({"prompt": "texture"}, {"class_names": ["1", "2"]})
-    _warn_of_prompts({}, {"class_names": ["1", "2"]})
+    _warn_of_prompts(prompt, ["tench", "T-shirt", "4 wheels", "鱼类"])
+    _warn_of_prompts({"prompt": "texture"}, ["1", "2"])
+    _warn_of_prompts({}, ["1", "2"])
     assert not capsys.readouterr().out
 
 

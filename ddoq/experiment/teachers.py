@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ddoq.config.parts import components
@@ -52,17 +52,17 @@ def check_orders(config: Conf, index: Conf) -> None:
     for key, group, conf in components(config):
         if group == "teacher" and conf.get("order") is not None:
             names, space = read_order(conf["order"], f"{key}.order"), LabelSpace.from_facts(index)
-            outputs_of_classes(names, space, len(_default_names(conf, index)), f"{key}.order")
+            outputs_of_classes(names, space, len(_default_names(conf, index["class_names"])), f"{key}.order")
 
 
-def _default_names(conf: Conf, index: Conf) -> list[str]:
+def _default_names(conf: Conf, class_names: Sequence[str]) -> list[str]:
     """Return the class of every output of a pretrained teacher that names none."""
-    return imagenet_wnids() if conf.get("classes") == "imagenet" else list(index["class_names"])
+    return imagenet_wnids() if conf.get("classes") == "imagenet" else list(class_names)
 
 
-def named_outputs(conf: Conf, index: Conf) -> list[str]:
+def named_outputs(conf: Conf, class_names: Sequence[str]) -> list[str]:
     """Return the class of every output of a pretrained teacher, by its identity."""
-    return list(conf.get("order") or _default_names(conf, index))
+    return list(conf.get("order") or _default_names(conf, class_names))
 
 
 def members_of(conf: Conf) -> Iterator[tuple[str, Conf]]:

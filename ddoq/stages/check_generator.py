@@ -12,13 +12,12 @@ from scipy.stats import binomtest
 from ddoq.config.build import build
 from ddoq.data.chosen import further
 from ddoq.data.class_order import by_number, reordered, write_order
-from ddoq.data.label_space import LabelSpace
 from ddoq.data.latents import Latents
 from ddoq.errors import StageError, override
 from ddoq.generators.classify import denoising_errors
 from ddoq.labelers.orders import FALSE_ALARM, compare_orders, doubtful_classes
 from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.console import console
 from ddoq.utils.handover import Handover
 from ddoq.utils.seeding import item_seed
@@ -39,7 +38,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         StageError: its classes fit the images significantly better in another order, which is then written to the
             folder ``orders`` beside the store.
     """
-    names, trial = facts(inputs["index"])["class_names"], _Trial(node, inputs, runtime)
+    names, trial = index_facts(inputs["index"]).class_names, _Trial(node, inputs, runtime)
     if len(names) <= _FEW_CLASSES:
         outputs, p_value, answers, labels = trial.of_all_orders(len(names))
     elif by_number(names) != list(range(len(names))):
@@ -74,7 +73,7 @@ class _Trial:
     def __init__(self, node: Node, inputs: Mapping[str, Path], runtime: Runtime):
         conf, self.runtime = node.identity["generator"], runtime
         path = runtime.models.place(node.identity["model"], conf)
-        space = LabelSpace.from_facts(facts(inputs["index"]))
+        space = index_facts(inputs["index"]).space
         self.latents = Latents(inputs["encode"])
         self.generator = build(conf, path=path, encoder=None, label_space=space)
         self.generator.network.to(runtime.device)

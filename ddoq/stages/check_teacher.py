@@ -23,7 +23,7 @@ from ddoq.labelers import examine
 from ddoq.labelers.orders import OrderTrial
 from ddoq.pipeline.graph import Node
 from ddoq.stages.models import load_teacher
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 
 _NUM_IMAGES = 2000
@@ -40,15 +40,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows them in another
             order, which is then written to the folder ``orders`` beside the store.
     """
-    known, conf = facts(inputs["index"]), node.identity["teacher"]
-    splits = [split for split in ("validation", "train") if sum(known["counts"][split])]
+    known, conf = index_facts(inputs["index"]), node.identity["teacher"]
+    splits = [split for split in ("validation", "train") if sum(known.counts[split])]
     images = [runtime.images(inputs["index"], split) for split in splits]
-    trial = _Trial(load_teacher(node, inputs, runtime), images, known["class_names"], runtime, node.title)
+    trial = _Trial(load_teacher(node, inputs, runtime), images, known.class_names, runtime, node.title)
     verdicts = {}
     for number, (name, member) in enumerate(members_of(conf)):
         columns = trial.members[number].columns.tolist()
         path = folder.parents[2].resolve() / "orders" / f"{node.key}-{name or 'teacher'}.json"
-        remedy = partial(_remedy, member, named_outputs(member, known), columns, path, runtime)
+        remedy = partial(_remedy, member, named_outputs(member, known.class_names), columns, path, runtime)
         title = f"{node.title}, member {name}," if name else node.title
         verdicts[name] = trial.verdict(slice(number, number + 1), title, remedy)
     if "members" not in conf:

@@ -14,7 +14,7 @@ from ddoq.engine.distill import DistillModule
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import DataError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.stages.students import new_student, normalization
 from ddoq.utils.seeding import item_seed
 
@@ -55,7 +55,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     write_image_set(
         folder,
         task.pixels().cpu(),
-        facts(inputs["index"])["class_names"],
+        index_facts(inputs["index"]).class_names,
         labels=synthetic.labels,
         index=synthetic.index,
         counts=method.counts(task),
@@ -72,8 +72,8 @@ def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:
     Raises:
         DataError: a class has fewer images than are to be made, and ``on_small_class`` is error.
     """
-    known, (images, labels) = facts(index), runtime.tensors(index, "train")
-    num_classes, ipc = len(known["class_names"]), identity["ipc"]
+    known, (images, labels) = index_facts(index), runtime.tensors(index, "train")
+    num_classes, ipc = known.num_classes, identity["ipc"]
     smallest = int(labels.bincount(minlength=num_classes).min())
     if smallest < ipc and identity["on_small_class"] == "error":
         raise DataError(

@@ -10,6 +10,7 @@ import torch
 
 from ddoq.data.images import to_unit
 from ddoq.data.latents import Latents, LatentWriter
+from ddoq.encoders import Encoder
 from ddoq.engine.memory import FittingBatches
 from ddoq.engine.trainer import predict_batches
 from ddoq.labelers import TeacherFeatures
@@ -60,7 +61,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     }
 
 
-def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime):
+def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> Encoder | TeacherFeatures:
     if "teacher" not in inputs:
         return load_encoder(node.identity, inputs, runtime)
 

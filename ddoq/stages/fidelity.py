@@ -19,7 +19,7 @@ from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
 from ddoq.pipeline.graph import Node
 from ddoq.stages.files import PER_IMAGE
 from ddoq.stages.models import load_teacher
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.io import atomic_path
 
@@ -39,7 +39,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         images = batch[1].float() / 255
         return torch.cat([teacher(images), teacher.features(images).flatten(1)], 1)
 
-    num_classes = len(facts(inputs["index"])["class_names"])
+    num_classes = index_facts(inputs["index"]).num_classes
     outputs = Handover("fidelity", "outputs of the teacher", "take another teacher, or set measure.fidelity=false")
     predict_batches(
         look,

@@ -63,7 +63,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     }
 
 
-def build_vae(fit: Mapping, channels: int, image_size: int):
+def build_vae(fit: Mapping, channels: int, image_size: int) -> AutoencoderKL:
     """Return an untrained ``AutoencoderKL`` that halves the image once per block but the last."""
     blocks = tuple(fit["block_out_channels"])
     return AutoencoderKL(

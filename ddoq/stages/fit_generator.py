@@ -15,7 +15,7 @@ from ddoq.engine.fit import DenoiserModule
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.seeding import item_generator, item_seed
 from ddoq.utils.state_dicts import require_finite
 
@@ -27,7 +27,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     fit = node.identity["fit"]
     stored = Latents(inputs["encode"], labels_of(inputs["index"], "train"))
     latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
-    num_classes = len(facts(inputs["index"])["class_names"])
+    num_classes = index_facts(inputs["index"]).num_classes
     torch.manual_seed(item_seed(fit["seed"], "dit"))
     transformer = build_transformer(fit, stored.shape, num_classes)
     scheduler = DDIMScheduler(
@@ -67,7 +67,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {"parameters": sum(p.numel() for p in average.parameters()), "loss": round(loss.item(), 5)}
 
 
-def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int):
+def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int) -> DiTTransformer2DModel:
     """Return an untrained DiT for latents of a shape ``[C, H, W]``; its null class is ``num_classes``."""
     transformer = DiTTransformer2DModel(
         num_attention_heads=fit["num_heads"],

@@ -10,7 +10,7 @@ from safetensors.torch import save_model
 from ddoq.errors import StageError
 from ddoq.pipeline.graph import Node
 from ddoq.stages.files import TEACHER
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.stages.students import recipe_facts, train_and_measure, training_data
 from ddoq.utils.io import atomic_path
 from ddoq.utils.state_dicts import require_finite
@@ -19,7 +19,7 @@ from ddoq.utils.state_dicts import require_finite
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write ``teacher.safetensors``; facts: validation accuracy, side of its images, recipe."""
     data, recipe = training_data(node.identity | {"ipc": None}, inputs, runtime)
-    split = "validation" if sum(facts(inputs["index"])["counts"]["validation"]) else "test"
+    split = "validation" if sum(index_facts(inputs["index"]).counts["validation"]) else "test"
     network, measures = train_and_measure(node.identity, inputs["index"], data, recipe, split, runtime)
     require_finite(network, "the teacher", node.stage, "lower its protocol.learning_rate", StageError)
     with atomic_path(folder / TEACHER) as temporary:

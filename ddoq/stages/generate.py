@@ -20,7 +20,7 @@ from ddoq.quantizers.codebook import ClassCodebooks
 from ddoq.stages.models import load_encoder, load_pretrained_generator
 from ddoq.stages.precision import require_precision
 from ddoq.stages.quantize import load_points
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.seeding import item_seed
 
@@ -28,7 +28,7 @@ from ddoq.utils.seeding import item_seed
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write one PNG per point, in class folders; facts: number of images."""
     points = load_points(inputs)
-    class_names = facts(inputs["index"])["class_names"]
+    class_names = index_facts(inputs["index"]).class_names
     names = file_names(points.labels, points.index, class_names)
     generator, fitting = _generator(node, inputs, points, runtime), FittingBatches("generate")
     seeds = [
@@ -77,13 +77,13 @@ def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, r
     encoder = load_encoder(node.identity, inputs, runtime)
     if conf["name"] == "decode":
         return build(conf, encoder=encoder)
-    index, path = facts(inputs["index"]), str(inputs.get("model"))
+    space, path = index_facts(inputs["index"]).space, str(inputs.get("model"))
     if "model" not in inputs:
         path = runtime.models.place(node.identity["model"], conf)
     elif conf["precision"] != "float32":
 
         def make(precision: str) -> LatentDiffusion:
-            return load_pretrained_generator(conf | {"precision": precision}, path, None, index)
+            return load_pretrained_generator(conf | {"precision": precision}, path, None, space)
 
         require_precision(make, conf["precision"], points.latents[:4], points.labels[:4], runtime)
-    return load_pretrained_generator(conf, path, encoder, index)
+    return load_pretrained_generator(conf, path, encoder, space)

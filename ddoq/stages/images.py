@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ddoq.data.image_set import ImageSet
 from ddoq.stages.quantize import load_points
-from ddoq.stages.runtime import facts
+from ddoq.stages.runtime import index_facts
 
 
 def image_set(inputs: Mapping[str, Path]) -> ImageSet:
@@ -21,5 +21,5 @@ def image_set(inputs: Mapping[str, Path]) -> ImageSet:
     """
     if "distill" in inputs:
         return ImageSet.load(inputs["distill"])
-    class_names = facts(inputs["index"])["class_names"]
+    class_names = index_facts(inputs["index"]).class_names
     return ImageSet.of_points(inputs["generate"], load_points(inputs), class_names)

@@ -19,7 +19,7 @@ from ddoq.pipeline.graph import Node
 from ddoq.quantizers.measures import effective_size
 from ddoq.stages.images import image_set
 from ddoq.stages.models import load_teacher
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.io import link_or_copy
 
@@ -28,8 +28,8 @@ _SHARD_SIZE = 256  # soft labels per part: the unit of resuming, and of sharing 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write the distilled data set (see ``ddoq.data.distilled``); facts: weights' range and effective size."""
-    images, index = image_set(inputs), facts(inputs["index"])
-    class_names, num_classes = index["class_names"], len(index["class_names"])
+    images, index = image_set(inputs), index_facts(inputs["index"])
+    class_names, num_classes = index.class_names, index.num_classes
     temperature, targets = 1.0, None
     if "teacher" in inputs:
         temperature = node.identity["temperature"]
@@ -50,8 +50,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "index": images.index.tolist(),
         "source": images.sources.tolist(),
     }
-    if index["wnids"]:
-        columns["wnid"] = [index["wnids"][c] for c in labels]
+    if any(index.space.wnids):
+        columns["wnid"] = [index.space.wnids[c] for c in labels]
     write_metadata(folder, columns, class_names, targets, temperature)
     effective = [effective_size(weights[images.labels == c]) for c in range(num_classes)]
     return {
@@ -89,7 +89,7 @@ def _soft_labels(
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
     writer = LatentWriter(folder, images.labels.numpy(), _SHARD_SIZE)
 
-    num_classes = len(facts(inputs["index"])["class_names"])
+    num_classes = index_facts(inputs["index"]).num_classes
     outputs = Handover("label", "outputs of the teacher", "take another teacher")
     predict_batches(
         lambda batch: teacher(as_floats(batch[1])),

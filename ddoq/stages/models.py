@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors.torch import load_model
+from torch import nn
 
 from ddoq.config.build import build
 from ddoq.data.label_space import LabelSpace
@@ -17,13 +18,13 @@ from ddoq.generators import LatentDiffusion
 from ddoq.labelers import Ensemble, Teacher
 from ddoq.pipeline.graph import Node
 from ddoq.stages.files import TEACHER
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, facts, index_facts
 from ddoq.stages.students import new_student
 from ddoq.utils.console import console
 from ddoq.utils.weights import loading
 
 
-def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime):
+def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> Encoder:
     """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
     weights = identity.get("weights")
     path = (
@@ -34,12 +35,12 @@ def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 
-def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, index: Mapping) -> LatentDiffusion:
-    """Return a generator with weights in ``path``, for the classes in the facts of an ``index``."""
-    return build(conf, path=path, encoder=encoder, label_space=LabelSpace.from_facts(index))
+def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace) -> LatentDiffusion:
+    """Return a generator with weights in ``path``, for the classes of a data set."""
+    return build(conf, path=path, encoder=encoder, label_space=space)
 
 
-def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
+def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -> nn.Module:
     """Return the teacher that a ``check_teacher`` node has examined, or is to examine.
 
     Args:
@@ -52,21 +53,21 @@ def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
     return Ensemble(members) if "members" in conf else members[""]
 
 
-def _load(conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime):
+def _load(conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -> nn.Module:
     if fitted in inputs:
         return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
-    known = facts(inputs["index"])
+    known = index_facts(inputs["index"])
     path = runtime.models.place(conf["weights"], conf)
-    options = {"path": path, "num_classes": len(known["class_names"]), "label_space": LabelSpace.from_facts(known)}
+    options = {"path": path, "num_classes": known.num_classes, "label_space": known.space}
     return build({key: value for key, value in conf.items() if key != "weights"}, **options)
 
 
-def load_fitted(node: Node, folder: Path, index: Path):
+def load_fitted(node: Node, folder: Path, index: Path) -> Teacher:
     """Return the network of a finished node as a teacher."""
     identity, size = node.identity, facts(folder)["image_size"]
     protocol = identity["protocol"]
     network, normalize = new_student(
-        identity["student"], facts(index), protocol["normalization"], size, identity["seed"]
+        identity["student"], index_facts(index), protocol["normalization"], size, identity["seed"]
     )
     with loading(f"the teacher in {folder}", "teacher"):
         load_model(network, str(folder / TEACHER))
@@ -76,12 +77,12 @@ def load_fitted(node: Node, folder: Path, index: Path):
 _NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")
 
 
-def try_generators(nodes: Iterable[Node], index: Mapping, models: Models) -> None:
+def try_generators(nodes: Iterable[Node], space: LabelSpace, models: Models) -> None:
     """Load every generator that nodes need, each once: a bad one is known before anything is encoded.
 
     Args:
         nodes: of the stage ``generate``, with pretrained generators.
-        index: facts of the ``index`` artefact.
+        space: the classes of the data set.
         models: finds pretrained weights.
 
     Raises:
@@ -93,16 +94,16 @@ def try_generators(nodes: Iterable[Node], index: Mapping, models: Models) -> Non
         if model not in tried:
             tried.add(model)
             conf = node.identity["generator"]
-            _warn_of_prompts(conf, index)
-            load_pretrained_generator(conf, models.place(model, conf), None, index)
+            _warn_of_prompts(conf, space.names)
+            load_pretrained_generator(conf, models.place(model, conf), None, space)
 
 
-def _warn_of_prompts(generator: Mapping, index: Mapping) -> None:
+def _warn_of_prompts(generator: Mapping, class_names: Sequence[str]) -> None:
     """Say so where prompts consist of names that are no words: numbers, single letters, unknown WordNet ids."""
-    names = [name for name in index["class_names"] if _NO_WORD.fullmatch(name)]
+    names = [name for name in class_names if _NO_WORD.fullmatch(name)]
     if names and "{" in generator.get("prompt", ""):
         console.print(
-            f"[yellow]generator.prompt: {len(names)} of {len(index['class_names'])} class names say nothing to a text "
+            f"[yellow]generator.prompt: {len(names)} of {len(class_names)} class names say nothing to a text "
             f"encoder, e.g. '{names[0]}': give the classes' folders words for names, or take generator=dit[/]",
             soft_wrap=True,
         )

@@ -18,7 +18,7 @@ from ddoq.generators import LatentDiffusion
 from ddoq.pipeline.graph import Node
 from ddoq.stages.models import load_encoder, load_pretrained_generator
 from ddoq.stages.precision import OTHERS, compared, is_finite, ratio, refuse, require_precision, works
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.console import console
 from ddoq.utils.handover import Handover
 
@@ -103,13 +103,13 @@ def _announce(node: Node, found: Mapping) -> None:
 
 
 def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
-    conf, index = node.identity["generator"], facts(inputs["index"])
+    conf, space = node.identity["generator"], index_facts(inputs["index"]).space
     images, labels = _real_images(inputs["index"], runtime, _NUM_DENOISED)
     latents, _ = _round_trip(node.identity, inputs, runtime, images)
     path = runtime.models.place(node.identity["model"], conf)
 
     def make(precision: str) -> LatentDiffusion:
-        return load_pretrained_generator(conf | {"precision": precision}, path, None, index)
+        return load_pretrained_generator(conf | {"precision": precision}, path, None, space)
 
     return require_precision(make, conf["precision"], latents, labels, runtime)
 

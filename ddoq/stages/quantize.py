@@ -16,7 +16,7 @@ from ddoq.quantizers.allocation import allocate, class_gains
 from ddoq.quantizers.codebook import ClassCodebooks
 from ddoq.stages.classes import ClassQuantizer, each_class, measures, require_codebook
 from ddoq.stages.files import CODEBOOK
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Handover
 from ddoq.utils.io import read_json, write_json
 from ddoq.utils.seeding import item_generator
@@ -81,7 +81,7 @@ def load_points(inputs: Mapping[str, Path]) -> ClassCodebooks:
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     handover = Handover(f"{inputs['quantize']}", "points", f"remove {inputs['quantize']} and run again", StoreError)
     handover.finite(points.latents)
-    num_classes = len(facts(inputs["index"])["class_names"])
+    num_classes = index_facts(inputs["index"]).num_classes
     replace(handover, items="classes with points").order(points.labels.unique(), torch.arange(num_classes))
     handover.order(points.labels, points.labels.sort().values)
     per_class = points.labels.bincount().tolist()

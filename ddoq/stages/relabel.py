@@ -16,7 +16,7 @@ from ddoq.evaluation.views import Views
 from ddoq.pipeline.graph import Node
 from ddoq.stages.images import image_set
 from ddoq.stages.models import load_teacher
-from ddoq.stages.runtime import Runtime, facts
+from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.stages.students import normalization, resolved
 from ddoq.utils.console import console
 from ddoq.utils.handover import Batches, Handover
@@ -28,8 +28,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     Raises:
         StageError: the disk has no room for them, or a logit is not a number.
     """
-    known = facts(inputs["index"])
-    num_classes = len(known["class_names"])
+    known = index_facts(inputs["index"])
+    num_classes = known.num_classes
     conf = node.identity
     recipe = resolved({"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]}, known)
     images = image_set(inputs).pixels(recipe.image_size or runtime.dataset.image_size)

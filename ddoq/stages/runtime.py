@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from ddoq.data.base import ImageDataset
+from ddoq.data.index_facts import IndexFacts
 from ddoq.data.indexed import IndexedImages
 from ddoq.data.latents import LatentWriter
 from ddoq.experiment.models import Models
@@ -22,6 +23,11 @@ from ddoq.utils.ranks import Alone
 def facts(artefact: Path) -> dict:
     """Return the facts in the manifest of a finished artefact."""
     return read_json(artefact / MANIFEST)["facts"]
+
+
+def index_facts(artefact: Path) -> IndexFacts:
+    """Return what a finished ``index`` says of the data."""
+    return IndexFacts.from_facts(facts(artefact))
 
 
 @dataclass
