@@ -228,17 +228,17 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "counts": "one answer for each latent that was chosen",
         "order": "that of the classes is what it is about (tests/test_orders.py)",
     },
-    "generate": {
-        "finite": huge("encoder", "decoder.conv_in.weight"),
-        "shapes": larger_vae,
-        "counts": points(without_last_class),
-        "order": other_index,
-    },
     "distill": {
         "finite": {"method.learning_rate": 1e30},
         "shapes": OWN,
         "counts": "images and their columns are put together from one set (tests/test_distillers.py)",
         "order": OWN,
+    },
+    "generate": {
+        "finite": huge("encoder", "decoder.conv_in.weight"),
+        "shapes": larger_vae,
+        "counts": points(without_last_class),
+        "order": other_index,
     },
     "label": {
         "finite": points(lambda held: held["counts"].zero_()),

@@ -18,6 +18,7 @@ from ddoq.errors import ConfigError
 from ddoq.experiment import Experiment, Models
 from ddoq.job import prepare
 from ddoq.pipeline.graph import unique
+from ddoq.pipeline.stages import reaches
 from ddoq.sweeps.waves import waves
 
 DM = (*TINY, "method=dm", "method.num_steps=40", "method.batch_size=32", "ipc=3", "ablation=none")
@@ -128,10 +129,10 @@ def test_method_alone_needs_no_latents_and_no_encoder():
 
 
 def test_images_are_optimised_in_the_wave_that_has_the_gpus():
-    resources = {name: {"gpus_per_node": 1 if name == "generate" else None} for name in ("encode", "curve", "report")}
-    resources["generate"] = {"gpus_per_node": 1}
-    (wave,) = waves({"waves": ["generate"], "resources": resources}, "distill")
-    assert wave.until == "distill" and wave.resources == {"gpus_per_node": 1}
+    resources = {name: {"gpus_per_node": int(name == "generate")} for name in ("encode", "curve", "generate", "report")}
+    images, students = waves({"waves": ["generate"], "resources": resources}, "report")
+    assert reaches(images.until, "distill") and images.resources == {"gpus_per_node": 1}
+    assert students.resources == {"gpus_per_node": 0}
 
 
 @pytest.mark.parametrize(

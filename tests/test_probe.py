@@ -16,6 +16,7 @@ from ddoq.data.parquet import open_parquet
 from ddoq.errors import StageError
 from ddoq.experiment import Experiment, Models
 from ddoq.experiment.trials import probes
+from ddoq.pipeline.graph import Node
 
 SMALL = (
     *(override for override in TINY if not override.startswith("generator.")),
@@ -134,15 +135,19 @@ def test_a_generator_s_precision_is_tried_before_the_latents(overflowing_dit, tm
     assert found["precision"] == "bfloat16" and found["agreement_db"] > 20
 
 
+def probes_of(experiment: Experiment) -> list[Node]:
+    return probes(experiment.nodes, experiment.entries)
+
+
 def experiment(*overrides: str) -> Experiment:
     return Experiment(composed(*overrides), "data", Models([]))
 
 
 def test_what_has_no_network_or_fits_it_later_has_no_probe():
     for overrides in ((), ("generator=decode",), ("generator.precision=bfloat16",)):
-        assert not probes(experiment(*overrides))
+        assert not probes_of(experiment(*overrides))
     fitted = experiment("encoder=vae")
-    (probe,) = probes(fitted)
+    (probe,) = probes_of(fitted)
     assert set(probe.inputs) == {"index", "encoder"}
     for until in ("index", "check_teacher", "encode", "report"):
         keys = {node.key for node in fitted.targets(until)}
@@ -154,6 +159,6 @@ def test_what_has_no_network_or_fits_it_later_has_no_probe():
 def test_arms_that_differ_in_sampling_share_a_probe_and_precisions_do_not(tmp_path):
     save_dit(tmp_path, num_classes=10, channels=1)
     arguments = ("+experiment=digits", f"generator.path={tmp_path}")
-    assert len(probes(experiment(*arguments))) == 1  # strengths of the ablation
-    (other,) = probes(experiment(*arguments, "generator.precision=bfloat16"))
-    assert other.key not in {node.key for node in probes(experiment(*arguments))}
+    assert len(probes_of(experiment(*arguments))) == 1  # strengths of the ablation
+    (other,) = probes_of(experiment(*arguments, "generator.precision=bfloat16"))
+    assert other.key not in {node.key for node in probes_of(experiment(*arguments))}

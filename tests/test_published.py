@@ -6,8 +6,8 @@ import pytest
 from conftest import composed
 from report_rows import row
 
-from ddoq.experiment import Experiment
-from ddoq.pipeline.keys import digest
+from ddoq.experiment.nodes import training_identity
+from ddoq.pipeline.keys import digest, settled
 from ddoq.report.groups import Group
 from ddoq.report.published import _file, agrees, beside, published
 
@@ -40,7 +40,10 @@ def test_recipes_are_the_shipped_protocols_and_students():
     )["compare"]
     for name, one in known.items():
         protocol, networks = config["teachers"][name], config["students"]
-        shipped = {student: digest(Experiment._training(networks[student], protocol)) for student in one["recipes"]}
+        shipped = {
+            student: digest(settled(training_identity(networks[student], protocol), "evaluate"))
+            for student in one["recipes"]
+        }
         assert one["recipes"] == shipped and one["selection"] == protocol["selection"], name
 
 

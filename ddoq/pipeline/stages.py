@@ -50,8 +50,8 @@ TABLE = {
         Stage(name="curve", wave="curve"),
         Stage(name="fit_generator", wave="generate", remedy="lower generator.fit.learning_rate"),
         Stage(name="check_generator", wave="generate", tries=True, required=("p_value",)),
-        Stage(name="generate", wave="generate", per_arm=True, together=True),
         Stage(name="distill", wave="generate", per_arm=True, remedy="lower method.learning_rate"),
+        Stage(name="generate", wave="generate", per_arm=True, together=True),
         Stage(name="label", wave="report", per_arm=True, together=True),
         Stage(name="relabel", wave="report", per_arm=True, together=True),
         Stage(
