@@ -271,7 +271,7 @@ def fetch(config: Mapping[str, Any]) -> None:
     dataset.fetch(dataset.search[0])
 
 
-def _print_data(job: Job) -> None:
+def print_data(job: Job) -> None:
     """Print what the data were taken for. They are opened where they have to be indexed, else the store says it.
 
     Raises:
@@ -292,7 +292,7 @@ def _print_data(job: Job) -> None:
 def _print_plan(job: Job, in_full: bool) -> None:
     """Print one line per stage, or per node where the plan is all that was asked for."""
     console.print(f"[bold]{run_name(job.config)}[/]", soft_wrap=True)
-    _print_data(job)
+    print_data(job)
     for remark in remarks(job.config, job.models):
         console.print(f"  {remark}", markup=False, soft_wrap=True)
     if in_full:

@@ -59,6 +59,7 @@ def test_plan_shows_every_point_and_computes_nothing(tmp_path):
     assert re.search(r"^ +ipc +weighting ", done.stdout, re.MULTILINE), "a column per swept key"
     assert re.search(r"^4 +2 +uniform .*never timed", done.stdout, re.MULTILINE)
     assert "wave up to curve      gpus_per_node=0" in done.stdout
+    assert done.stdout.count("data: scikit-learn digits, 10 classes") == 1, "what the data were taken for, once"
     assert not (tmp_path / "store").exists()
 
 

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ddoq.errors import DdoqError, StageError, together
-from ddoq.job import fetch, run_job
+from ddoq.job import fetch, print_data, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
 from ddoq.report import sweep_table
 from ddoq.report.gather import is_run
@@ -138,6 +138,9 @@ def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
         add(str(number), [escape(values.get(key, "")) for key in keys], ledger.estimate(point.job.missing))
     add("all", [""] * len(keys), everything)
     console.print(table)
+    indexed = {point.job.experiment.nodes.index.key: point.job for point in points}
+    for job in indexed.values():  # each data set once
+        print_data(job)
     console.print("[dim]what points share is counted once in the last line[/]")
     for wave in todo if len(todo) > 1 else ():
         console.print(f"  wave up to {wave.until:<10} {_resources(wave)}")
