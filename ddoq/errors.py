@@ -14,7 +14,8 @@ class DdoqError(Exception):
     """A problem the user can solve. ``str(error)`` is exactly two lines, cause and remedy."""
 
     def __init__(self, cause: str, remedy: str | None = None):
-        if remedy is None:  # torch makes the error of a worker process again, from the text of its traceback alone
+        # torch makes the error of a worker process again, from the text of its traceback alone.
+        if remedy is None:
             cause, _, remedy = cause.rpartition("\n  -> ")
             cause = cause.rpartition("\n")[2].partition(": ")[2]
         self.cause, self.remedy = " ".join(cause.split()), " ".join(remedy.split())

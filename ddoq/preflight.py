@@ -57,7 +57,8 @@ def check_missing(config: Conf, models: Models, missing: list[Node]) -> None:
     if not missing:
         return
     check_fit(config, models)  # again: some may have come from the hub just now
-    from ddoq.evaluation.protocol import Protocol  # and torch, which a run that only reports does not need
+    # Imports torch, too, which a run that only reports does not need.
+    from ddoq.evaluation.protocol import Protocol
 
     Protocol.from_config(config["protocol"])
     check_accelerator(config["trainer"]["accelerator"])

@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-os.environ.pop("COLUMNS", None)  # the processes of pytest-xdist have one; output is as wide as in a pipe
+#: The processes of pytest-xdist have one; output is as wide as in a pipe.
+os.environ.pop("COLUMNS", None)
 console.width = 120
 
 SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))

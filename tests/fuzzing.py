@@ -57,7 +57,16 @@ _DAMAGE = st.tuples(
     st.one_of(
         st.binary(min_size=1, max_size=8),
         st.sampled_from(
-            [b"\xff" * 8, b"\x00" * 8, b"9" * 18, b"-1", b"[" * 3000, b"NaN", b"1e999", b"\x00\x00\x01\x00"]
+            [
+                b"\xff" * 8,
+                b"\x00" * 8,
+                b"9" * 18,
+                b"-1",
+                b"[" * 3000,
+                b"NaN",
+                b"1e999",
+                b"\x00\x00\x01\x00",
+            ]
         ),
     ),
 )
@@ -69,7 +78,11 @@ def damaged(draw: Callable, whole: bytes) -> bytes:
     data = whole
     for kind, at, other in draw(st.lists(_DAMAGE, min_size=1, max_size=4)):
         # half of the damage falls into the first and the last bytes, where formats keep their headers
-        place = at % (len(data) + 1) if at % 2 else (at // 2) % min(len(data) + 1, 64) * (1 if at % 4 else -1)
+        place = (
+            at % (len(data) + 1)
+            if at % 2
+            else (at // 2) % min(len(data) + 1, 64) * (1 if at % 4 else -1)
+        )
         place %= len(data) + 1
         before, after = data[:place], data[place:]
         data = {

@@ -28,7 +28,14 @@ from ddoq.pipeline import care
 from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.survey import select, strays, survey
 
-SHORT = (*TINY, "protocol.num_seeds=1", "baselines=none", "ablation=none", "measure.curve=[]", "measure.num_folds=0")
+SHORT = (
+    *TINY,
+    "protocol.num_seeds=1",
+    "baselines=none",
+    "ablation=none",
+    "measure.curve=[]",
+    "measure.num_folds=0",
+)
 #: Every stage of the corridor but ``fidelity``, which writes one file.
 WHOLE = (
     *TINY,
@@ -45,7 +52,16 @@ WHOLE = (
     "ablation=none",
 )
 _RUNS = "runs"
-_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.link", "os.mkdir", "os.symlink", "shutil.rmtree"}
+_EVENTS = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.mkdir",
+    "os.symlink",
+    "shutil.rmtree",
+}
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -89,7 +105,9 @@ class Run:
             log = os.open(outputs / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            self._work(config | {"paths": config["paths"] | {"outputs": str(outputs)}}, outputs, writing)
+            self._work(
+                config | {"paths": config["paths"] | {"outputs": str(outputs)}}, outputs, writing
+            )
         os.close(writing)
 
     def _work(self, config: dict, outputs: Path, writing: int) -> None:
@@ -101,7 +119,8 @@ class Run:
                 return
             if place := _place(arguments, str(outputs)):
                 here = place
-            elif event not in ("os.remove", "os.rmdir") or arguments[1] in (-1, None):  # else: within a removed folder
+            elif event not in ("os.remove", "os.rmdir") or arguments[1] in (-1, None):
+                # Else: within a removed folder.
                 return
             seen[here] += 1
             if self.aim and here == self.aim.place:
@@ -157,13 +176,18 @@ def outcome(outputs: Path) -> Outcome:
     manifests = sorted((outputs / "store").glob("*/*/manifest.json"))
     return Outcome(
         artefacts(outputs, *STAGES),
-        {f"{p.parent.parent.name}/{p.parent.name}": _timeless(json.loads(p.read_text())["facts"]) for p in manifests},
+        {
+            f"{p.parent.parent.name}/{p.parent.name}": _timeless(json.loads(p.read_text())["facts"])
+            for p in manifests
+        },
         [_timeless(row) for row in rows],
     )
 
 
 def _timeless(row: dict) -> dict:
-    return {name: value for name, value in row.items() if "seconds" not in name and "mib" not in name}
+    return {
+        name: value for name, value in row.items() if "seconds" not in name and "mib" not in name
+    }
 
 
 def check_after_kill(outputs: Path) -> None:
@@ -180,7 +204,9 @@ def check_finished(outputs: Path, reference: Outcome) -> None:
     assert found.facts == reference.facts and found.rows == reference.rows
     assert {finding.state for finding in care.verify(select(root, []))} == {"intact"}
     assert not strays(root) and not list(outputs.rglob(".tmp*"))
-    keys = Counter(json.loads(line)["key"] for line in (root / "ledger.jsonl").read_text().splitlines())
+    keys = Counter(
+        json.loads(line)["key"] for line in (root / "ledger.jsonl").read_text().splitlines()
+    )
     assert set(keys.values()) == {1}, keys  # nothing was finished twice
 
 
@@ -213,7 +239,9 @@ class Harness:
         stages = [stage for stage in self.artefacts if there[stage] < self.artefacts[stage]]
         stages.sort(key=STAGES.index)
         next_or_any = stages[:1] if self.choose.random() < 0.5 else stages
-        place = self.choose.choice(next_or_any if stages and self.choose.random() < 0.9 else ["ledger.jsonl", _RUNS])
+        place = self.choose.choice(
+            next_or_any if stages and self.choose.random() < 0.9 else ["ledger.jsonl", _RUNS]
+        )
         if self.choose.random() < 0.5:
             return Aim(place, seconds=self.choose.uniform(0, 0.05 + self.seconds[place]))
         return Aim(place, event=self.choose.randint(1, self.events[place] // 2 + 1))
@@ -246,7 +274,8 @@ class Harness:
             for counter, part in zip(by_part, hit, strict=True):
                 counter[part] += number
         return f"{self.hits.total()} kills: " + "; ".join(
-            ", ".join(f"{part} {number}" for part, number in sorted(counter.items())) for counter in by_part
+            ", ".join(f"{part} {number}" for part, number in sorted(counter.items()))
+            for counter in by_part
         )
 
 
@@ -257,13 +286,23 @@ def main(folder: Path, num_kills: int, seed: int, overrides: tuple[str, ...]) ->
     warm_up(folder / "warm")
     print(f"warm in {time.perf_counter() - start:.1f} s")
     harness, number = Harness(folder, overrides, seed), 0
-    print(f"undisturbed: {sum(harness.events.values())} events, {harness.artefacts.total()} artefacts")
+    print(
+        f"undisturbed: {sum(harness.events.values())} events, {harness.artefacts.total()} artefacts"
+    )
     while harness.hits.total() < num_kills:
         number += 1
         harness.chain(folder / f"chain-{number}", num_kills)
-        print(f"run {number}: {harness.hits.total()} kills, {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"run {number}: {harness.hits.total()} kills, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
     print(harness.summary())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), {"short": SHORT, "whole": WHOLE}[sys.argv[4]])
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        {"short": SHORT, "whole": WHOLE}[sys.argv[4]],
+    )

@@ -16,8 +16,20 @@ ROOT = Path(__file__).resolve().parents[1]
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
     [
-        *("lightning", "timm", "torchvision", "hydra", "sklearn.datasets", "ot", "matplotlib.pyplot", "pyarrow.parquet"),
-        *("diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.transformers.dit_transformer_2d"),
+        *(
+            "lightning",
+            "timm",
+            "torchvision",
+            "hydra",
+            "sklearn.datasets",
+            "ot",
+            "matplotlib.pyplot",
+            "pyarrow.parquet",
+        ),
+        *(
+            "diffusers.models.autoencoders.autoencoder_kl",
+            "diffusers.models.transformers.dit_transformer_2d",
+        ),
         *("diffusers.schedulers", "numba", "jinja2", "rich.progress"),
     ]
 )
@@ -30,7 +42,9 @@ def start(*overrides: str, folder: Path, cwd: Path = ROOT) -> BaseProcess:
     return process
 
 
-def _command(overrides: tuple[str, ...], folder: Path, cwd: Path, environment: dict[str, str]) -> None:
+def _command(
+    overrides: tuple[str, ...], folder: Path, cwd: Path, environment: dict[str, str]
+) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"})
@@ -47,7 +61,9 @@ def ddoq(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     with TemporaryDirectory() as folder:
         process = start(*overrides, folder=Path(folder), cwd=cwd)
         process.join(600)
-        assert process.exitcode is not None, f"ddoq {' '.join(overrides)} takes more than ten minutes"
+        assert process.exitcode is not None, (
+            f"ddoq {' '.join(overrides)} takes more than ten minutes"
+        )
         said = [(Path(folder) / name).read_text() for name in ("stdout", "stderr")]
     return subprocess.CompletedProcess(["ddoq", *overrides], process.exitcode, *said)
 

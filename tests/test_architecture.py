@@ -27,7 +27,8 @@ ROOMS = {
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
     "experiment": BASE | {"config", "data", "generators", "pipeline"},
-    "report": BASE | {"config", "data", "pipeline", "evaluation", "experiment", "stages", "tracking"},
+    "report": BASE
+    | {"config", "data", "pipeline", "evaluation", "experiment", "stages", "tracking"},
     "stages": BASE | SCIENCE | {"engine", "config", "pipeline", "experiment"},
     "preflight": BASE | {"config", "data", "evaluation", "experiment", "pipeline", "stages"},
     "sweeps": BASE | {"config", "pipeline", "report", "job", "preflight"},
@@ -38,7 +39,17 @@ LIBRARIES = {
     "lightning": {"engine"},
     "wandb": {"tracking"},
 }
-NO_TORCH = {"config", "experiment", "pipeline", "preflight", "report", "tracking", "run", "job", "sweeps"}
+NO_TORCH = {
+    "config",
+    "experiment",
+    "pipeline",
+    "preflight",
+    "report",
+    "tracking",
+    "run",
+    "job",
+    "sweeps",
+}
 
 
 def room(path: Path) -> str:
@@ -103,7 +114,9 @@ def test_few_imports_hide_in_functions():
     for path in FILES:
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef):
-                hidden += sum(isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function))
+                hidden += sum(
+                    isinstance(node, ast.Import | ast.ImportFrom) for node in ast.walk(function)
+                )
     assert hidden <= 60
 
 

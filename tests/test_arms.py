@@ -118,7 +118,11 @@ def test_an_arm_may_say_that_it_is_drawn_anew_or_not_or_nothing():
         ),
         (["+arm@baselines.x=randm"], "arm: there is no 'randm'", "'random'"),
         (["+arm@baselines.x=dm", "baselines.x.method=1"], "x.method: 1 is no method", "+method@"),
-        (["+arm@baselines.x=dm", "+baselines.x.y=1"], "baselines.x.y: there is no such key", "redraw"),
+        (
+            ["+arm@baselines.x=dm", "+baselines.x.y=1"],
+            "baselines.x.y: there is no such key",
+            "redraw",
+        ),
         (["+arm@baseline.x=random"], "a row of baselines", "write +arm@baselines.x=random"),
         (["+arms@baselines.x=random"], "arms: there is no such group", "'arm'"),
         (["arm@baselines.x=random"], "not part of the defaults", "write +arm@baselines.x=random"),
@@ -194,7 +198,10 @@ def with_option(config: dict[str, Any], place: str, value: Any) -> dict[str, Any
 def keys(config: dict[str, Any]) -> list[str]:
     """Return the name of a run and the keys of nodes that hash whole components."""
     components = {name: config[name] for name in ("dataset", "generator", "protocol")}
-    return [run_name(config), *(Node("index", 1, {name: conf}).key for name, conf in components.items())]
+    return [
+        run_name(config),
+        *(Node("index", 1, {name: conf}).key for name, conf in components.items()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +221,9 @@ def digits() -> dict[str, Any]:
         ("run", "baselines.*.prune", "baselines.nearest.prune", 0.0, 0.5),
     ],
 )
-def test_an_option_that_joins_later_changes_no_key(monkeypatch, digits, owner, option, place, before, other):
+def test_an_option_that_joins_later_changes_no_key(
+    monkeypatch, digits, owner, option, place, before, other
+):
     assert keys(with_option(digits, place, before)) != keys(digits)  # or there is nothing to test
     monkeypatch.setitem(LATER, owner, LATER.get(owner, {}) | {option: before})
     assert keys(with_option(digits, place, before)) == keys(digits)

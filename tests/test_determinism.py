@@ -72,9 +72,20 @@ def one_thread() -> Iterator[None]:
 
 def files_and_facts(outputs: Path) -> dict[str, object]:
     """Return the bytes of every file of all artefacts, and the facts of every manifest but what they cost."""
-    manifests = {path: json.loads(path.read_text()) for path in (outputs / "store").glob("*/*/manifest.json")}
-    facts = {str(path.parent.relative_to(outputs)): manifest["facts"] for path, manifest in manifests.items()}
-    assert {name.split("/")[1] for name in facts} >= {"index", "encode", "quantize", "generate", "label"}
+    manifests = {
+        path: json.loads(path.read_text()) for path in (outputs / "store").glob("*/*/manifest.json")
+    }
+    facts = {
+        str(path.parent.relative_to(outputs)): manifest["facts"]
+        for path, manifest in manifests.items()
+    }
+    assert {name.split("/")[1] for name in facts} >= {
+        "index",
+        "encode",
+        "quantize",
+        "generate",
+        "label",
+    }
     return artefacts(outputs, *STAGES) | facts
 
 
@@ -111,7 +122,13 @@ def test_every_artefact_is_the_same_however_it_is_computed(plain, how, tmp_path)
 
 def test_every_artefact_is_the_same_in_another_process_with_another_hash_seed(plain, tmp_path):
     """Bug: a set or the built-in ``hash`` decides the order of something."""
-    done = new_python(*SMALL, "baselines=none", "run.until=label", f"paths.outputs={tmp_path}", PYTHONHASHSEED="12345")
+    done = new_python(
+        *SMALL,
+        "baselines=none",
+        "run.until=label",
+        f"paths.outputs={tmp_path}",
+        PYTHONHASHSEED="12345",
+    )
     assert done.returncode == 0, done.stderr
     found = files_and_facts(tmp_path)
     assert differing({name: plain[name] for name in found}, found) == []
@@ -122,7 +139,13 @@ def test_points_of_a_sweep_may_come_in_any_order(tmp_path):
     points = ["ipc=2", "ipc=3", "generator.strength=0.4"]
     for folder, order in (("a", points), ("b", points[::-1])):
         for point in order:
-            run_here(*SMALL, "baselines=none", point, "run.until=label", f"paths.outputs={tmp_path / folder}")
+            run_here(
+                *SMALL,
+                "baselines=none",
+                point,
+                "run.until=label",
+                f"paths.outputs={tmp_path / folder}",
+            )
     assert differing(files_and_facts(tmp_path / "a"), files_and_facts(tmp_path / "b")) == []
 
 
@@ -145,20 +168,29 @@ def test_latents_and_soft_labels_are_close_for_any_batch_size(learned, size, tmp
             assert_close(load(ours[name]), load(theirs[name]), 1e-3 if "targets" in name else 1e-6)
         elif name.endswith(".parquet"):
             tables = [pq.read_table(io.BytesIO(part[name])).to_pydict() for part in (ours, theirs)]
-            assert [key for key in tables[0] if tables[0][key] != tables[1][key]] == ["source"], name
+            assert [key for key in tables[0] if tables[0][key] != tables[1][key]] == ["source"], (
+                name
+            )
         elif name.endswith(".png"):
-            images = [np.asarray(Image.open(io.BytesIO(part[name]))).astype(int) for part in (ours, theirs)]
+            images = [
+                np.asarray(Image.open(io.BytesIO(part[name]))).astype(int)
+                for part in (ours, theirs)
+            ]
             assert np.abs(images[0] - images[1]).max() <= 1, name
         else:
             assert isinstance(ours[name], dict), name  # facts: means and distortions
     assert compared <= {"encode", "quantize", "label"}
 
 
-def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], within: float) -> None:
+def assert_close(
+    ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], within: float
+) -> None:
     """Assert that integers are equal, sources apart, and that floats are close, relative to the largest."""
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"sources"}:
         if ours[name].is_floating_point():
-            assert (ours[name] - theirs[name]).abs().max() <= within * theirs[name].abs().max(), name
+            assert (ours[name] - theirs[name]).abs().max() <= within * theirs[name].abs().max(), (
+                name
+            )
         else:
             assert torch.equal(ours[name], theirs[name]), name

@@ -21,12 +21,18 @@ from ddoq.pipeline.keys import digest
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
-STUDIES = sorted(file.stem for file in (ROOT / "conf" / "study").glob("*.yaml") if file.stem != "common")
+STUDIES = sorted(
+    file.stem for file in (ROOT / "conf" / "study").glob("*.yaml") if file.stem != "common"
+)
 #: All studies on one data set, and on the others those whose rows are in the documents.
 COMPOSITIONS = [
     *((f"+experiment={name}",) for name in EXPERIMENTS),
     *(("+experiment=fashion_mnist", f"+study={name}") for name in STUDIES),
-    *((f"+experiment={name}", f"+study={study}") for name in ("cifar10", "imagenette128") for study in ("headline",)),
+    *(
+        (f"+experiment={name}", f"+study={study}")
+        for name in ("cifar10", "imagenette128")
+        for study in ("headline",)
+    ),
     ("+experiment=cifar10", "+study=teachers"),
 ]
 
@@ -57,7 +63,9 @@ def test_keys_are_as_they_were(overrides):
 
 
 def test_every_composition_of_before_is_still_looked_at():
-    assert {" ".join(overrides) for overrides in COMPOSITIONS} == set(json.loads(GOLDEN.read_text()))
+    assert {" ".join(overrides) for overrides in COMPOSITIONS} == set(
+        json.loads(GOLDEN.read_text())
+    )
 
 
 if __name__ == "__main__":

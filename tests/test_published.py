@@ -16,8 +16,16 @@ def test_every_number_has_a_known_setting_and_source_and_occurs_once():
     known, numbers = _file(), published()
     assert len(numbers) > 150
     for one in numbers:
-        assert one.dataset in known["datasets"] and one.student in known["protocols"][one.protocol]["recipes"]
-        assert type(one.ipc) is int and 1 <= one.ipc <= 1000 and type(one.top1) is float and 0 < one.top1 < 100
+        assert (
+            one.dataset in known["datasets"]
+            and one.student in known["protocols"][one.protocol]["recipes"]
+        )
+        assert (
+            type(one.ipc) is int
+            and 1 <= one.ipc <= 1000
+            and type(one.top1) is float
+            and 0 < one.top1 < 100
+        )
         assert one.std is None or 0 < one.std < 10
         soft = one.protocol in ("fkd1024", "fkd128", "ddoq", "rded", "rd3")
         assert (one.teacher is not None) == soft
@@ -25,7 +33,10 @@ def test_every_number_has_a_known_setting_and_source_and_occurs_once():
     assert len(set(same)) == len(same)
     for entry in known["rows"]:
         fields = {"method", "dataset", "protocol", "student", "top1", "source"}
-        assert fields <= set(entry) <= fields | {"teacher", "std"} and entry["source"] in known["sources"]
+        assert (
+            fields <= set(entry) <= fields | {"teacher", "std"}
+            and entry["source"] in known["sources"]
+        )
         assert set(entry.get("std", {})) <= set(entry["top1"])
     assert {entry["source"] for entry in known["rows"]} == set(known["sources"])
 
@@ -48,7 +59,13 @@ def test_recipes_are_the_shipped_protocols_and_students():
 
 
 IMAGEWOOF = {
-    **{"dataset": "imagewoof", "protocol": "minimax", "student": "resnet_ap10", "selection": "best", "image_size": 256},
+    **{
+        "dataset": "imagewoof",
+        "protocol": "minimax",
+        "student": "resnet_ap10",
+        "selection": "best",
+        "image_size": 256,
+    },
     **{"dataset_source": "imagewoof, original ILSVRC2012 folders (imagenet)", "num_test": 500},
     **{"num_train": 12454 - 1245, "num_validation": 1245},
     **{"recipe_key": _file()["protocols"]["minimax"]["recipes"]["resnet_ap10"]},

@@ -76,7 +76,9 @@ def save_stable_diffusion(folder: Path) -> Path:
     )
     _excite(unet).save_pretrained(folder / "unet")
     vocabulary = ["<|startoftext|>", "<|endoftext|>", *_bytes(), *(f"{c}</w>" for c in _bytes())]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=77)
+    tokenizer = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=77
+    )
     tokenizer.save_pretrained(folder / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=len(vocabulary),
@@ -90,7 +92,11 @@ def save_stable_diffusion(folder: Path) -> Path:
     )
     _excite(CLIPTextModel(config)).save_pretrained(folder / "text_encoder")
     PNDMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, steps_offset=1
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        skip_prk_steps=True,
+        steps_offset=1,
     ).save_pretrained(folder / "scheduler")
     return folder
 

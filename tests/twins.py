@@ -10,7 +10,14 @@ from tiny_models import save_dit, save_stable_diffusion, save_vae
 
 from ddoq.data.catalogue import CATALOGUE
 
-EXPERIMENTS = ("imagenette_dit", "imagewoof_dit", "imagenette_sd", "imagenet100_dit", "imagenet1k_dit", "imagenet1k_sd")
+EXPERIMENTS = (
+    "imagenette_dit",
+    "imagewoof_dit",
+    "imagenette_sd",
+    "imagenet100_dit",
+    "imagenet1k_dit",
+    "imagenet1k_sd",
+)
 
 
 def save_models(folder: Path) -> Path:

@@ -83,7 +83,9 @@ def _explain_config(text: str) -> ConfigError:
     ):
         group, choice = match.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return ConfigError(f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"]))
+        return ConfigError(
+            f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"])
+        )
     if match := re.search(r"config group '(.+)' does not exist", text):
         group = match.group(1)
         return ConfigError(f"{group}: there is no such group", did_you_mean(group, GROUPS))
@@ -98,29 +100,45 @@ def _explain_config(text: str) -> ConfigError:
             return ConfigError(f"{key}: not part of the defaults", remedy)
         if key.lstrip("+") in ("experiment", "study"):
             name = key.lstrip("+")
-            return ConfigError(f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus")
+            return ConfigError(
+                f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus"
+            )
         return _no_such_key(key, "leave the key out")
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
         return _no_such_key(match.group(2), "use another experiment: its file sets the key")
     if match := re.search(
-        r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL
+        r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)",
+        text,
+        re.DOTALL,
     ):
-        return ConfigError(f"{match.group(2)}: {match.group(1)}", _other_value(match.group(2), match.group(1)))
+        return ConfigError(
+            f"{match.group(2)}: {match.group(1)}", _other_value(match.group(2), match.group(1))
+        )
     if match := re.search(r"field '[\w.]+' is not Optional\s+full_key: (\S+)", text):
         return ConfigError(f"{match.group(1)}: null is no value", _other_value(match.group(1)))
     if match := re.search(r"Environment variable '(.+?)' not found\"?\s+full_key: (\S+)", text):
         name, key = match.groups()
-        return ConfigError(f"{key}: the environment variable {name} is not set", f"export {name}=..., or set {key}=...")
+        return ConfigError(
+            f"{key}: the environment variable {name} is not set",
+            f"export {name}=..., or set {key}=...",
+        )
     if match := re.search(
-        r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text
+        r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)",
+        text,
     ):
         key = match.group(1) or match.group(2)
         return ConfigError(f"{key}: no value", f"set {key}=...")
     if match := re.search(r"Ambiguous value for argument '(\w[^']*)'", text):
         return several_values(match.group(1))
     if match := re.search(r"does not support deletion\s+full_key: (\S+)", text):
-        return ConfigError(f"{match.group(1)}: it cannot be deleted", f"{match.group(1)} is needed: do not delete it")
+        return ConfigError(
+            f"{match.group(1)}: it cannot be deleted",
+            f"{match.group(1)} is needed: do not delete it",
+        )
     if match := re.search(r"([^\n]+)\n\s+full_key: (\S+)", text):
-        return ConfigError(f"{match.group(2)}: {match.group(1).strip()}", "`ddoq --cfg job` shows what the key takes")
+        return ConfigError(
+            f"{match.group(2)}: {match.group(1).strip()}",
+            "`ddoq --cfg job` shows what the key takes",
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return ConfigError("config: " + "; ".join(lines[:3]), "see `ddoq --help` and `ddoq --cfg job`")

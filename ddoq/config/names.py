@@ -46,7 +46,8 @@ def register_resolvers() -> None:
             for name in _root_
             if name not in NOT_IDENTITY
         }
-        check_form(plain, without=NOT_IDENTITY)  # Hydra asks for the name before anything else looks
+        # Hydra asks for the name before anything else looks.
+        check_form(plain, without=NOT_IDENTITY)
         return run_name(expand_paths(plain))
 
     def outputs(*, _root_: DictConfig) -> str:

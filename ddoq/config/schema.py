@@ -184,7 +184,11 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "image_folder": datasets.ImageFolderConf,
         "parquet": datasets.ParquetConf,
     },
-    "encoder": {"pixels": components.PixelsConf, "vae": components.VAEConf, "taef2": components.TAEF2Conf},
+    "encoder": {
+        "pixels": components.PixelsConf,
+        "vae": components.VAEConf,
+        "taef2": components.TAEF2Conf,
+    },
     "quantizer": {
         "kmeans": components.KMeansConf,
         "kmeans_sklearn": components.SklearnKMeansConf,

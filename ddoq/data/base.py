@@ -77,7 +77,9 @@ class OneClassError(DataError):
 def check_order(class_order: str) -> None:
     """Raise ConfigError for an unknown order of classes."""
     if class_order not in ORDERS:
-        raise ConfigError(f"dataset.class_order: '{class_order}' is not known", did_you_mean(class_order, ORDERS))
+        raise ConfigError(
+            f"dataset.class_order: '{class_order}' is not known", did_you_mean(class_order, ORDERS)
+        )
 
 
 @dataclass
@@ -115,7 +117,8 @@ class ImageDataset(ABC):
     pixel_range: list[float] | None = None
     on_leak: str = "keep"
     root: str | None = None
-    search: tuple[Path, ...] = field(default=(), repr=False)  # set by the caller from ``paths.data``
+    #: Set by the caller from ``paths.data``.
+    search: tuple[Path, ...] = field(default=(), repr=False)
     digests: Digests = field(default_factory=Digests, repr=False)  # set where there is a store
 
     @abstractmethod
@@ -131,7 +134,9 @@ class ImageDataset(ABC):
         """The data set, opened once per process: listing a million files takes seconds."""
         return self.open()
 
-    def pixels(self, i: int, size: int | None = None, pixel_range: Sequence[float] | None = None) -> torch.Tensor:
+    def pixels(
+        self, i: int, size: int | None = None, pixel_range: Sequence[float] | None = None
+    ) -> torch.Tensor:
         """Return image ``i`` as uint8 ``[channels, size, size]``.
 
         Args:
@@ -148,13 +153,19 @@ class ImageDataset(ABC):
 
         source = self.opened
         try:
-            return to_uint8(source.read(i), size or self.image_size, self.channels, self.resize, pixel_range)
+            return to_uint8(
+                source.read(i), size or self.image_size, self.channels, self.resize, pixel_range
+            )
         except DeepImageError:
             raise
         except Exception as error:
             if why := fault(error):
-                raise BadImageError(f"{source.describe(i)}: {why}", "restore it: it was an image once") from error
-            raise DataError(f"dataset: {source.describe(i)} cannot be read ({error})", READABLE) from error
+                raise BadImageError(
+                    f"{source.describe(i)}: {why}", "restore it: it was an image once"
+                ) from error
+            raise DataError(
+                f"dataset: {source.describe(i)} cannot be read ({error})", READABLE
+            ) from error
 
     def check(self, facts: Mapping[str, Any]) -> None:
         """Raise DataError where an index, by its facts, lacks images that were to be in it, or all those of a class."""
@@ -191,7 +202,10 @@ class ImageDataset(ABC):
     def examine(self) -> Source:
         """Return the opened data set. Raises DataError, before any image is read, where ``check`` would after it."""
         source = self.opened
-        self.check({"num_skipped": 0, "class_names": source.class_names} | split_facts(source, source.split))
+        self.check(
+            {"num_skipped": 0, "class_names": source.class_names}
+            | split_facts(source, source.split)
+        )
         return source
 
     def __getstate__(self) -> dict:
@@ -220,7 +234,9 @@ def split_facts(source: Source, split: np.ndarray) -> dict[str, Any]:
     """
     split = np.where(source.split == "", "train", source.split) if split is source.split else split
     num = len(source.class_names)
-    counts = {name: np.bincount(source.labels[split == name], minlength=num).tolist() for name in SPLITS}
+    counts = {
+        name: np.bincount(source.labels[split == name], minlength=num).tolist() for name in SPLITS
+    }
     return {"counts": counts, "given": given_splits(source)}
 
 

@@ -22,7 +22,11 @@ from ddoq.utils.io import reading
 
 
 def _array_source(
-    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], names: list[str], title: str, split=("train", "test")
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    names: list[str],
+    title: str,
+    split=("train", "test"),
 ) -> Source:
     """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``, one of each per split, as a source."""
     if [len(part) for part in images] != [len(part) for part in labels]:
@@ -53,7 +57,9 @@ class Digits(ImageDataset):
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
         images, labels = self._arrays()
-        return _array_source([images], [labels], [str(c) for c in range(10)], "scikit-learn digits", split=("",))
+        return _array_source(
+            [images], [labels], [str(c) for c in range(10)], "scikit-learn digits", split=("",)
+        )
 
     @staticmethod
     def _arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +101,9 @@ class _Torchvision(PublishedDataset):
         published(folder, download=True)
 
     def _counted(self, source: Source) -> Source:
-        return replace(source, unexpected_counts=unexpected_counts(source, self._TITLE, self._COUNTS))
+        return replace(
+            source, unexpected_counts=unexpected_counts(source, self._TITLE, self._COUNTS)
+        )
 
     def _remedy(self) -> str:
         place = Path(self.root) if self.root else self.search[0] / self._FOLDERS[0]
@@ -164,7 +172,18 @@ class FashionMNIST(_IDX):
     _TITLE, _TORCHVISION = "Fashion-MNIST", "FashionMNIST"
     _ORIGIN = "https://github.com/zalandoresearch/fashion-mnist"
     _FOLDERS = ("fashion_mnist", "FashionMNIST/raw")
-    _NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    _NAMES = [
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ]
 
 
 @dataclass
@@ -184,22 +203,30 @@ class _CIFAR(_Torchvision):
         folder = self._folder()
         if not super()._complete(folder):
             return hash_shards(find_shards(folder), self.digests)
-        return hash_files([file for file in folder.iterdir() if file.is_file()], folder, self.digests)
+        return hash_files(
+            [file for file in folder.iterdir() if file.is_file()], folder, self.digests
+        )
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
         folder = self._folder()
         if (folder / self._PARQUET[0]).is_file() or not super()._complete(folder):
             source = open_parquet(folder, self._IMAGES, self._LABELS)
-            check_classes(source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS))
+            check_classes(
+                source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS)
+            )
             return self._counted(source)
         import torchvision.datasets
 
         published = getattr(torchvision.datasets, self._TORCHVISION)
-        with reading(folder, _ORIGINAL):  # torchvision checks the md5 of every file before it reads it
+        # torchvision checks the md5 of every file before it reads it.
+        with reading(folder, _ORIGINAL):
             parts = [published(folder.parent, train=train) for train in (True, False)]
         return _array_source(
-            [part.data for part in parts], [part.targets for part in parts], parts[0].classes, self._TITLE
+            [part.data for part in parts],
+            [part.targets for part in parts],
+            parts[0].classes,
+            self._TITLE,
         )
 
     def _complete(self, folder: Path) -> bool:
@@ -215,7 +242,10 @@ class CIFAR10(_CIFAR):
     _TITLE, _TORCHVISION = "CIFAR-10", "CIFAR10"
     _NAMES, _LABELS = catalogue.CIFAR10, ("label", "labels")
     _FOLDERS = ("cifar-10-batches-py", "cifar10", "cifar10_jpeg")
-    _FORMS = (("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), _CIFAR._PARQUET)
+    _FORMS = (
+        ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
+        _CIFAR._PARQUET,
+    )
 
 
 @dataclass
@@ -242,8 +272,12 @@ class SVHN(_Torchvision):
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        images, labels = zip(*(_read_mat(self._folder() / file) for file in self._FILES), strict=True)
-        return self._counted(_array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE))
+        images, labels = zip(
+            *(_read_mat(self._folder() / file) for file in self._FILES), strict=True
+        )
+        return self._counted(
+            _array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE)
+        )
 
     def _download_as(self, published: Callable, folder: Path) -> None:
         for split in ("train", "test"):
@@ -262,6 +296,10 @@ def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("its checksum is not that of the original")
         part = loadmat(path, variable_names=["X", "y"])
         images, labels = part["X"].transpose(3, 0, 1, 2), part["y"].ravel()
-        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not np.isin(labels, range(1, 11)).all():
+        if (
+            images.dtype != np.uint8
+            or images.shape[1:] != (32, 32, 3)
+            or not np.isin(labels, range(1, 11)).all()
+        ):
             raise ValueError("it does not hold the images and labels of SVHN")
         return np.ascontiguousarray(images), labels % 10

@@ -71,7 +71,12 @@ CATALOGUE = {
         "ImageNette",
         {"original": (12_894, 500), "fastai": (9_469, 3_925)},
         _NETTE,
-        Archive(f"{_FASTAI}/imagenette2.tgz", "imagenette2", "1.5 GB", "fe2fc210e6bb7c5664d602c3cd71e612"),
+        Archive(
+            f"{_FASTAI}/imagenette2.tgz",
+            "imagenette2",
+            "1.5 GB",
+            "fe2fc210e6bb7c5664d602c3cd71e612",
+        ),
     ),
     "imagewoof": Subset(
         "ImageWoof",

@@ -24,7 +24,9 @@ def spread(labels: np.ndarray, num_first: int, num: int, per_class: int) -> np.n
     return np.concatenate([chosen, further(labels, num_first, chosen, lacking)])
 
 
-def further(labels: np.ndarray, num_first: int, seen: np.ndarray, wanted: Mapping[int, int]) -> np.ndarray:
+def further(
+    labels: np.ndarray, num_first: int, seen: np.ndarray, wanted: Mapping[int, int]
+) -> np.ndarray:
     """Return the positions of images that were not seen, so many of each class, at random but the same every time.
 
     Args:
@@ -36,5 +38,7 @@ def further(labels: np.ndarray, num_first: int, seen: np.ndarray, wanted: Mappin
     order = np.random.default_rng(0).permutation(len(labels))
     order = order[np.argsort(order >= num_first, kind="stable")]
     order = order[~np.isin(order, seen)]
-    of_class = [order[labels[order] == label][:number] for label, number in wanted.items() if number > 0]
+    of_class = [
+        order[labels[order] == label][:number] for label, number in wanted.items() if number > 0
+    ]
     return np.concatenate([np.empty(0, int), *of_class])

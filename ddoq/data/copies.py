@@ -37,7 +37,9 @@ def perceptual_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(brighter).tobytes(), signed=True)
 
 
-def write_pictures(folder: Path, usable: np.ndarray, digests: np.ndarray, likenesses: np.ndarray) -> None:
+def write_pictures(
+    folder: Path, usable: np.ndarray, digests: np.ndarray, likenesses: np.ndarray
+) -> None:
     """Write the digests and hashes, ``[n]`` each, of the usable images, bool ``[n]``."""
     ids = np.flatnonzero(usable)
     table = pa.table({"id": ids, "digest": digests[ids], "likeness": likenesses[ids]})
@@ -62,7 +64,9 @@ def groups_of_equals(digests: np.ndarray, usable: np.ndarray) -> list[np.ndarray
 
 def in_several(groups: Iterable[np.ndarray], values: np.ndarray) -> list[list[int]]:
     """Return those groups of positions whose ``values`` ``[n]``, labels for example, are not all the same."""
-    return sorted(sorted(group.tolist()) for group in groups if len(set(values[group].tolist())) > 1)
+    return sorted(
+        sorted(group.tolist()) for group in groups if len(set(values[group].tolist())) > 1
+    )
 
 
 def shared_with(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -96,7 +100,8 @@ def look_alike(images: np.ndarray, others: np.ndarray) -> np.ndarray:
     On CIFAR-10, 86 % of pictures are told from their JPEG of quality 75.
     """
     first, second = (_standardised(pixels) for pixels in (images, others))
-    is_equal = (images == others).reshape(len(images), -1).all(1)  # those of one colour have no correlation
+    # Those of one colour have no correlation.
+    is_equal = (images == others).reshape(len(images), -1).all(1)
     return is_equal | ((first * second).sum(1) >= _LEAST_CORRELATION)
 
 

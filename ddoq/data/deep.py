@@ -20,7 +20,9 @@ class DeepImageError(ValueError):
     """A deep picture was to be decoded without a range; ``extremes`` has its least and its largest value."""
 
     def __init__(self, extremes: Range):
-        super().__init__(f"16-bit or float values in [{extremes[0]:g}, {extremes[1]:g}] and no pixel_range")
+        super().__init__(
+            f"16-bit or float values in [{extremes[0]:g}, {extremes[1]:g}] and no pixel_range"
+        )
         self.extremes = extremes
 
 

@@ -52,11 +52,17 @@ class PublishedDataset(ImageDataset):
     def _folder(self) -> Path:
         found = self._find()
         if found is None:
-            raise DataError(f"dataset: {self.name} was not found in {self._looked()}", self._remedy())
+            raise DataError(
+                f"dataset: {self.name} was not found in {self._looked()}", self._remedy()
+            )
         return found
 
     def _find(self) -> Path | None:
-        places = [Path(self.root)] if self.root else [base / name for name in self._names() for base in self.search]
+        places = (
+            [Path(self.root)]
+            if self.root
+            else [base / name for name in self._names() for base in self.search]
+        )
         return next((folder for folder in places if self._complete(folder)), None)
 
     def _looked(self) -> str:
@@ -69,7 +75,8 @@ class PublishedDataset(ImageDataset):
         socket.setdefaulttimeout(_SILENCE)
         try:
             yield
-        except Exception as error:  # urllib, ssl, zlib, tarfile and torchvision each raise their own
+        except Exception as error:
+            # urllib, ssl, zlib, tarfile and torchvision each raise their own.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
                 f"dataset: {self.name} was not found in {self._looked()}, and the download failed ({reason})",
@@ -91,14 +98,22 @@ def check_classes(source: Source, title: str, names: Sequence[str], as_table: st
         names: of its classes.
         as_table: the options that read the same files as a table of the user's own.
     """
-    there, numbers = list(source.class_names), [re.findall("[0-9]+", name) for name in source.class_names]
+    there, numbers = (
+        list(source.class_names),
+        [re.findall("[0-9]+", name) for name in source.class_names],
+    )
     if len(there) == len(names) and numbers == [[str(label)] for label in range(len(names))]:
         return
     same = sum(name == other for name, other in zip(there, names, strict=False))
-    moved = [name for name, other in zip(there, names, strict=False) if name != other and name in names]
+    moved = [
+        name for name, other in zip(there, names, strict=False) if name != other and name in names
+    ]
     if len(there) == len(names) and 2 * same >= len(names) and not moved:
         return
-    found, expected = (f"{len(them)} classes, {', '.join(map(repr, them[:_MOST_NAMED]))} …" for them in (there, names))
+    found, expected = (
+        f"{len(them)} classes, {', '.join(map(repr, them[:_MOST_NAMED]))} …"
+        for them in (there, names)
+    )
     raise DataError(
         f"dataset: {source.provenance} has {found}, and {title} {expected}",
         f"read it as what it is: {as_table}",
@@ -109,7 +124,9 @@ def unexpected_counts(source: Source, title: str, stated: Sequence[int | None]) 
     """Return in words which numbers of training and test images differ from the stated ones; ``None``: nobody says."""
     problems = [
         f"{number:,} {kind} images where {title} has {expected:,}"
-        for kind, split, expected in zip(("training", "test"), ("train", "test"), stated, strict=True)
+        for kind, split, expected in zip(
+            ("training", "test"), ("train", "test"), stated, strict=True
+        )
         if expected not in (None, number := int(np.sum(source.split == split)))
     ]
     return "; ".join(problems) or None

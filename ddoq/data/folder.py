@@ -48,7 +48,11 @@ class Listing:
             more: names of other files that decide what the images are.
         """
         files = hash_names([*self.names, *more], self.root, digests)
-        return hashlib.sha256("\n".join([files, *self.unusable]).encode()).hexdigest() if self.unusable else files
+        return (
+            hashlib.sha256("\n".join([files, *self.unusable]).encode()).hexdigest()
+            if self.unusable
+            else files
+        )
 
     def source(self, class_names: list[str], provenance: str) -> Source:
         """Return the files as an opened data set."""
@@ -116,7 +120,9 @@ class ImageFolder(ImageDataset):
         if not layout.is_new:
             return files
         reading = [f"{split}\0{name}\0{folder.name}" for split, name, folder in layout.classes]
-        return hashlib.sha256("\n".join([files, *reading]).encode(errors="surrogateescape")).hexdigest()
+        return hashlib.sha256(
+            "\n".join([files, *reading]).encode(errors="surrogateescape")
+        ).hexdigest()
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
@@ -137,15 +143,20 @@ class ImageFolder(ImageDataset):
         """Return the layout, all images and the class names."""
         if not self.root or not os.path.isdir(self.root):
             raise DataError(
-                f"dataset.root: {self.root!r} is not a folder", "set dataset.root=/path/to/a/folder/of/class/folders"
+                f"dataset.root: {self.root!r} is not a folder",
+                "set dataset.root=/path/to/a/folder/of/class/folders",
             )
         layout = recognise(Path(self.root))
         names = ordered({name for _, name, _ in layout.classes}, self.class_order)
         number = {name: label for label, name in enumerate(names)}
         folders = [
-            (split, number[name], folder.relative_to(layout.root).as_posix()) for split, name, folder in layout.classes
+            (split, number[name], folder.relative_to(layout.root).as_posix())
+            for split, name, folder in layout.classes
         ]
         listing = list_classes(layout.root, folders)
         if not listing.names:
-            raise DataError(f"dataset.root: no images below {self.root}", f"supported: {' '.join(sorted(EXTENSIONS))}")
+            raise DataError(
+                f"dataset.root: no images below {self.root}",
+                f"supported: {' '.join(sorted(EXTENSIONS))}",
+            )
         return layout, replace(listing, ignored=listing.ignored + outside(layout)), names

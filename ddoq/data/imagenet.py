@@ -18,7 +18,8 @@ from ddoq.data.shards import find_shards
 from ddoq.errors import ConfigError, DataError, did_you_mean
 
 _MOST_NAMED = 20
-_SPLITS = {"train": "train", "val": "test"}  # the test split is not public; all results are on the validation split
+#: The test split is not public; all results are on the validation split.
+_SPLITS = {"train": "train", "val": "test"}
 _ORIGINAL = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
 
 
@@ -38,7 +39,10 @@ class ImageNet(PublishedDataset):
 
     def __post_init__(self) -> None:
         if self.classes not in CATALOGUE:
-            raise ConfigError(f"dataset.classes: '{self.classes}' is not known", did_you_mean(self.classes, CATALOGUE))
+            raise ConfigError(
+                f"dataset.classes: '{self.classes}' is not known",
+                did_you_mean(self.classes, CATALOGUE),
+            )
         if self.source not in self._subset.counts:
             raise ConfigError(
                 f"dataset.source: {self._subset.title} has no source '{self.source}'",
@@ -58,11 +62,16 @@ class ImageNet(PublishedDataset):
         where = "original ILSVRC2012 folders" if self.source == "original" else "fastai v2 split"
         provenance = f"{self.classes}, {where} ({folder.name})"
         if _has_parquet(folder):
-            source = replace(_reordered(open_parquet(folder, "image", "label"), wnids), provenance=provenance)
+            source = replace(
+                _reordered(open_parquet(folder, "image", "label"), wnids), provenance=provenance
+            )
         else:
             source = _listing(folder, wnids).source(wnids, provenance)
         title = f"{self._subset.title} ({self.source})"
-        return replace(source, unexpected_counts=unexpected_counts(source, title, self._subset.counts[self.source]))
+        return replace(
+            source,
+            unexpected_counts=unexpected_counts(source, title, self._subset.counts[self.source]),
+        )
 
     @property
     def _subset(self) -> Subset:
@@ -78,7 +87,9 @@ class ImageNet(PublishedDataset):
 
     def _download(self, folder: Path) -> None:
         if self.source == "original":
-            raise DataError(f"dataset: {self.name} cannot be downloaded without an account", self._remedy())
+            raise DataError(
+                f"dataset: {self.name} cannot be downloaded without an account", self._remedy()
+            )
         with self._downloading():
             self._subset.archive.extract_below(folder)
 
@@ -101,7 +112,11 @@ def _listing(root: Path, wnids: Sequence[str]) -> Listing:
         _check_classes(root / part, wnids)
     return list_classes(
         root,
-        [(split, label, f"{part}/{wnid}") for part, split in _SPLITS.items() for label, wnid in enumerate(wnids)],
+        [
+            (split, label, f"{part}/{wnid}")
+            for part, split in _SPLITS.items()
+            for label, wnid in enumerate(wnids)
+        ],
     )
 
 

@@ -23,7 +23,9 @@ def fault(error: Exception) -> str | None:
     Returns:
         ``None`` where not the bytes are to blame but the machine: no permission, a dead disk, no memory.
     """
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+    ):
         return None  # EINVAL: damaged bytes sent the reader to a place before the file's beginning
     if isinstance(error, UnidentifiedImageError):
         return "no image of a known kind"  # Pillow's text names an address in memory

@@ -38,8 +38,12 @@ class LabelSpace:
         if not any(wnids):
             return cls(list(class_names), list(class_names), wnids, [None] * len(wnids))
         number = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
-        synonyms = [_synonyms(name) if wnid else name for name, wnid in zip(class_names, wnids, strict=True)]
-        short = [line.split(",")[0] if wnid else line for line, wnid in zip(synonyms, wnids, strict=True)]
+        synonyms = [
+            _synonyms(name) if wnid else name for name, wnid in zip(class_names, wnids, strict=True)
+        ]
+        short = [
+            line.split(",")[0] if wnid else line for line, wnid in zip(synonyms, wnids, strict=True)
+        ]
         names = _unique(short, synonyms, class_names)
         return cls(names, synonyms, wnids, [number.get(wnid) for wnid in wnids])
 
@@ -68,7 +72,11 @@ class LabelSpace:
         Raises:
             ConfigError: for a class without one.
         """
-        missing = [repr(name) for name, index in zip(self.names, self.imagenet, strict=True) if index is None]
+        missing = [
+            repr(name)
+            for name, index in zip(self.names, self.imagenet, strict=True)
+            if index is None
+        ]
         if missing:
             named = ", ".join(missing[:_MOST_NAMED]) + (" …" if len(missing) > _MOST_NAMED else "")
             raise ConfigError(
@@ -126,7 +134,8 @@ def _info():
 
 def _synonyms(wnid: str) -> str:
     try:
-        return _info().label_name_to_description(wnid)  # knows the 21,000 classes of ImageNet, not only the 1,000
+        # timm knows the 21,000 classes of ImageNet, not only the 1,000.
+        return _info().label_name_to_description(wnid)
     except KeyError:
         return wnid
 
@@ -136,5 +145,7 @@ def _unique(*candidates: Sequence[str]) -> list[str]:
     names = list(candidates[0])
     for fallback in candidates[1:]:
         shared = {name for name, count in Counter(names).items() if count > 1}
-        names = [other if name in shared else name for name, other in zip(names, fallback, strict=True)]
+        names = [
+            other if name in shared else name for name, other in zip(names, fallback, strict=True)
+        ]
     return names

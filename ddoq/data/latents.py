@@ -38,8 +38,19 @@ class LatentWriter:
         storage: type on disk.
     """
 
-    def __init__(self, folder: Path, labels: np.ndarray, shard_size: int, storage: torch.dtype = torch.float32):
-        self.folder, self.labels, self.shard_size, self.storage = folder, labels, shard_size, storage
+    def __init__(
+        self,
+        folder: Path,
+        labels: np.ndarray,
+        shard_size: int,
+        storage: torch.dtype = torch.float32,
+    ):
+        self.folder, self.labels, self.shard_size, self.storage = (
+            folder,
+            labels,
+            shard_size,
+            storage,
+        )
         self._rows: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)
 
     def positions(self, shard: int) -> range:
@@ -56,7 +67,9 @@ class LatentWriter:
 
     def add(self, positions: torch.Tensor, latents: torch.Tensor) -> None:
         """Take a batch of latents ``[B, *shape]`` in any order."""
-        for position, latent in zip(positions.tolist(), latents.to(self.storage).cpu(), strict=True):
+        for position, latent in zip(
+            positions.tolist(), latents.to(self.storage).cpu(), strict=True
+        ):
             shard = position // self.shard_size
             self._rows[shard][position] = latent
             if len(self._rows[shard]) == len(self.positions(shard)):
@@ -92,7 +105,9 @@ class Latents:
         self._shards = sorted(folder.glob("shard-*.safetensors"))
         with reading(folder, self._remedy, StoreError), safe_open(self._shards[0], "pt") as shard:
             self._shard_size, *shape = shard.get_slice("latents").get_shape()
-            if not self._shard_size or -(-len(self.labels) // self._shard_size) != len(self._shards):
+            if not self._shard_size or -(-len(self.labels) // self._shard_size) != len(
+                self._shards
+            ):
                 raise ValueError(f"{len(self._shards)} shards for {len(self.labels)} latents")
         self.shape = tuple(shape)
         if labels is not None:

@@ -12,7 +12,14 @@ from pathlib import Path
 from unicodedata import normalize
 
 from ddoq.data.names import is_filler, split_of
-from ddoq.data.tree import holds_images, images_in, is_named_image, is_nobodys, printable, subfolders
+from ddoq.data.tree import (
+    holds_images,
+    images_in,
+    is_named_image,
+    is_nobodys,
+    printable,
+    subfolders,
+)
 from ddoq.errors import DataError, override
 
 #: Folders that were splits from the first version on. What is read in another way than then has another fingerprint.
@@ -84,7 +91,10 @@ def recognise(root: Path) -> Layout:
         base = _only(base) or base
     tops = subfolders(base)
     if not tops:
-        raise DataError(f"dataset.root: {printable(str(base))} holds no class folders", _remedy_without_folders(base))
+        raise DataError(
+            f"dataset.root: {printable(str(base))} holds no class folders",
+            _remedy_without_folders(base),
+        )
     layout = _as_splits(base, tops) or _as_classes(base, tops)
     if base == root:
         return layout
@@ -137,10 +147,20 @@ def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
     by_split = [("test" if part.split == tested_on else part.split, part) for part in parts]
     return Layout(
         base,
-        [(split, class_name(folder), folder) for split, part in by_split for folder in subfolders(part.inner)],
-        {split: printable(part.inner.relative_to(base).as_posix()) + "/" for split, part in by_split},
+        [
+            (split, class_name(folder), folder)
+            for split, part in by_split
+            for folder in subfolders(part.inner)
+        ],
+        {
+            split: printable(part.inner.relative_to(base).as_posix()) + "/"
+            for split, part in by_split
+        },
         list(_beside(tops, train, parts)),
-        any(part.folder.name.lower() not in _FIRST_KNOWN or part.inner != part.folder for part in parts),
+        any(
+            part.folder.name.lower() not in _FIRST_KNOWN or part.inner != part.folder
+            for part in parts
+        ),
     )
 
 
@@ -159,7 +179,8 @@ def _agreeing(train: Part, parts: Sequence[Part]) -> list[Part]:
     return [
         part
         for part in parts
-        if part is train or 2 * len(train.classes & part.classes) > min(len(train.classes), len(part.classes))
+        if part is train
+        or 2 * len(train.classes & part.classes) > min(len(train.classes), len(part.classes))
     ]
 
 
@@ -208,7 +229,9 @@ def _beside(tops: Sequence[Path], train: Part, parts: Sequence[Part]) -> Iterato
     used = {part.folder for part in parts}
     for top in (top for top in tops if top not in used and holds_images(top)):
         inside = _class_names(top)
-        what = "the classes of train, too" if inside & train.classes else "no class folders of train"
+        what = (
+            "the classes of train, too" if inside & train.classes else "no class folders of train"
+        )
         yield f"left aside: {printable(top.name)}/, which holds {what}"
 
 
@@ -245,7 +268,11 @@ def _check_not_splits(base: Path, tops: Sequence[Path]) -> None:
         )
     if any(split == "train" for split, _ in said):
         flat = [top for top in tops if not subfolders(top)]
-        what = f"{_list(flat)} holds no class folders" if flat else f"{_list(tops)} hold different folders"
+        what = (
+            f"{_list(flat)} holds no class folders"
+            if flat
+            else f"{_list(tops)} hold different folders"
+        )
         raise DataError(
             f"dataset.root: {printable(str(base))} is made of splits by its names, and {what}",
             _remedy_without_folders(base),
@@ -262,14 +289,23 @@ def _branch(folder: Path) -> list[Path]:
 
 def _splits_of_classes(base: Path, branches: Mapping[Path, list[Path]]) -> Layout | None:
     """Return the layout of ``<class>/train``, ``<class>/test``; ``None`` where it is another."""
-    inside = [(top, folder, split_of(folder.name)) for top, folders in branches.items() for folder in folders]
-    if not all(branches.values()) or not all(said and said[1] and not subfolders(part) for _, part, said in inside):
+    inside = [
+        (top, folder, split_of(folder.name))
+        for top, folders in branches.items()
+        for folder in folders
+    ]
+    if not all(branches.values()) or not all(
+        said and said[1] and not subfolders(part) for _, part, said in inside
+    ):
         return None
     splits = {said[0] for _, _, said in inside}
     if "train" not in splits or len({(top, said[0]) for top, _, said in inside}) < len(inside):
         return None
     tested_on = "test" if "test" in splits else "validation"
-    classes = [("test" if said[0] == tested_on else said[0], class_name(top), part) for top, part, said in inside]
+    classes = [
+        ("test" if said[0] == tested_on else said[0], class_name(top), part)
+        for top, part, said in inside
+    ]
     where = {split: f"<class>/{part.name}/" for split, _, part in classes}
     return Layout(base, classes, where, ["every class folder holds the splits"], is_new=True)
 
@@ -291,7 +327,10 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
     Raises:
         DataError: all hold the same folders, and those are more likely the classes.
     """
-    tops, inside = list(branches), [{class_name(folder) for folder in folders} for folders in branches.values()]
+    tops, inside = (
+        list(branches),
+        [{class_name(folder) for folder in folders} for folders in branches.values()],
+    )
     union = set.union(*inside)
     if not union:
         return []
@@ -299,7 +338,9 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
         return ["images lie in sub-folders of the classes, which are not told apart"]
     splits = all((said := split_of(name)) and said[1] for name in union)
     if len(union) < len(tops) and not splits and not _are_numbered([top.name for top in tops]):
-        return [f"all classes hold the same folders ({_shortened(sorted(union))}), which are not told apart"]
+        return [
+            f"all classes hold the same folders ({_shortened(sorted(union))}), which are not told apart"
+        ]
     raise DataError(
         f"dataset.root: {_list(tops)} in {printable(str(base))} hold the same folders ({_shortened(sorted(union))}): "
         "which are the classes?",

@@ -36,7 +36,9 @@ def _alike_words(leak: Facts) -> str:
 
 def leak_counts(audit: Facts) -> dict[str, int]:
     """Return how many test pictures are training pictures, too, and how many more look nearly like one."""
-    leak = next(leak for leak in audit["leaks"] if (leak["of"], leak["within"]) == ("test", "train"))
+    leak = next(
+        leak for leak in audit["leaks"] if (leak["of"], leak["within"]) == ("test", "train")
+    )
     return {"num_test_in_train": leak["equal"], "num_test_like_train": leak["alike"]}
 
 

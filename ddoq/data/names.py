@@ -13,7 +13,20 @@ _WORDS = {
 }
 _SPLIT = {word: split for split, words in _WORDS.items() for word in words.split()}
 _FILLERS = frozenset(
-    ["set", "sets", "data", "dataset", "image", "images", "img", "imgs", "photos", "samples", "split", "folder"]
+    [
+        "set",
+        "sets",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photos",
+        "samples",
+        "split",
+        "folder",
+    ]
 )
 
 
@@ -44,7 +57,10 @@ def _bare(word: str) -> str:
 def by_number(name: str) -> list:
     """Return a key that sorts names by the numbers in them: ``2`` before ``10``, ``class 2`` before ``class 10``."""
     parts = re.split(r"([0-9]+)", name)
-    texts, numbers = parts[::2], [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]]
+    texts, numbers = (
+        parts[::2],
+        [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]],
+    )
     return [[text, *numbers[i : i + 1]] for i, text in enumerate(texts)] + [name]
 
 

@@ -52,7 +52,9 @@ def find_shards(root: Path) -> Shards:
         return _single(root)
     found = _find(root, _DEEPEST)
     if found is None:
-        raise DataError(f"dataset: no train*.parquet in {root}", "name the files train*.parquet, test*.parquet")
+        raise DataError(
+            f"dataset: no train*.parquet in {root}", "name the files train*.parquet, test*.parquet"
+        )
     for _, file in found:
         if not file.is_file():  # a pipe would block, and a link to nothing lose its rows
             raise DataError(f"dataset: {file} is no file", "repair or remove it")
@@ -68,14 +70,25 @@ def has_tables(folder: Path, depth: int = _DEEPEST) -> bool:
     """Return whether there are tables in a folder or, in the layouts that ``find_shards`` knows, below it."""
     if not folder.is_dir():
         return False
-    return bool(_tables(folder)) or depth > 0 and any(has_tables(inside, depth - 1) for inside in subfolders(folder))
+    return (
+        bool(_tables(folder))
+        or depth > 0
+        and any(has_tables(inside, depth - 1) for inside in subfolders(folder))
+    )
 
 
 def _single(file: Path) -> Shards:
     if file.suffix.lower() not in _ENDINGS:
-        raise DataError(f"dataset.root: {file} is no Parquet file", "set dataset.root to a folder of train*.parquet")
+        raise DataError(
+            f"dataset.root: {file} is no Parquet file",
+            "set dataset.root to a folder of train*.parquet",
+        )
     others = _find(file.parent, 0)
-    if others and {"validation", "test"} & others.files.keys() and file in dict.fromkeys(map(_second, others)):
+    if (
+        others
+        and {"validation", "test"} & others.files.keys()
+        and file in dict.fromkeys(map(_second, others))
+    ):
         raise DataError(
             f"dataset.root: {file} is one of the files of a data set with splits",
             f"give its folder: {override('dataset.root', file.parent)}",
@@ -94,7 +107,9 @@ def _find(folder: Path, depth: int) -> Shards | None:
     inside = subfolders(folder)
     parts: dict[str, list[Path]] = {}
     for part in inside:
-        if (said := split_of(part.name)) and (files := [file for file in _tables(part) if _fits(file, said[0])]):
+        if (said := split_of(part.name)) and (
+            files := [file for file in _tables(part) if _fits(file, said[0])]
+        ):
             parts.setdefault(said[0], []).extend(files)
     if "train" in parts:
         return Shards(folder, parts)
@@ -117,7 +132,11 @@ def _find(folder: Path, depth: int) -> Shards | None:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _ENDINGS and not is_nobodys(file.name))
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in _ENDINGS and not is_nobodys(file.name)
+    )
 
 
 def _parsed(file: Path) -> re.Match:
@@ -136,7 +155,8 @@ def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
     by_name: dict[str, list[Path]] = {}
     for file in tables:
         by_name.setdefault(_parsed(file)["name"].lower(), []).append(file)
-    sets: dict[str, dict[str, list[str]]] = {}  # names of the files by what stands before the split, and by split
+    # Names of the files by what stands before the split, and by split.
+    sets: dict[str, dict[str, list[str]]] = {}
     for name in by_name:
         if (said := split_of(name)) and not re.search(r"[a-z]\d+$", name):
             prefix = "" if said[1] else re.sub(r"[-_. ]*[a-z]+$", "", name)

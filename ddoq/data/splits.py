@@ -35,7 +35,10 @@ def assign_splits(
     for label, members in enumerate(np.split(by_class, ends[:-1])):
         random = np.random.default_rng([spec.split_seed, label])
         train = random.permutation(members[split[members] == "train"])
-        for part, fraction in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
+        for part, fraction in (
+            ("test", spec.test_fraction),
+            ("validation", spec.validation_fraction),
+        ):
             if part not in has:
                 count = min(round(fraction * len(train)), len(train) - 1)
                 drawn = _draw(train, count, copies_of)

@@ -15,7 +15,9 @@ from ddoq.data.tree import subfolders
 from ddoq.errors import DataError, override
 
 _ANNOTATIONS = "val/val_annotations.txt"
-_ARCHIVE = Archive("http://cs231n.stanford.edu/tiny-imagenet-200.zip", "tiny-imagenet-200", "240 MB")
+_ARCHIVE = Archive(
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip", "tiny-imagenet-200", "240 MB"
+)
 
 
 @dataclass
@@ -29,7 +31,8 @@ class TinyImageNet(PublishedDataset):
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
         listing, _ = self._listing()
-        labels = [_ANNOTATIONS] if (listing.root / _ANNOTATIONS).is_file() else []  # a sorted copy needs no such file
+        # A sorted copy needs no such file.
+        labels = [_ANNOTATIONS] if (listing.root / _ANNOTATIONS).is_file() else []
         return listing.fingerprint(self.digests, more=labels)
 
     def open(self) -> Source:
@@ -48,7 +51,9 @@ class TinyImageNet(PublishedDataset):
                 f"dataset: {root / 'train'} has the class folder {others[0]!r}, and Tiny-ImageNet's are WordNet ids",
                 f"read it as what it is: dataset=image_folder {override('dataset.root', root)}",
             )
-        train = list_classes(root, [("train", label, f"train/{wnid}") for label, wnid in enumerate(wnids)])
+        train = list_classes(
+            root, [("train", label, f"train/{wnid}") for label, wnid in enumerate(wnids)]
+        )
         names, labels = _validation(root, {wnid: label for label, wnid in enumerate(wnids)})
         return (
             Listing(
@@ -66,7 +71,9 @@ class TinyImageNet(PublishedDataset):
         return (_ARCHIVE.folder,)
 
     def _complete(self, folder: Path) -> bool:
-        return (folder / "train").is_dir() and ((folder / _ANNOTATIONS).is_file() or _is_sorted(folder / "val"))
+        return (folder / "train").is_dir() and (
+            (folder / _ANNOTATIONS).is_file() or _is_sorted(folder / "val")
+        )
 
     def _download(self, folder: Path) -> None:
         with self._downloading():
@@ -80,10 +87,14 @@ def _validation(root: Path, number: dict[str, int]) -> tuple[list[str], list[int
     """Return names relative to ``root`` and labels of the validation images, whose classes are in a file."""
     if not (root / _ANNOTATIONS).is_file():
         return _sorted(root, number)
-    lines = [line.split("\t") for line in (root / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()]
+    lines = [
+        line.split("\t") for line in (root / _ANNOTATIONS).read_text(encoding="utf-8").splitlines()
+    ]
     wnid_of = {fields[0]: fields[1] for fields in lines if len(fields) > 1}
     files = list(image_files(root / "val" / "images"))
-    unknown = [file for file in files if wnid_of.get(file) not in number] + sorted(wnid_of.keys() - set(files))
+    unknown = [file for file in files if wnid_of.get(file) not in number] + sorted(
+        wnid_of.keys() - set(files)
+    )
     if unknown or not files:
         what = (
             f"{len(unknown)} of its {len(wnid_of.keys() | set(files))} images, e.g. {unknown[0]},"

@@ -99,5 +99,6 @@ def _read(file: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # torch raises whatever the bytes happen to break
         raise DataError(
-            f"encoder.path: {file} is not a file of weights ({type(error).__name__})", "download it again"
+            f"encoder.path: {file} is not a file of weights ({type(error).__name__})",
+            "download it again",
         ) from error

@@ -24,11 +24,19 @@ class VAE(Encoder):
         storage: of latents on disk: ``float32`` or ``float16``.
     """
 
-    def __init__(self, path: str, posterior: str = "mode", precision: str = "float32", storage: str = "float32"):
+    def __init__(
+        self,
+        path: str,
+        posterior: str = "mode",
+        precision: str = "float32",
+        storage: str = "float32",
+    ):
         super().__init__()
         self.vae = load_pretrained(path, tuple(VAE_SCALES), "vae", "encoder.path", precision)
         self.posterior, self.precision, self.storage = posterior, precision, getattr(torch, storage)
-        known = latent_scale({**self.vae.config, "_class_name": type(self.vae).__name__}, "encoder.path")
+        known = latent_scale(
+            {**self.vae.config, "_class_name": type(self.vae).__name__}, "encoder.path"
+        )
         self._keep("shift", known.shift)
         self._keep("scale", known.scale)
 
@@ -54,11 +62,15 @@ class VAE(Encoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images ``[B, C, H, W]``."""
-        return self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype)).sample.float()
+        return self.vae.decode(
+            (latents / self.scale + self.shift).to(self.vae.dtype)
+        ).sample.float()
 
 
 def _draw(posterior, seeds: Sequence[int]) -> Tensor:
     """Return one draw per image, each from its own seed."""
     mean, std = posterior.mean.float(), posterior.std.float()
-    draws = [torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    draws = [
+        torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds
+    ]
     return mean + std * torch.stack(draws).to(mean.device)

@@ -42,11 +42,15 @@ def join(place: Place, patience: float) -> None:
     start, told = time.monotonic(), False
     thread.start()
     try:
-        while thread.is_alive() and (waited := time.monotonic() - start) < patience + contact.extra():
+        while (
+            thread.is_alive() and (waited := time.monotonic() - start) < patience + contact.extra()
+        ):
             thread.join(_TICK)
             if waited > _SOON and not told and contact.speaks():
                 told = True
-                console.print(f"[yellow]waiting up to {patience:g} s: {contact.missing()}[/]", soft_wrap=True)
+                console.print(
+                    f"[yellow]waiting up to {patience:g} s: {contact.missing()}[/]", soft_wrap=True
+                )
         if thread.is_alive() or contact.error:
             raise contact.complaint(patience) from contact.error
     except BaseException:
@@ -94,7 +98,9 @@ class _Contact:
         serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         while not serves and not self._leaving and not self._answers():
             time.sleep(_TICK)
-        store = TCPStore(place.address, place.port, is_master=serves, wait_for_workers=False, timeout=_EXCHANGE)
+        store = TCPStore(
+            place.address, place.port, is_master=serves, wait_for_workers=False, timeout=_EXCHANGE
+        )
         return PrefixStore(f"ddoq/{place.run}", store)
 
     def _answers(self) -> bool:
@@ -108,7 +114,9 @@ class _Contact:
 
     def _enrol(self, sign: str) -> None:
         place = self.place
-        self._store.append(_ROLL, f"{sign} {place.rank} {place.size} {os.getpid()} {platform.node()}\n")
+        self._store.append(
+            _ROLL, f"{sign} {place.rank} {place.size} {os.getpid()} {platform.node()}\n"
+        )
 
     def _read_roll(self) -> None:
         """Look who has come and not left.
@@ -163,7 +171,9 @@ class _Contact:
         place = self.place
         if self._store is None and place.rank:
             return f"process 0 of {place.size} does not answer at {place.address}:{place.port} ({self._unreached})"
-        missing = [rank for rank in range(place.size) if rank not in self._here and rank not in self._gone]
+        missing = [
+            rank for rank in range(place.size) if rank not in self._here and rank not in self._gone
+        ]
         here = ", ".join(f"{rank} on {host}" for rank, host in sorted(self._here.items())[:_MOST])
         gone = f"; gone again: {_ranges(self._gone)}" if self._gone else ""
         return f"{len(missing)} of {place.size} processes have not come: {_ranges(missing)} (here: {here}{gone})"

@@ -17,11 +17,16 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, num_steps: int, warmup: in
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
+        return 0.5 * (
+            1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup)))
+        )
 
     return {
         "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"},
+        "lr_scheduler": {
+            "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            "interval": "step",
+        },
     }
 
 
@@ -32,7 +37,14 @@ class DenoiserModule(L.LightningModule):
     weights, which is what generates.
     """
 
-    def __init__(self, transformer: nn.Module, scheduler, num_steps: int, learning_rate: float, ema_decay: float):
+    def __init__(
+        self,
+        transformer: nn.Module,
+        scheduler,
+        num_steps: int,
+        learning_rate: float,
+        ema_decay: float,
+    ):
         super().__init__()
         self.transformer, self.scheduler = transformer, scheduler
         self.num_steps, self.learning_rate = num_steps, learning_rate
@@ -56,7 +68,9 @@ class DenoiserModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
-        optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.transformer.parameters(), self.learning_rate, weight_decay=0.0, fused=True
+        )
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))
 
 
@@ -76,9 +90,13 @@ class VAEModule(L.LightningModule):
         images, noise = batch
         posterior = self.vae.encode(images).latent_dist
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        return mse_loss(decoded, images) + self.kl_weight * posterior.kl().mean() / images[0].numel()
+        return (
+            mse_loss(decoded, images) + self.kl_weight * posterior.kl().mean() / images[0].numel()
+        )
 
     def configure_optimizers(self) -> dict:
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.vae.parameters(), self.learning_rate, weight_decay=0.0, fused=True
+        )
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))

@@ -52,7 +52,11 @@ class Team(Alone):
 
     def fail(self, error: BaseException) -> None:
         """See ``Alone.fail``."""
-        message = (error.cause, error.remedy) if isinstance(error, DdoqError) else (repr(error), "see its run.log")
+        message = (
+            (error.cause, error.remedy)
+            if isinstance(error, DdoqError)
+            else (repr(error), "see its run.log")
+        )
         with suppress(StageError):  # others failed, too, or are gone
             self._meet((None, message))
 

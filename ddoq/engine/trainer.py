@@ -34,7 +34,12 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
     }
     index = cuda_index(accelerator)
     devices = 1 if index is None else [index]
-    return L.Trainer(accelerator=accelerator, devices=devices, plugins=LightningEnvironment(), **defaults | options)
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        plugins=LightningEnvironment(),
+        **defaults | options,
+    )
 
 
 class Steps(Dataset):
@@ -53,7 +58,9 @@ class Steps(Dataset):
 class _Epochs(L.LightningDataModule):
     """Cuts the steps into epochs; asked again for each epoch, so that a resumed fit starts with the right one."""
 
-    def __init__(self, make_batch: Callable[[int], Any], ends: Sequence[int], validation: DataLoader | None):
+    def __init__(
+        self, make_batch: Callable[[int], Any], ends: Sequence[int], validation: DataLoader | None
+    ):
         super().__init__()
         self.make_batch, self.ends, self.validation = make_batch, [0, *ends], validation
 
@@ -130,7 +137,9 @@ def fit_steps(
         )
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
         epochs = _Epochs(make_batch, ends, validation)
-        trainer.fit(module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None)
+        trainer.fit(
+            module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None
+        )
 
 
 class _BatchItems(Dataset):
@@ -158,7 +167,9 @@ class _StreamingWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.promised, self.write, self.bar = promised, write, bar
 
-    def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, dataloader_idx) -> None:
+    def write_on_batch_end(
+        self, trainer, module, prediction, batch_indices, batch, batch_idx, dataloader_idx
+    ) -> None:
         self.write(batch, self.promised.check(prediction, batch))
         self.bar.advance()
 

@@ -98,15 +98,21 @@ class Augmentation:
         """
         draws: Draws = {}
         if self.patch_shuffle > 1:
-            draws["patches"] = torch.rand(num_images, 2, self.patch_shuffle, generator=generator).argsort(2)
+            draws["patches"] = torch.rand(
+                num_images, 2, self.patch_shuffle, generator=generator
+            ).argsort(2)
         if self.crop_scale is not None:
             draws["crop"] = _draw_crops(num_images, image_size, self.crop_scale, generator)
         if self.shift:
-            draws["shift"] = torch.randint(-self.shift, self.shift + 1, (num_images, 2), generator=generator)
+            draws["shift"] = torch.randint(
+                -self.shift, self.shift + 1, (num_images, 2), generator=generator
+            )
         if self.flip:
             draws["flip"] = torch.rand(num_images, generator=generator) < 0.5
         if self.color_jitter:
-            draws["jitter"] = self.color_jitter * (2 * torch.rand(num_images, 3, generator=generator) - 1)
+            draws["jitter"] = self.color_jitter * (
+                2 * torch.rand(num_images, 3, generator=generator) - 1
+            )
         if self.lighting:
             draws["lighting"] = self.lighting * torch.randn(num_images, 3, generator=generator)
         if self.dsa:
@@ -166,7 +172,8 @@ class Augmentation:
         share = float(betaincinv(a, a, quantile)) if mixed < self.mix_probability else 1.0
         if self.cutmix:
             centre = torch.randint(image_size, (2,), generator=generator)
-            half = int(image_size * math.sqrt(1 - share)) // 2  # an odd side loses a pixel, as in the authors' code
+            # An odd side loses a pixel, as in the authors' code.
+            half = int(image_size * math.sqrt(1 - share)) // 2
             box = torch.cat([centre - half, centre + half]).clamp(0, image_size)
             area = int((box[2:] - box[:2]).prod())
             share = (image_size**2 - area) / image_size**2
@@ -180,12 +187,15 @@ def _draw_crops(num_images: int, size: int, scale: Sequence[float], generator: G
     areas, ratios = torch.rand(2, num_images, _ATTEMPTS, dtype=torch.float64, generator=generator)
     areas = size**2 * (scale[0] + (scale[1] - scale[0]) * areas)
     ratios = (low + (high - low) * ratios).exp()
-    sides = torch.stack([areas / ratios, areas * ratios], 2).sqrt().round().long()  # [B, attempts, (height, width)]
+    # [B, attempts, (height, width)]
+    sides = torch.stack([areas / ratios, areas * ratios], 2).sqrt().round().long()
     fits = ((sides > 0) & (sides <= size)).all(2)
     first = fits.int().argmax(1)
     # torchvision falls back on the largest central crop of an allowed ratio; of a square that is the whole image.
     chosen = torch.where(fits.any(1, keepdim=True), sides[torch.arange(num_images), first], size)
-    places = torch.rand(num_images, 2, dtype=torch.float64, generator=generator) * (size - chosen + 1)
+    places = torch.rand(num_images, 2, dtype=torch.float64, generator=generator) * (
+        size - chosen + 1
+    )
     return torch.cat([places.long(), chosen], 1)
 
 
@@ -195,7 +205,9 @@ def _patch_order(places: Tensor, size: int) -> Tensor:
     The last patch takes what the division leaves, so patches may differ in size.
     """
     num_patches = places.shape[1]
-    patch = (torch.arange(size, device=places.device) // max(1, size // num_patches)).clamp(max=num_patches - 1)
+    patch = (torch.arange(size, device=places.device) // max(1, size // num_patches)).clamp(
+        max=num_patches - 1
+    )
     return places[:, patch].argsort(dim=1, stable=True)
 
 
@@ -237,7 +249,9 @@ def _jitter(images: Tensor, shares: Tensor) -> Tensor:
     black, flat, grey = shares.to(images.dtype)[..., None, None, None].unbind(1)
     luma = images
     if images.shape[1] == 3:
-        luma = sum(weight * channel for weight, channel in zip(_GREY, images.unbind(1), strict=True))[:, None]
+        luma = sum(
+            weight * channel for weight, channel in zip(_GREY, images.unbind(1), strict=True)
+        )[:, None]
     kept = (1 - black) * (1 - flat)
     offset = luma * (kept * grey) + luma.mean((1, 2, 3), keepdim=True) * ((1 - black) * flat)
     return images * (kept * (1 - grey)) + offset

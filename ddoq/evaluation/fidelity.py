@@ -17,11 +17,14 @@ from ddoq.errors import ConfigError, DataError, StageError
 from ddoq.quantizers.measures import squared_distances
 
 _BLOCK = 2**21  # entries of a block of distances: 16 MB
-_TIE = 1e-12  # squared distances that differ by this share of the variance are equal: real points may be "synthetic"
+#: Squared distances that differ by this share of the variance are equal: real points may be "synthetic".
+_TIE = 1e-12
 _NO_MASS = 1e-12  # of the whole: below it 1 - w is lost to rounding, and so is the covariance
 
 
-def fidelity(real: Tensor, synthetic: Tensor, weights: Tensor | None = None, k: int = 5) -> dict[str, float]:
+def fidelity(
+    real: Tensor, synthetic: Tensor, weights: Tensor | None = None, k: int = 5
+) -> dict[str, float]:
     """Return ``frechet_distance``, ``precision``, ``recall``, ``density`` and ``coverage``; see these functions.
 
     Args:
@@ -35,7 +38,9 @@ def fidelity(real: Tensor, synthetic: Tensor, weights: Tensor | None = None, k: 
         DataError: there are no points, or the weights are no masses of the synthetic points.
         ConfigError: ``k`` is below one.
     """
-    return {"frechet_distance": frechet_distance(real, synthetic, weights)} | _balls(real, synthetic, k, weights)
+    return {"frechet_distance": frechet_distance(real, synthetic, weights)} | _balls(
+        real, synthetic, k, weights
+    )
 
 
 def frechet_distance(real: Tensor, synthetic: Tensor, weights: Tensor | None = None) -> float:
@@ -54,14 +59,21 @@ def frechet_distance(real: Tensor, synthetic: Tensor, weights: Tensor | None = N
         StageError: features are NaN or infinite.
         DataError: there are no points, or the weights are no masses of the synthetic points.
     """
-    (mean_r, root_r), (mean_s, root_s) = (_moments(*_cloud(real)), _moments(*_cloud(synthetic, weights)))
+    (mean_r, root_r), (mean_s, root_s) = (
+        _moments(*_cloud(real)),
+        _moments(*_cloud(synthetic, weights)),
+    )
     # With S = A^T A, tr (S_r S_s)^(1/2) is the sum of the singular values of A_r A_s^T: no root, nothing complex.
     cross = torch.linalg.svdvals(root_r @ root_s.T).sum()
-    squared = (mean_r - mean_s).square().sum() + root_r.square().sum() + root_s.square().sum() - 2 * cross
+    squared = (
+        (mean_r - mean_s).square().sum() + root_r.square().sum() + root_s.square().sum() - 2 * cross
+    )
     return max(squared.item(), 0.0)
 
 
-def precision_recall(real: Tensor, synthetic: Tensor, k: int = 5, weights: Tensor | None = None) -> dict[str, float]:
+def precision_recall(
+    real: Tensor, synthetic: Tensor, k: int = 5, weights: Tensor | None = None
+) -> dict[str, float]:
     """Return ``precision`` and ``recall`` (Kynkäänniemi et al. 2019).
 
     Precision is the mass of the synthetic points that lie in a ball around a real point, recall the share of the real
@@ -74,7 +86,9 @@ def precision_recall(real: Tensor, synthetic: Tensor, k: int = 5, weights: Tenso
     return {name: found[name] for name in ("precision", "recall")}
 
 
-def density_coverage(real: Tensor, synthetic: Tensor, k: int = 5, weights: Tensor | None = None) -> dict[str, float]:
+def density_coverage(
+    real: Tensor, synthetic: Tensor, k: int = 5, weights: Tensor | None = None
+) -> dict[str, float]:
     """Return ``density`` and ``coverage`` (Naeem et al. 2020), with balls around the real points only.
 
     Density is the mean number of balls that a synthetic point lies in, over k: 1 for points of the same distribution,
@@ -106,7 +120,13 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} values against {len(b)}")
-    if len(a) < 2 or np.isnan(a).any() or np.isnan(b).any() or (a == a[0]).all() or (b == b[0]).all():
+    if (
+        len(a) < 2
+        or np.isnan(a).any()
+        or np.isnan(b).any()
+        or (a == a[0]).all()
+        or (b == b[0]).all()
+    ):
         return None
     return float(spearmanr(a, b).statistic)
 
@@ -114,14 +134,24 @@ def rank_correlation(a: Sequence[float], b: Sequence[float]) -> float | None:
 def _cloud(points: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Return the points that have mass, float64 ``[n, d]``, and their masses ``[n]``, which sum to one."""
     if not len(points):
-        raise DataError("fidelity: there are no points", "give at least one real and one synthetic image")
+        raise DataError(
+            "fidelity: there are no points", "give at least one real and one synthetic image"
+        )
     if not points.isfinite().all():
-        raise StageError("fidelity: features are NaN or infinite", "check the images and the encoder of the features")
+        raise StageError(
+            "fidelity: features are NaN or infinite",
+            "check the images and the encoder of the features",
+        )
     points = points.detach().cpu().double()
     if weights is None:
         return points, torch.full((len(points),), 1 / len(points), dtype=torch.float64)
     weights = weights.detach().cpu().double()
-    if weights.shape != points.shape[:1] or not weights.isfinite().all() or weights.min() < 0 or weights.sum() <= 0:
+    if (
+        weights.shape != points.shape[:1]
+        or not weights.isfinite().all()
+        or weights.min() < 0
+        or weights.sum() <= 0
+    ):
         raise DataError(
             f"fidelity: {tuple(weights.shape)} weights are no masses of {len(points)} points",
             "give one finite weight >= 0 per synthetic image, and one above zero",
@@ -135,7 +165,8 @@ def _moments(points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
     mean = mass @ points
     if len(points) == 1:
         return mean, torch.zeros_like(points)
-    unbiased = (mass * (1 - mass)).sum()  # 1 - sum w², but exact to more digits where one mass is nearly 1
+    # 1 - sum w², but exact to more digits where one mass is nearly 1
+    unbiased = (mass * (1 - mass)).sum()
     root = (points - mean).mul_((mass / unbiased).sqrt()[:, None])
     return mean, torch.linalg.qr(root, mode="r").R if len(root) > root.shape[1] else root
 
@@ -143,7 +174,12 @@ def _moments(points: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
 def _squared_radii(points: Tensor, k: int) -> Tensor:
     """Return the squared distance of each point to its k-th nearest other, ``[n]``; zero for k = 0."""
     blocks = points.split(max(1, _BLOCK // len(points)))
-    return torch.cat([squared_distances(block, points).topk(k + 1, largest=False).values[:, -1] for block in blocks])
+    return torch.cat(
+        [
+            squared_distances(block, points).topk(k + 1, largest=False).values[:, -1]
+            for block in blocks
+        ]
+    )
 
 
 def _balls(real: Tensor, synthetic: Tensor, k: int, weights: Tensor | None) -> dict[str, float]:

@@ -26,7 +26,9 @@ def classification_metrics(logits: Tensor, labels: Tensor) -> dict:
         StageError: the logits are NaN or infinite.
     """
     if not logits.isfinite().all():
-        raise StageError("evaluate: the student's outputs are NaN or infinite", "lower protocol.learning_rate")
+        raise StageError(
+            "evaluate: the student's outputs are NaN or infinite", "lower protocol.learning_rate"
+        )
     logits, labels = logits.detach().cpu().float(), labels.detach().cpu()
     num_classes = logits.shape[1]
     predicted = logits.argmax(1)
@@ -43,7 +45,9 @@ def classification_metrics(logits: Tensor, labels: Tensor) -> dict:
         "top5": top5,
         "ece": _calibration_error(confidence, correct),
         "nll": -log_probabilities.gather(1, labels[:, None]).double().mean().item(),
-        "per_class": [hit / count if count else None for hit, count in zip(hits, counts, strict=True)],
+        "per_class": [
+            hit / count if count else None for hit, count in zip(hits, counts, strict=True)
+        ],
     }
 
 

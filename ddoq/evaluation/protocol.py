@@ -47,7 +47,14 @@ class Rule:
 
     def values(self) -> dict[str, Any]:
         """Return what it sets."""
-        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "image_size", "cosine_length")
+        names = (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "weight_decay",
+            "image_size",
+            "cosine_length",
+        )
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -154,14 +161,22 @@ class Protocol:
 
     def length(self, num_images: int) -> int:
         """Return the number of gradient steps on a data set of so many images."""
-        return self.num_steps if self.epochs is None else self.epochs * math.ceil(num_images / self.batch_size)
+        return (
+            self.num_steps
+            if self.epochs is None
+            else self.epochs * math.ceil(num_images / self.batch_size)
+        )
 
     def rate(self, step: int, num_images: int) -> float:
         """Return the factor of the learning rate at a step."""
         now, end = self._clock(step, num_images)
         if self.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * now / end / self.cosine_length))
-        return self.milestone_factor ** self.milestones_passed(step, num_images) if self.schedule == "step" else 1.0
+        return (
+            self.milestone_factor ** self.milestones_passed(step, num_images)
+            if self.schedule == "step"
+            else 1.0
+        )
 
     def milestones_passed(self, step: int, num_images: int) -> int:
         """Return how many milestones, rounded down to whole steps or epochs, are behind a step."""
@@ -177,13 +192,17 @@ class Protocol:
     def evaluation_steps(self, num_images: int) -> list[int]:
         """Return after how many steps the student is measured; the last is the end."""
         length, first, num = self.length(num_images), self.evaluate_from, self.num_evaluations
-        return sorted({max(1, round(length * (first + (1 - first) * i / num))) for i in range(1, num + 1)})
+        return sorted(
+            {max(1, round(length * (first + (1 - first) * i / num))) for i in range(1, num + 1)}
+        )
 
     def build_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer of a student's parameters."""
         groups = self._groups(network.parameters())
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, self.learning_rate, momentum=self.momentum, nesterov=self.nesterov)
+            return torch.optim.SGD(
+                groups, self.learning_rate, momentum=self.momentum, nesterov=self.nesterov
+            )
         algorithm = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.optimizer]
         return algorithm(groups, self.learning_rate, fused=True)
 

@@ -54,7 +54,11 @@ def label_robust_score(ior: float, hlr: float, weight: float = 0.5) -> float:
 
 
 def augmentation_robust_score(
-    synthetic_aug: float, random_aug: float, synthetic_plain: float, random_plain: float, weight: float = 0.5
+    synthetic_aug: float,
+    random_aug: float,
+    synthetic_plain: float,
+    random_plain: float,
+    weight: float = 0.5,
 ) -> float:
     """Return ARS: the score of LRS for ``a = weight IOR_aug + (1 - weight) IOR_plain``. In [0, 1]; higher is better.
 
@@ -71,7 +75,8 @@ def augmentation_robust_score(
     _check(0, weight=weight)
     with_augmentation = improvement_over_random(synthetic_aug, random_aug)
     return _normalized(
-        weight * with_augmentation + (1 - weight) * improvement_over_random(synthetic_plain, random_plain)
+        weight * with_augmentation
+        + (1 - weight) * improvement_over_random(synthetic_plain, random_plain)
     )
 
 
@@ -82,4 +87,6 @@ def _normalized(gain: float) -> float:
 def _check(low: int, **values: float) -> None:
     for name, value in values.items():
         if not low <= value <= 1:  # also refuses NaN
-            raise ConfigError(f"ranking.{name}: {value} is outside [{low}, 1]", "give fractions, not percentages")
+            raise ConfigError(
+                f"ranking.{name}: {value} is outside [{low}, 1]", "give fractions, not percentages"
+            )

@@ -63,7 +63,10 @@ def summarize(values: Sequence[float]) -> Summary:
 
     std = stdev(values) if not any(map(math.isnan, values)) else math.nan  # stdev fails on NaN
     return Summary(
-        fmean(values), std, float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values)), len(values)
+        fmean(values),
+        std,
+        float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values)),
+        len(values),
     )
 
 

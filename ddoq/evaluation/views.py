@@ -24,8 +24,20 @@ class Views:
         weights: ``[num_images]``, where images are drawn by them.
     """
 
-    def __init__(self, protocol: Protocol, num_images: int, image_size: int, seed: int, weights: Tensor | None = None):
-        self.protocol, self.num_images, self.image_size, self.seed = protocol, num_images, image_size, seed
+    def __init__(
+        self,
+        protocol: Protocol,
+        num_images: int,
+        image_size: int,
+        seed: int,
+        weights: Tensor | None = None,
+    ):
+        self.protocol, self.num_images, self.image_size, self.seed = (
+            protocol,
+            num_images,
+            image_size,
+            seed,
+        )
         self.weights = weights if protocol.weights.use == "sampling" else None
         self.num_steps = protocol.length(num_images)
         self._order = lru_cache(maxsize=4)(self._draw_order)
@@ -33,13 +45,17 @@ class Views:
     def _draw_order(self, epoch: int) -> Tensor:
         generator = item_generator(self.seed, "order", epoch)
         if self.weights is not None:
-            return torch.multinomial(self.weights, self.num_images, replacement=True, generator=generator)
+            return torch.multinomial(
+                self.weights, self.num_images, replacement=True, generator=generator
+            )
         return torch.randperm(self.num_images, generator=generator)
 
     @property
     def num_epochs(self) -> int:
         """The number of epochs, the last one perhaps unfinished."""
-        return self.protocol.epochs or math.ceil(self.num_steps * self.protocol.batch_size / self.num_images)
+        return self.protocol.epochs or math.ceil(
+            self.num_steps * self.protocol.batch_size / self.num_images
+        )
 
     def places(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the images of a step and the epoch of each, int64 ``[B]``: the key of a view."""
@@ -66,4 +82,6 @@ class Views:
     def draws(self, step: int) -> Draws:
         """Return the random numbers of the views of a step."""
         num = len(self.places(step)[0])
-        return self.protocol.augmentation.draw(num, self.image_size, item_generator(self.seed, "augment", step))
+        return self.protocol.augmentation.draw(
+            num, self.image_size, item_generator(self.seed, "augment", step)
+        )

@@ -38,7 +38,9 @@ class WeightUse:
             return torch.ones_like(weights)
         if self.normalize != "global":
             return weights
-        of_class = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(0, labels, counts.double())
+        of_class = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(
+            0, labels, counts.double()
+        )
         # Weights of a class sum to its number of points, which differs between classes where points are allocated.
         per_point = (of_class / labels.bincount().clamp_min(1))[labels]
         scaled = weights * per_point.to(weights.dtype)
@@ -48,7 +50,9 @@ class WeightUse:
         """Return the weights of a batch."""
         return weights / weights.mean().clamp_min(1e-12) if self.normalize == "batch" else weights
 
-    def mix(self, targets: Tensor, weights: Tensor, partner: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, targets: Tensor, weights: Tensor, partner: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the labels and weights of mixed images.
 
         Args:

@@ -60,7 +60,9 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
             if generator.get("order") is None:
                 space.class_numbers(generator["classes"], num, generator["path"])
             else:
-                outputs_of_classes(read_order(generator["order"], "generator.order"), space, num, "generator.order")
+                outputs_of_classes(
+                    read_order(generator["order"], "generator.order"), space, num, "generator.order"
+                )
 
 
 def remarks(config: Conf, models: Models) -> Iterator[str]:
@@ -81,7 +83,9 @@ def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
     known = _encoder(config, models)
     if known is None:
         return None
-    return _number(known, "latent_channels", "encoder.path"), config["dataset"]["image_size"] // _factor(known)
+    return _number(known, "latent_channels", "encoder.path"), config["dataset"][
+        "image_size"
+    ] // _factor(known)
 
 
 def _generators(config: Conf) -> Iterator[tuple[str, Conf]]:
@@ -94,7 +98,9 @@ def _generators(config: Conf) -> Iterator[tuple[str, Conf]]:
 def _network(generator: Conf, key: str, models: Models) -> Conf | None:
     """Return what a generator's network says of itself, if it is here, once its class is known to fit."""
     is_dit = generator["_target_"].endswith("DiT")
-    part, name = ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
+    part, name = (
+        ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
+    )
     known = models.describe(generator, part, key)
     if known is None:
         return None
@@ -108,7 +114,10 @@ def _encoder(config: Conf, models: Models) -> Conf | None:
         return None
     known = models.describe(encoder, "vae", key)
     if known is not None:
-        known = {**known, "_class_name": require_class(known, tuple(VAE_SCALES), encoder["path"], key)}
+        known = {
+            **known,
+            "_class_name": require_class(known, tuple(VAE_SCALES), encoder["path"], key),
+        }
         latent_scale(known, key)
         known = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, **known}
         for name in ("in_channels", "out_channels", "latent_channels"):
@@ -119,7 +128,11 @@ def _encoder(config: Conf, models: Models) -> Conf | None:
 
 def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
     """Yield what speaks against the channels of a VAE's images."""
-    taken, made, channels = known["in_channels"], known["out_channels"], config["dataset"]["channels"]
+    taken, made, channels = (
+        known["in_channels"],
+        known["out_channels"],
+        config["dataset"]["channels"],
+    )
     if taken not in (1, 3) or made != taken:
         yield (
             f"{key}: the encoder takes images of {taken} channels and makes such of {made}",
@@ -135,14 +148,18 @@ def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
-def _size_problems(config: Conf, models: Models, networks: list[tuple[str, Conf, Conf]]) -> Problems:
+def _size_problems(
+    config: Conf, models: Models, networks: list[tuple[str, Conf, Conf]]
+) -> Problems:
     """Yield where the encoder or the transformers do not suit the image size, with the nearest sizes that do."""
     size, known = config["dataset"]["image_size"], _encoder(config, models)
     shape = stated_latent_shape(config)
     if known is None and shape is None:
         return
     factor = _factor(known) if known is not None else size // shape[1]
-    transformers = [(key, *_patch_and_side(network, key)) for key, _, network in networks if _is_dit(network)]
+    transformers = [
+        (key, *_patch_and_side(network, key)) for key, _, network in networks if _is_dit(network)
+    ]
     fit = config["generator"].get("fit")
     if fit and config["generator"]["path"] is None:
         transformers.append(("generator.fit.patch_size", fit["patch_size"], None))
@@ -159,7 +176,10 @@ def _size_problems(config: Conf, models: Models, networks: list[tuple[str, Conf,
         if taken not in (None, side):
             yield f"{key}: the model takes latents of {taken}×{taken}, {made}", remedy
         elif side % patch:
-            yield f"{key}: the model cuts latents into squares of {patch}×{patch}, and {made}", remedy
+            yield (
+                f"{key}: the model cuts latents into squares of {patch}×{patch}, and {made}",
+                remedy,
+            )
 
 
 def _nearest(size: int, unit: int) -> str:
@@ -201,14 +221,17 @@ def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
 # --- channels --------------------------------------------------------------------------------------------------------
 
 
-def _network_problems(config: Conf, key: str, conf: Conf, known: Conf, shape: tuple[int, int] | None) -> Problems:
+def _network_problems(
+    config: Conf, key: str, conf: Conf, known: Conf, shape: tuple[int, int] | None
+) -> Problems:
     """Yield what speaks against a generator's network: its channels, and conditions that are not given to it."""
     taken = _number({"in_channels": 4, **known}, "in_channels", key)
     made = known.get("out_channels", None if _is_dit(known) else 4)
     if made not in (None, taken, 2 * taken) or (made == 2 * taken and not _is_dit(known)):
         yield (
             f"{key}: {conf['path']} takes latents of {taken} channels and predicts {made}",
-            "use a model that predicts as many as it takes" + (" (not one for inpainting)" if taken > 4 else ""),
+            "use a model that predicts as many as it takes"
+            + (" (not one for inpainting)" if taken > 4 else ""),
         )
     elif shape is not None and taken != shape[0]:
         yield (
@@ -226,10 +249,21 @@ def _network_problems(config: Conf, key: str, conf: Conf, known: Conf, shape: tu
 
 def _text_problems(text: Conf | None, known: Conf, key: str) -> Problems:
     """Yield what speaks against a U-Net's text encoder, and conditions besides its text."""
-    others = [name for name in ("addition_embed_type", "class_embed_type", "num_class_embeds") if known.get(name)]
+    others = [
+        name
+        for name in ("addition_embed_type", "class_embed_type", "num_class_embeds")
+        if known.get(name)
+    ]
     if others:
-        what = "more than one text embedding (Stable Diffusion XL)" if others[0].startswith("add") else "class numbers"
-        yield f"{key}: its U-Net needs {what} ({others[0]})", "use a Stable Diffusion 1.x or 2.x model"
+        what = (
+            "more than one text embedding (Stable Diffusion XL)"
+            if others[0].startswith("add")
+            else "class numbers"
+        )
+        yield (
+            f"{key}: its U-Net needs {what} ({others[0]})",
+            "use a Stable Diffusion 1.x or 2.x model",
+        )
     width, wanted = (text or {}).get("hidden_size"), known.get("cross_attention_dim")
     if isinstance(width, int) and isinstance(wanted, int) and width != wanted:
         yield (

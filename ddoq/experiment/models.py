@@ -76,8 +76,10 @@ class Models:
     def __init__(self, folders: Sequence[Path], digests: Digests | None = None):
         self.digests = digests or Digests()
         self.folders = [str(folder) for folder in folders]
-        self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
-        self._identities: dict[tuple[str, str], str] = {}  # every image of every arm asks; files are hashed once
+        # One model may serve as encoder and as generator.
+        self._uses: dict[tuple[str, str], Use] = {}
+        # Every image of every arm asks; files are hashed once.
+        self._identities: dict[tuple[str, str], str] = {}
         self._described: dict[tuple[str, str], Conf] = {}
 
     def identify(self, conf: Conf, key: str) -> str | None:
@@ -95,7 +97,10 @@ class Models:
         asked = conf["_target_"], conf["path"] or conf["model"]
         if asked not in self._identities:
             identity, place = self._identity_and_place(conf, key)
-            self._identities[asked], self._uses[identity, conf["_target_"]] = identity, Use(conf, key, place)
+            self._identities[asked], self._uses[identity, conf["_target_"]] = (
+                identity,
+                Use(conf, key, place),
+            )
         return self._identities[asked]
 
     def _identity_and_place(self, conf: Conf, key: str) -> tuple[str, str | None]:
@@ -129,10 +134,16 @@ class Models:
             from ddoq.generators.released import describe
 
             if (place, part) not in self._described:
-                self._described |= {(place, name): known for name, known in describe(place, key).items()}
+                self._described |= {
+                    (place, name): known for name, known in describe(place, key).items()
+                }
             return self._described[place, part]
         marker = PARTS[conf["_target_"]][part]
-        folder = local_part(place, part, marker) if is_hub_id(place) else model_folder(place, part, key, marker)
+        folder = (
+            local_part(place, part, marker)
+            if is_hub_id(place)
+            else model_folder(place, part, key, marker)
+        )
         return folder and read_config(folder / marker, key)
 
     def _content(self, conf: Conf, place: str, key: str) -> str:
@@ -204,14 +215,22 @@ class Models:
         """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
         for use in self._uses.values():
             if use.place is None or not is_hub_id(use.place):
-                log(f"{use.key}: {use.place or use.conf['model']}: {'here' if use.place else 'timm fetches it'}")
+                log(
+                    f"{use.key}: {use.place or use.conf['model']}: {'here' if use.place else 'timm fetches it'}"
+                )
                 continue
             repo, _, revision = use.place.partition("@")
             log(f"{use.key}: {use.place} ({KNOWN.get(repo, 'licence: see the hub')})")
             files = hub_files(use.place, use.key)
-            wanted = [name for part, marker in use.parts.items() for name in wanted_files(files, part, marker)]
+            wanted = [
+                name
+                for part, marker in use.parts.items()
+                for name in wanted_files(files, part, marker)
+            ]
             target = Path(self.folders[0]) / use.place
-            huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
+            huggingface_hub.snapshot_download(
+                repo, revision=revision or None, allow_patterns=wanted, local_dir=target
+            )
 
 
 def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> dict[str, Any]:
@@ -227,7 +246,10 @@ def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> di
         kept = {name: value for name, value in kept.items() if name in _OF_TRIAL}
     if conf.get("order") is not None:
         kept["order"] = read_order(conf["order"], "generator.order")
-    return {"generator": kept, "model": models.identify(conf, "generator.path") if "path" in conf else None}
+    return {
+        "generator": kept,
+        "model": models.identify(conf, "generator.path") if "path" in conf else None,
+    }
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:

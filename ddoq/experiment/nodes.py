@@ -122,7 +122,9 @@ class Nodes:
         that ddoq has to fit.
         """
         fitted = {
-            f"fitted.{name}": self._fit_teacher(member) for name, member in members_of(conf) if "protocol" in member
+            f"fitted.{name}": self._fit_teacher(member)
+            for name, member in members_of(conf)
+            if "protocol" in member
         }
         place = place_of(conf, self.config)
         identity = {"teacher": teacher_identity(conf, self.models, place)}

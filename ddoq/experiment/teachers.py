@@ -26,7 +26,8 @@ def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
     """
     if "members" in conf:
         members = {
-            name: teacher_identity(member, models, f"{key}.members.{name}") for name, member in conf["members"].items()
+            name: teacher_identity(member, models, f"{key}.members.{name}")
+            for name, member in conf["members"].items()
         }
         return {**conf, "members": members}
     dropped = {"path", "student", "protocol", "order"}
@@ -39,7 +40,9 @@ def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
 def place_of(teacher: Conf, config: Conf) -> str:
     """Return where in a configuration a teacher of the run or of its comparisons stands."""
     compared = config["compare"]["teachers"].items()
-    return next((f"compare.teachers.{name}" for name, conf in compared if conf is teacher), "teacher")
+    return next(
+        (f"compare.teachers.{name}" for name, conf in compared if conf is teacher), "teacher"
+    )
 
 
 def check_orders(config: Conf, index: Conf) -> None:
@@ -52,7 +55,9 @@ def check_orders(config: Conf, index: Conf) -> None:
     for key, group, conf in components(config):
         if group == "teacher" and conf.get("order") is not None:
             names, space = read_order(conf["order"], f"{key}.order"), LabelSpace.from_facts(index)
-            outputs_of_classes(names, space, len(_default_names(conf, index["class_names"])), f"{key}.order")
+            outputs_of_classes(
+                names, space, len(_default_names(conf, index["class_names"])), f"{key}.order"
+            )
 
 
 def _default_names(conf: Conf, class_names: Sequence[str]) -> list[str]:

@@ -53,4 +53,8 @@ def decoded(encoder: Encoder, latents: Tensor) -> Tensor:
     Raises:
         StageError: the decoder produced NaN or infinite values, which clamping would turn into black and white.
     """
-    return Handover("generate", "decoded images", encoder.remedy).finite(encoder.decode(latents)).clamp(-1, 1)
+    return (
+        Handover("generate", "decoded images", encoder.remedy)
+        .finite(encoder.decode(latents))
+        .clamp(-1, 1)
+    )

@@ -11,7 +11,11 @@ from ddoq.generators.sampling import split_output
 
 @torch.inference_mode()
 def denoising_errors(
-    generator: LatentDiffusion, latents: Tensor, candidates: Tensor, seeds: list[int], batch_size: int
+    generator: LatentDiffusion,
+    latents: Tensor,
+    candidates: Tensor,
+    seeds: list[int],
+    batch_size: int,
 ) -> Tensor:
     """Return how badly the noise of latents is predicted under each of several labels, ``[n, k]``.
 
@@ -37,6 +41,10 @@ def denoising_errors(
             part = labels[first : first + batch_size].to(device)
             sample = noisy.expand(len(part), *noisy.shape)
             output = generator.denoiser(part, 1.0)(sample, torch.tensor(time, device=device))
-            predicted = split_output(output[:, : len(noise)], sample, alpha, generator.schedule)[1].cpu()
-            errors[number, first : first + batch_size] = (predicted - noise).square().flatten(1).mean(1)
+            predicted = split_output(output[:, : len(noise)], sample, alpha, generator.schedule)[
+                1
+            ].cpu()
+            errors[number, first : first + batch_size] = (
+                (predicted - noise).square().flatten(1).mean(1)
+            )
     return errors

@@ -53,7 +53,9 @@ class LatentDiffusion(ImageGenerator):
     def __post_init__(self) -> None:
         self.network = self._load()
         self.schedule = load_scheduler(self._saved_schedule(), self.scheduler, key="generator.path")
-        preserving = float(self.schedule.init_noise_sigma) == 1 and hasattr(self.schedule, "alphas_cumprod")
+        preserving = float(self.schedule.init_noise_sigma) == 1 and hasattr(
+            self.schedule, "alphas_cumprod"
+        )
         if not preserving and (self.start == "inversion" or self.mode_guidance):
             raise ConfigError(
                 f"generator.scheduler: {type(self.schedule).__name__} scales its samples, which "
@@ -126,7 +128,9 @@ class LatentDiffusion(ImageGenerator):
         """
         device, latents = points.latents.device, points.latents.float()
         generators = [torch.Generator().manual_seed(seed) for seed in points.seeds]
-        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(device)
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(
+            device
+        )
         denoise = self.denoiser(points.labels, self.guidance_scale)
         times = times_from(self.schedule, self.num_steps, self.strength, device)
         if self.start == "noise":
@@ -135,7 +139,11 @@ class LatentDiffusion(ImageGenerator):
             sample = invert(self.denoiser(points.labels, 1.0), self.schedule, latents, times)
         else:
             sample = self.schedule.add_noise(latents, noise, times[:1].expand(len(latents)))
-        pull = towards(latents, self.schedule, self.mode_guidance, self.mode_stop) if self.mode_guidance else None
+        pull = (
+            towards(latents, self.schedule, self.mode_guidance, self.mode_stop)
+            if self.mode_guidance
+            else None
+        )
         sample = reverse(denoise, self.schedule, sample, times, generators, pull)
         name, precise = type(self.network).__name__, self.precision == "float32"
         remedy = "lower generator.guidance_scale, or replace its weights in generator.path"

@@ -48,7 +48,9 @@ class DiT(LatentDiffusion):
     def _load(self) -> nn.Module:
         if Path(self.path).is_file():
             return load_released(self.path, "generator.path", self.precision)
-        return load_pretrained(self.path, ("DiTTransformer2DModel",), "transformer", "generator.path", self.precision)
+        return load_pretrained(
+            self.path, ("DiTTransformer2DModel",), "transformer", "generator.path", self.precision
+        )
 
     def _saved_schedule(self) -> Mapping[str, Any]:
         if Path(self.path).is_file():
@@ -61,7 +63,9 @@ class DiT(LatentDiffusion):
 
     def unconditional(self, num: int) -> Tensor:
         """Return the null class ``num`` times."""
-        return torch.full((num,), self.network.config.num_embeds_ada_norm, device=self.network.device)
+        return torch.full(
+            (num,), self.network.config.num_embeds_ada_norm, device=self.network.device
+        )
 
     def predict(self, sample: Tensor, time: Tensor, conditions: Tensor) -> Tensor:
         """See ``LatentDiffusion.predict``."""
@@ -72,4 +76,6 @@ class DiT(LatentDiffusion):
         guided = super().guide(conditional, unconditional, scale)
         if self.guidance_channels is None:
             return guided
-        return torch.cat([guided[:, : self.guidance_channels], conditional[:, self.guidance_channels :]], 1)
+        return torch.cat(
+            [guided[:, : self.guidance_channels], conditional[:, self.guidance_channels :]], 1
+        )

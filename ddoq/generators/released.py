@@ -21,7 +21,11 @@ from ddoq.utils.weights import loading, require_file
 
 #: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1): no tensor tells them.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
-_PATCHES, _TIME, _CLASSES = "x_embedder.proj.weight", "t_embedder.mlp", "y_embedder.embedding_table.weight"
+_PATCHES, _TIME, _CLASSES = (
+    "x_embedder.proj.weight",
+    "t_embedder.mlp",
+    "y_embedder.embedding_table.weight",
+)
 _EPSILON = 1e-6
 
 
@@ -64,7 +68,8 @@ def load_released(path: str, key: str, precision: str):
     network.pos_embed.pos_embed = positions.float()
     for module in network.modules():
         if isinstance(module, Timesteps):
-            module.downscale_freq_shift = 0  # frequencies 10000^(-i / 128), where diffusers divides by 127
+            # Frequencies 10000^(-i / 128), where diffusers divides by 127.
+            module.downscale_freq_shift = 0
     require_finite(network, path, key)
     return for_inference(network, precision)
 
@@ -73,7 +78,9 @@ def _read(path: str, key: str, device: str) -> dict[str, Tensor]:
     require_file(path, key)
     stored = read_stored(path, path, key, device)
     stored = stored if isinstance(stored, Mapping) else {}
-    weights = next((stored[name] for name in ("ema", "model", "state_dict") if name in stored), stored)
+    weights = next(
+        (stored[name] for name in ("ema", "model", "state_dict") if name in stored), stored
+    )
     needed = (_PATCHES, "pos_embed", f"{_TIME}.0.weight", _CLASSES, "final_layer.linear.weight")
     absent = [name for name in needed if not isinstance(weights, Mapping) or name not in weights]
     if absent:
@@ -139,7 +146,10 @@ def _renamed(weights: Mapping[str, Tensor], num_blocks: int) -> dict[str, Tensor
     for name, tensor in weights.items():
         module, _, kind = name.rpartition(".")
         block = ".".join(module.split(".")[:2])
-        inner, place = module.removeprefix(f"{block}."), block.replace("blocks", "transformer_blocks")
+        inner, place = (
+            module.removeprefix(f"{block}."),
+            block.replace("blocks", "transformer_blocks"),
+        )
         if module in _SHARED:
             for i in range(num_blocks):
                 renamed[f"transformer_blocks.{i}.{_SHARED[module]}.{kind}"] = tensor

@@ -18,7 +18,9 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Pull = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
 
 
-def times_from(scheduler, num_steps: int, strength: float, device: torch.device | str = "cpu") -> Tensor:
+def times_from(
+    scheduler, num_steps: int, strength: float, device: torch.device | str = "cpu"
+) -> Tensor:
     """Set the scheduler's ``num_steps`` times and return those that ``strength`` leaves, noisiest first.
 
     ``round(strength * num_steps)`` of the steps are run, at least one. (diffusers rounds down, which loses a step where
@@ -49,7 +51,11 @@ def reverse(
         generators: one per image, for schedulers that draw noise; an image's noise then does not depend on its batch.
         pull: see ``towards``.
     """
-    draws = {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+    draws = (
+        {"generator": generators}
+        if "generator" in inspect.signature(scheduler.step).parameters
+        else {}
+    )
     following = [int(time) for time in times[1:]] + [-1]
     for time, after in zip(times, following, strict=True):
         output = denoise(scheduler.scale_model_input(sample, time), time)
@@ -76,7 +82,9 @@ def invert(denoise: Denoise, scheduler, latents: Tensor, times: Iterable[Tensor]
     below = float(getattr(scheduler, "final_alpha_cumprod", 1.0))
     for time in reversed(list(times)):
         alpha = float(scheduler.alphas_cumprod[int(time)])
-        clean, noise = split_output(denoise(sample, time)[:, : sample.shape[1]], sample, below, scheduler)
+        clean, noise = split_output(
+            denoise(sample, time)[:, : sample.shape[1]], sample, below, scheduler
+        )
         sample = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
         below = alpha
     return sample

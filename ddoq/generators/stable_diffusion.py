@@ -34,11 +34,15 @@ class StableDiffusion(LatentDiffusion):
                 f"generator.path: {self.path} needs more than one text embedding (Stable Diffusion XL)",
                 "use a Stable Diffusion 1.x or 2.x model",
             )
-        self.tokenizer, self.text_encoder = load_text_encoder(self.path, "generator.path", self.precision)
+        self.tokenizer, self.text_encoder = load_text_encoder(
+            self.path, "generator.path", self.precision
+        )
         self._embeddings: dict[str, Tensor] = {}  # each prompt goes through the text encoder once
 
     def _load(self) -> nn.Module:
-        return load_pretrained(self.path, ("UNet2DConditionModel",), "unet", "generator.path", self.precision)
+        return load_pretrained(
+            self.path, ("UNet2DConditionModel",), "unet", "generator.path", self.precision
+        )
 
     def networks(self) -> nn.Module:
         """See ``ImageGenerator.networks``."""
@@ -46,7 +50,9 @@ class StableDiffusion(LatentDiffusion):
 
     def prompt_of(self, label: int) -> str:
         """Return the prompt of a class."""
-        return self.prompt.format(name=self.label_space.names[label], synonyms=self.label_space.synonyms[label])
+        return self.prompt.format(
+            name=self.label_space.names[label], synonyms=self.label_space.synonyms[label]
+        )
 
     def conditions(self, labels: Tensor) -> Tensor:
         """Return text embeddings ``[B, tokens, width]``."""

@@ -17,7 +17,8 @@ from ddoq.utils.state_dicts import require_finite
 from ddoq.utils.weights import reason, require_file
 
 _KEY = "teacher.path"
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, with which the published ones were trained
+#: ImageNet's, with which the published ones were trained.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIDE = 32
 
 
@@ -46,7 +47,10 @@ class CIFARResNet(Teacher):
         label_space: LabelSpace | None = None,
     ):
         if depth < 8 or depth % 6 != 2:
-            raise ConfigError(f"teacher.depth: {depth} is not 6n + 2", "set teacher.depth to 20, 32, 44, 56 or 110")
+            raise ConfigError(
+                f"teacher.depth: {depth} is not 6n + 2",
+                "set teacher.depth to 20, 32, 44, 56 or 110",
+            )
         weights = _read(path)
         found = _depth(weights)
         if found and found != depth:
@@ -65,7 +69,8 @@ class CIFARResNet(Teacher):
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise DataError(
-                f"{_KEY}: {path} is no ResNet-{depth} for CIFAR ({reason(error)})", f"set {_KEY} to another file"
+                f"{_KEY}: {path} is no ResNet-{depth} for CIFAR ({reason(error)})",
+                f"set {_KEY} to another file",
             ) from error
         require_finite(network, str(path), _KEY)
         columns = None

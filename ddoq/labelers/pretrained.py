@@ -76,13 +76,17 @@ def _from_timm(model: str, path: str | None, num_classes: int, image_size: int |
     return network, list(config["mean"]), list(config["std"]), config["input_size"][-1], is_fixed
 
 
-def _from_torchvision(model: str, path: str | None, num_classes: int, image_size: int | None) -> Loaded:
+def _from_torchvision(
+    model: str, path: str | None, num_classes: int, image_size: int | None
+) -> Loaded:
     from torchvision import models
 
     # Those two change their input where torchvision itself loads the weights; here they would err without a word.
     known = set(models.list_models(models)) - {"googlenet", "inception_v3"}
     if model not in known:
-        cause = f"teacher.model: '{model}' is none of the classifiers of torchvision that can be used"
+        cause = (
+            f"teacher.model: '{model}' is none of the classifiers of torchvision that can be used"
+        )
         raise ConfigError(cause, did_you_mean(model, known))
     published = list(models.get_model_weights(model))
     if path is None:
@@ -91,13 +95,17 @@ def _from_torchvision(model: str, path: str | None, num_classes: int, image_size
             f"{_KEY}: torchvision's {model} needs a file of weights",
             f"put {url.rsplit('/', 1)[1]} ({url}) into one of the folders of paths.models and set {_KEY} to its name",
         )
-    network, weights = models.get_model(model, weights=None, num_classes=num_classes), read_weights(path, model, _KEY)
+    network, weights = (
+        models.get_model(model, weights=None, num_classes=num_classes),
+        read_weights(path, model, _KEY),
+    )
     require_outputs(weights, last_linear(network)[0], num_classes, path, _KEY)
     fill(network, weights, model, _KEY)
     own = published[0].transforms()
     side = getattr(network, "image_size", own.crop_size[0])  # a ViT has one, and takes no other
     if image_size not in (None, side) and hasattr(network, "image_size"):
         raise ConfigError(
-            f"teacher.image_size: {model} takes images of {side} pixels only", f"set it to {side} or null"
+            f"teacher.image_size: {model} takes images of {side} pixels only",
+            f"set it to {side} or null",
         )
     return network, own.mean, own.std, side, hasattr(network, "image_size")

@@ -48,7 +48,9 @@ def examine(
     cause = f"teacher: {teacher} is right on {correct / num:.1%} of {num} real images"
     trial = _order_trial(answers, labels, teacher, num_classes, more)
     if trial.moved:
-        raise StageError(f"{cause}, {_permuted(trial, class_names)}", remedy(trial) if remedy else _OTHER_WEIGHTS)
+        raise StageError(
+            f"{cause}, {_permuted(trial, class_names)}", remedy(trial) if remedy else _OTHER_WEIGHTS
+        )
     luck = binomtest(correct, num, chance, alternative="greater").pvalue
     if luck > _BY_CHANCE or (num_classes > _FEW_CLASSES and correct / num < 2 * chance):
         raise StageError(
@@ -72,7 +74,9 @@ def _check_outputs(logits: Tensor, num: int, teacher: str, num_classes: int) -> 
         )
 
 
-def _order_trial(answers: Tensor, labels: Tensor, teacher: str, num_classes: int, more: More | None) -> OrderTrial:
+def _order_trial(
+    answers: Tensor, labels: Tensor, teacher: str, num_classes: int, more: More | None
+) -> OrderTrial:
     doubtful = doubtful_classes(answers.numpy(), labels.numpy(), num_classes)
     if doubtful and more is not None:
         further, further_labels = more(doubtful)

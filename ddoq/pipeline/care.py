@@ -55,11 +55,17 @@ def examine(folder: Path) -> Finding:
         return Finding(folder, "computing" if is_held(lock_path(folder)) else "unfinished")
     except (OSError, ValueError):
         return Finding(folder, "damaged", (f"{MANIFEST}: it cannot be read",))
-    lines = manifest_damage(manifest, folder.parent.name, folder.name) or damage(folder, manifest["files"])
+    lines = manifest_damage(manifest, folder.parent.name, folder.name) or damage(
+        folder, manifest["files"]
+    )
     if lines:
         return Finding(folder, "damaged", tuple(lines))
     strange = sorted(set(files_below(folder)) - {MANIFEST, *manifest["files"]})
-    return Finding(folder, "stray" if strange else "intact", tuple(f"{name}: not of this artefact" for name in strange))
+    return Finding(
+        folder,
+        "stray" if strange else "intact",
+        tuple(f"{name}: not of this artefact" for name in strange),
+    )
 
 
 def repair(findings: Iterable[Finding]) -> Iterator[tuple[Finding, str]]:
@@ -80,7 +86,12 @@ def repair(findings: Iterable[Finding]) -> Iterator[tuple[Finding, str]]:
             elif now.state == "stray":
                 for line in now.lines:
                     (now.folder / line.rsplit(": ", 1)[0]).unlink(missing_ok=True)
-        yield finding, {"damaged": "removed", "stray": "stray files removed"}.get(now.state, "found in order now")
+        yield (
+            finding,
+            {"damaged": "removed", "stray": "stray files removed"}.get(
+                now.state, "found in order now"
+            ),
+        )
 
 
 @contextmanager
@@ -109,7 +120,9 @@ def remove_made_from(root: Path, key: str) -> int:
             continue  # unfinished or damaged: no run takes it for what it is not
     wrong, removed = {key}, 0
     for stage in STAGES:  # inputs are of earlier stages
-        for folder in [folder for folder in inputs if folder.parent.name == stage and inputs[folder] & wrong]:
+        for folder in [
+            folder for folder in inputs if folder.parent.name == stage and inputs[folder] & wrong
+        ]:
             wrong.add(folder.name)
             with _own(folder) as mine:
                 if mine:
@@ -129,7 +142,9 @@ def unneeded(outputs: Path, keep_days: float) -> list[Artefact]:
     return [
         artefact
         for artefact in survey(outputs / "store")
-        if artefact.key not in needed and artefact.time <= latest and not is_held(lock_path(artefact.folder))
+        if artefact.key not in needed
+        and artefact.time <= latest
+        and not is_held(lock_path(artefact.folder))
     ]
 
 

@@ -36,7 +36,9 @@ def measure_cost(interval: float = 0.05) -> Iterator[dict]:
     finally:
         done.set()
         sampler.join()
-        cost.update(seconds=round(time.perf_counter() - start, 3), peak_mib=round(peak[0] / 2**20, 1))
+        cost.update(
+            seconds=round(time.perf_counter() - start, 3), peak_mib=round(peak[0] / 2**20, 1)
+        )
         if gpu := _gpu():
             cost.update(gpu_peak_mib=round(gpu.max_memory_allocated() / 2**20, 1))
 

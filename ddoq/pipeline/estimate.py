@@ -47,8 +47,11 @@ class Ledger:
     def __init__(self, store: Store):
         took: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for entry in read_ledger(store.root):
-            data, stage, title, seconds = (entry.get(name) for name in ("data", "stage", "title", "seconds"))
-            said = data and all(isinstance(part, str) for part in (data, stage, title))  # old stores say no data
+            data, stage, title, seconds = (
+                entry.get(name) for name in ("data", "stage", "title", "seconds")
+            )
+            # Old stores say no data.
+            said = data and all(isinstance(part, str) for part in (data, stage, title))
             if said and isinstance(seconds, int | float) and 0 <= seconds < _LONGEST:
                 for of in _levels(data, stage, title):
                     took[of].append(seconds)

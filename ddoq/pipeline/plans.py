@@ -51,7 +51,12 @@ def write_plan(run_dir: Path, steps: Iterable[Step], *, add: bool = False) -> No
     An earlier plan that cannot be read is left alone then: nothing is removed until a whole run has replaced it.
     """
     rows = [
-        {"stage": step.node.stage, "title": step.node.title, "key": step.node.key, "state": step.state}
+        {
+            "stage": step.node.stage,
+            "title": step.node.title,
+            "key": step.node.key,
+            "state": step.state,
+        }
         for step in steps
     ]
     if add:
@@ -78,7 +83,10 @@ def keys_by_run(outputs: Path) -> dict[str, set[str]]:
             f"{runs} cannot be read ({error.strerror}), so nothing says which artefacts are in use",
             "give the folder that holds both, store and runs: --outputs DIR",
         ) from error
-    return {folder.name: {row["key"] for row in _rows(folder)} | _linked(folder / LINK) for folder in folders}
+    return {
+        folder.name: {row["key"] for row in _rows(folder)} | _linked(folder / LINK)
+        for folder in folders
+    }
 
 
 def _rows(run_dir: Path) -> list[dict]:

@@ -41,7 +41,9 @@ TABLE = {
         Stage(name="fit_encoder", wave="encode", remedy="lower encoder.fit.learning_rate"),
         Stage(name="probe", wave="encode", tries=True),
         # 2: protocols with rules and views
-        Stage(name="fit_teacher", wave="encode", version=2, remedy="lower its protocol.learning_rate"),
+        Stage(
+            name="fit_teacher", wave="encode", version=2, remedy="lower its protocol.learning_rate"
+        ),
         Stage(name="check_teacher", wave="encode", required=("order",)),
         # 2: shards of 1,024 in the encoder's storage type
         Stage(name="encode", wave="encode", version=2, together=True),

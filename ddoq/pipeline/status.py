@@ -37,7 +37,8 @@ class Status:
         self._stages: dict[str, dict[str, int]] = {}
         self._missing: set[str] = set()  # keys
         self._stage = self._title = self._waiting = self._until = None
-        self._nodes = {"total": 0, "done": 0, "seconds": 0.0}  # of the current stage, those of this process
+        # The nodes of the current stage, those of this process.
+        self._nodes = {"total": 0, "done": 0, "seconds": 0.0}
         self._outer_bars = 0
 
     def planned(self, steps: Iterable[Step], until: str) -> None:
@@ -127,7 +128,9 @@ def followed(folder: Path) -> Iterator[None]:
     """Keep ``folder/status.json`` up to date during the block; in the end it says how the block ended."""
     status, end = Status(), threading.Event()
     path = Path(folder) / STATUS
-    writer = threading.Thread(target=_keep_writing, args=(status, path, end), name="status", daemon=True)
+    writer = threading.Thread(
+        target=_keep_writing, args=(status, path, end), name="status", daemon=True
+    )
     token = _CURRENT.set(status)
     writer.start()
     state, error = "interrupted", None
@@ -155,7 +158,9 @@ def _keep_writing(status: Status, path: Path, end: threading.Event) -> None:
         end.wait(_TICK)
 
 
-def _write(path: Path, state: str, snapshot: dict[str, Any], error: list[str] | None = None) -> None:
+def _write(
+    path: Path, state: str, snapshot: dict[str, Any], error: list[str] | None = None
+) -> None:
     with suppress(OSError):  # a full disk has its say where the results are written
         write_json(path, {"state": state, **snapshot, "updated": time.time(), "error": error})
 
@@ -169,5 +174,8 @@ def _two_lines(error: Exception, folder: Path) -> list[str]:
     readable = error if isinstance(error, DdoqError) else disk_error(error, None)
     if readable is None:
         first = (str(error).splitlines() or [""])[0]
-        return [f"{type(error).__name__}: {first}", f"the traceback is in {Path(folder) / 'run.log'}"]
+        return [
+            f"{type(error).__name__}: {first}",
+            f"the traceback is in {Path(folder) / 'run.log'}",
+        ]
     return [readable.cause, readable.remedy]

@@ -81,7 +81,9 @@ class Store:
                 f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}"
             ) from error
         if not isinstance(manifest, dict) or manifest.get("body") != canonical(node.body):
-            raise StoreError(f"{path} was made from another configuration than its key says", _REPAIR)
+            raise StoreError(
+                f"{path} was made from another configuration than its key says", _REPAIR
+            )
         return manifest
 
     def intact(self, node: Node) -> Path:
@@ -96,7 +98,9 @@ class Store:
         """
         if node.key not in self._intact:
             folder, manifest = self.path(node), self.manifest(node)
-            found = manifest_damage(manifest, node.stage, node.key) or damage(folder, manifest["files"])
+            found = manifest_damage(manifest, node.stage, node.key) or damage(
+                folder, manifest["files"]
+            )
             if found:
                 raise StoreError(f"{folder} is damaged: {found[0]}", _REPAIR)
             self._intact.add(node.key)

@@ -77,7 +77,8 @@ def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> A
         num_bytes = sum(file.st_size for file in _files(folder))
         return Artefact(root, stage, key, False, "", num_bytes, 0.0, last_change(folder))
     try:
-        if line is None:  # killed between its manifest and its line of the ledger, or copied from another store
+        # Killed between its manifest and its line of the ledger, or copied from another store.
+        if line is None:
             manifest = read_json(root / stage / key / MANIFEST)
             line = {"title": manifest["title"], **manifest["cost"]}
         return Artefact(root, stage, key, True, line["title"], line["bytes"], line["seconds"], time)
@@ -119,7 +120,11 @@ def strays(root: Path) -> list[Path]:
 
 def _is_own(path: Path) -> bool:
     lock = path.name.startswith(".") and path.suffix in (".lock", ".held")
-    return lock or path.name.startswith(TEMPORARY) or (bool(_KEY.fullmatch(path.name)) and path.is_dir())
+    return (
+        lock
+        or path.name.startswith(TEMPORARY)
+        or (bool(_KEY.fullmatch(path.name)) and path.is_dir())
+    )
 
 
 def select(root: Path, names: Iterable[str]) -> list[Path]:
@@ -128,13 +133,17 @@ def select(root: Path, names: Iterable[str]) -> list[Path]:
     Raises:
         StoreError: a name is neither a stage nor the beginning of a key.
     """
-    there, names = [root / stage / key for stage in STAGES for key in keys(root, stage)], list(names)
+    there, names = (
+        [root / stage / key for stage in STAGES for key in keys(root, stage)],
+        list(names),
+    )
     chosen: dict[Path, None] = {}
     for name in names:
         of_name = [path for path in there if name == path.parent.name or path.name.startswith(name)]
         if not of_name and name not in STAGES:
             raise StoreError(
-                f"the store has no stage and no key '{name}'", did_you_mean(name, {path.parent.name for path in there})
+                f"the store has no stage and no key '{name}'",
+                did_you_mean(name, {path.parent.name for path in there}),
             )
         chosen |= dict.fromkeys(of_name)
     return list(chosen) if names else there

@@ -44,7 +44,9 @@ def class_gains(latents: Tensor, generator: Generator) -> np.ndarray:
     cloud = PointCloud(latents)
     num = len(cloud)
     if num > _SAMPLE:
-        cloud = cloud.subset(torch.randperm(num, generator=generator)[:_SAMPLE].sort().values.numpy())
+        cloud = cloud.subset(
+            torch.randperm(num, generator=generator)[:_SAMPLE].sort().values.numpy()
+        )
     return cloud.dendrogram[::-1, 2] ** 2 / 2 * (num / len(cloud))
 
 

@@ -41,10 +41,17 @@ class Barycenter(Quantizer):
         found = [self._from_one_start(cloud, rng) for _ in range(self.num_restarts)]
         return min(found, key=lambda pair: pair[0])[1]
 
-    def _from_one_start(self, cloud: PointCloud, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-        num, size = self.num_centroids, min(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * self.num_centroids))
+    def _from_one_start(
+        self, cloud: PointCloud, rng: np.random.Generator
+    ) -> tuple[float, np.ndarray]:
+        num, size = (
+            self.num_centroids,
+            min(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * self.num_centroids)),
+        )
         whole = size == len(cloud) and cloud.is_uniform
-        part = cloud if whole else cloud.subset(np.sort(rng.choice(len(cloud), size, replace=False)))
+        part = (
+            cloud if whole else cloud.subset(np.sort(rng.choice(len(cloud), size, replace=False)))
+        )
         labels = rng.permutation(size) % num
         swap_pairs(part.gram, labels, num, self.max_iterations)
         centroids, cost, potentials = part.means(labels, num), np.inf, None
@@ -67,7 +74,13 @@ def _plan(cloud: PointCloud, centroids: np.ndarray, potentials):
     costs = cloud.squared_distances(centroids).astype(np.float64)
     equal = np.full(len(centroids), 1 / len(centroids))
     plan, log = ot.emd(
-        cloud.mass, equal, costs, 10_000_000, log=True, check_marginals=False, potentials_init=potentials
+        cloud.mass,
+        equal,
+        costs,
+        10_000_000,
+        log=True,
+        check_marginals=False,
+        potentials_init=potentials,
     )
     rows, atoms = plan.nonzero()
     return rows, atoms, plan[rows, atoms], log["cost"], (log["u"], log["v"])
@@ -112,7 +125,9 @@ def swap_pairs(gram, labels, num, max_passes):
                 other[j] = column[labels[j]]
             for j in range(n):
                 length = half[i] + half[j] - row[j]  # |u|² / 2
-                changes[j] = (own[j] - other[j] - length) * inverse[j] - (sum_a[j] - base + length) * share
+                changes[j] = (own[j] - other[j] - length) * inverse[j] - (
+                    sum_a[j] - base + length
+                ) * share
             for j in range(n):
                 if labels[j] == a:
                     changes[j] = infinity

@@ -33,7 +33,9 @@ class Quantizer(ABC):
 
     def __post_init__(self):
         if self.num_centroids < 1:
-            raise ConfigError(f"num_centroids: {self.num_centroids} is less than 1", "set it to 1 or more")
+            raise ConfigError(
+                f"num_centroids: {self.num_centroids} is less than 1", "set it to 1 or more"
+            )
         check_choice("on_small_class", self.on_small_class, ("error", "duplicate"))
 
     def fit(
@@ -56,9 +58,13 @@ class Quantizer(ABC):
             ConfigError: weights that the method cannot take.
         """
         if isinstance(latents, PointCloud) and sample_weight is not None:
-            raise ConfigError("sample_weight: a PointCloud has its masses", "give sample_weight to the PointCloud")
+            raise ConfigError(
+                "sample_weight: a PointCloud has its masses", "give sample_weight to the PointCloud"
+            )
         cloud = latents if isinstance(latents, PointCloud) else PointCloud(latents, sample_weight)
-        codebook = codebook_from_centroids(cloud, *self._solve(cloud, generator), weights=self.weights())
+        codebook = codebook_from_centroids(
+            cloud, *self._solve(cloud, generator), weights=self.weights()
+        )
         if num_folds:
             held_out = cross_fit(
                 cloud,
@@ -70,7 +76,9 @@ class Quantizer(ABC):
             codebook = replace(codebook, held_out_distortion=held_out)
         return codebook
 
-    def _solve(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def _solve(
+        self, cloud: PointCloud, generator: Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return ``[K, d]`` points in the coordinates of the cloud, and the squared distances to them where known."""
         if len(cloud) >= self.num_centroids:
             return self._centroids_and_distances(cloud, generator)
@@ -89,7 +97,9 @@ class Quantizer(ABC):
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         """Return ``[K, d]`` points for a cloud of at least K points."""
 
-    def _centroids_and_distances(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def _centroids_and_distances(
+        self, cloud: PointCloud, generator: Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """Return the points, and ``|x_i - z_k|²`` ``[n, K]`` where the search leaves them behind."""
         return self._centroids(cloud, generator), None
 
@@ -109,7 +119,11 @@ class Quantizer(ABC):
 
 
 def cross_fit(
-    cloud: PointCloud, fit: Callable[[np.ndarray], np.ndarray], num_centroids: int, num_folds: int, generator: Generator
+    cloud: PointCloud,
+    fit: Callable[[np.ndarray], np.ndarray],
+    num_centroids: int,
+    num_folds: int,
+    generator: Generator,
 ) -> float | None:
     """Return the mean squared distance of every latent to centroids that were fitted without its fold.
 

@@ -45,20 +45,35 @@ class PointCloud:
                 "pass [n, *shape] with n of 1 or more",
             )
         self.shape, self.num_latents = tuple(latents.shape[1:]), len(latents)
-        mass = np.ones(len(latents)) if sample_weight is None else sample_weight.double().cpu().numpy()
-        if mass.shape != (len(latents),) or not np.isfinite(mass).all() or (mass < 0).any() or not mass.any():
+        mass = (
+            np.ones(len(latents)) if sample_weight is None else sample_weight.double().cpu().numpy()
+        )
+        if (
+            mass.shape != (len(latents),)
+            or not np.isfinite(mass).all()
+            or (mass < 0).any()
+            or not mass.any()
+        ):
             raise DataError(
                 f"sample_weight of shape {mass.shape} does not weigh {len(latents)} latents",
                 "pass one finite, non-negative weight per latent, not all zero",
             )
         kept = mass > 0
-        flat = latents.flatten(1) if kept.all() else latents.flatten(1)[torch.from_numpy(kept).to(latents.device)]
+        flat = (
+            latents.flatten(1)
+            if kept.all()
+            else latents.flatten(1)[torch.from_numpy(kept).to(latents.device)]
+        )
         self.mass, self.rows = mass[kept] / mass.sum(), None if kept.all() else np.flatnonzero(kept)
         self.points = np.array(flat.float().cpu(), order="C")  # a copy, centred in place
         self.mean, self.squared_norms = _centre(self.points, self.mass)
         if not (self.squared_norms < _LARGEST).all():
             raise _not_numbers(flat.float())  # after the cast: a large double is infinite there
-        self._on_device = torch.from_numpy(self.points).to(latents.device) if latents.device.type != "cpu" else None
+        self._on_device = (
+            torch.from_numpy(self.points).to(latents.device)
+            if latents.device.type != "cpu"
+            else None
+        )
 
     def __len__(self) -> int:
         return len(self.points)
@@ -78,8 +93,13 @@ class PointCloud:
         part = object.__new__(PointCloud)
         part.rows, part.num_latents = None, len(rows)
         part.shape, part.mean, part.points = self.shape, self.mean, self.points[rows]
-        part.mass, part.squared_norms = self.mass[rows] / self.mass[rows].sum(), self.squared_norms[rows]
-        part._on_device = None if self._on_device is None else self._on_device[torch.from_numpy(rows)]
+        part.mass, part.squared_norms = (
+            self.mass[rows] / self.mass[rows].sum(),
+            self.squared_norms[rows],
+        )
+        part._on_device = (
+            None if self._on_device is None else self._on_device[torch.from_numpy(rows)]
+        )
         if "gram" in self.__dict__:
             part.gram = self.gram[np.ix_(rows, rows)]
         return part
@@ -94,7 +114,8 @@ class PointCloud:
     @cached_property
     def gram(self) -> np.ndarray:
         """``<x_i, x_j>``, ``[n, n]`` float32: n² d multiplications, once."""
-        return self.inner(self.points)  # NumPy sees that both sides are the same and computes one half
+        # NumPy sees that both sides are the same and computes one half.
+        return self.inner(self.points)
 
     @cached_property
     def dendrogram(self) -> np.ndarray:
@@ -102,7 +123,9 @@ class PointCloud:
 
         It knows no masses: do not ask for it where they differ.
         """
-        return linkage(_condensed_distances(self.gram), "ward") if len(self) > 1 else np.empty((0, 4))
+        return (
+            linkage(_condensed_distances(self.gram), "ward") if len(self) > 1 else np.empty((0, 4))
+        )
 
     def means(self, labels: np.ndarray, num: int) -> np.ndarray:
         """Return the centroids of the cells ``labels`` ``[n]``, ``[num, d]`` float32; zero for empty cells."""

@@ -52,7 +52,9 @@ class CLVQ(Quantizer):
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         if not cloud.is_uniform:
-            raise ConfigError("CLVQ takes no sample_weight", "leave it out, or take another quantizer")
+            raise ConfigError(
+                "CLVQ takes no sample_weight", "leave it out, or take another quantizer"
+            )
         return self._train(lambda: [cloud.points], generator)
 
     def fit_stream(self, batches: Callable[[], Iterable[Tensor]], generator: Generator) -> Codebook:
@@ -72,7 +74,9 @@ class CLVQ(Quantizer):
         centroids = torch.from_numpy(codebook.centroids.numpy() + centre).view(-1, *first.shape[1:])
         return replace(codebook, centroids=centroids)
 
-    def _train(self, stream: Callable[[], Iterable[np.ndarray]], generator: Generator) -> np.ndarray:
+    def _train(
+        self, stream: Callable[[], Iterable[np.ndarray]], generator: Generator
+    ) -> np.ndarray:
         rng = numpy_generator(generator)
         start = _reservoir(stream(), max(256, _START * self.num_centroids), rng)
         if len(start) < self.num_centroids:
@@ -87,7 +91,9 @@ class CLVQ(Quantizer):
                 order = rng.permutation(len(piece))
                 for first in range(0, len(piece), self.batch_size):
                     batch = piece[order[first : first + self.batch_size]]
-                    _compete(batch, _nearest(batch, centroids)[0], centroids, wins, self.step_exponent)
+                    _compete(
+                        batch, _nearest(batch, centroids)[0], centroids, wins, self.step_exponent
+                    )
         return centroids
 
 
@@ -121,7 +127,9 @@ def _compete(batch, winners, centroids, wins, exponent):
             centroids[k, j] += step * (batch[i, j] - centroids[k, j])
 
 
-def _streamed_codebook(stream: Callable[[], Iterable[np.ndarray]], centroids: np.ndarray) -> Codebook:
+def _streamed_codebook(
+    stream: Callable[[], Iterable[np.ndarray]], centroids: np.ndarray
+) -> Codebook:
     """Assign every latent in one more pass and weigh the cells, as ``codebook_from_centroids`` does in memory."""
     num = len(centroids)
     assignments, total, squares, seen, distortion = [], 0.0, 0.0, 0, 0.0
@@ -136,7 +144,11 @@ def _streamed_codebook(stream: Callable[[], Iterable[np.ndarray]], centroids: np
             np.where(better, seen + distances.argmin(0), nearest),
         )
         distortion += np.square(piece - centroids[found], dtype=np.float64).sum()
-        total, squares, seen = total + piece.sum(0, dtype=np.float64), squares + norms.sum(), seen + len(piece)
+        total, squares, seen = (
+            total + piece.sum(0, dtype=np.float64),
+            squares + norms.sum(),
+            seen + len(piece),
+        )
         assignments.append(found)
     labels = np.concatenate(assignments)
     counts = torch.from_numpy(np.bincount(labels, minlength=num))

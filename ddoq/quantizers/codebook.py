@@ -132,7 +132,9 @@ class ClassCodebooks:
     @staticmethod
     def concatenate(parts: list[ClassCodebooks]) -> ClassCodebooks:
         """Join the rows of several classes."""
-        return ClassCodebooks(*(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS))
+        return ClassCodebooks(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS)
+        )
 
     def save(self, path: Path, config: dict) -> None:
         """Write one safetensors file that carries the quantizer's configuration in its metadata."""

@@ -13,7 +13,8 @@ def compiled(fastmath: bool | set[str] = False) -> Callable:
     def decorate(function: Callable) -> Callable:
         try:
             return njit(cache=True, nogil=True, fastmath=fastmath)(function)
-        except RuntimeError:  # neither the installed files nor the home can be written: compiled at every start
+        except RuntimeError:
+            # Neither the installed files nor the home can be written: compiled at every start.
             return njit(nogil=True, fastmath=fastmath)(function)
 
     return decorate

@@ -46,11 +46,18 @@ class D4M(Quantizer):
         """
         last = labels[int(torch.randint(len(labels), (), generator=generator))]
         return D4M(
-            self.num_centroids, self.km_expand, self.leftover, bool(last == label), on_small_class=self.on_small_class
+            self.num_centroids,
+            self.km_expand,
+            self.leftover,
+            bool(last == label),
+            on_small_class=self.on_small_class,
         )
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        batch, flush = self.km_expand * self.num_centroids, self.leftover == "flush" or self.is_last_class
+        batch, flush = (
+            self.km_expand * self.num_centroids,
+            self.leftover == "flush" or self.is_last_class,
+        )
         if len(cloud) < batch and self.leftover == "released":
             raise ConfigError(
                 f"quantizer.km_expand: one batch of {batch} latents is more than a class of {len(cloud)}, and the "
@@ -59,9 +66,14 @@ class D4M(Quantizer):
             )
         uniform = cloud.is_uniform
         order = torch.randperm(len(cloud), generator=generator).numpy()
-        engine = MiniBatchKMeans(self.num_centroids, random_state=0, batch_size=batch, n_init="auto")
+        engine = MiniBatchKMeans(
+            self.num_centroids, random_state=0, batch_size=batch, n_init="auto"
+        )
         stop = len(cloud) if flush else len(cloud) - batch + 1
         for rows in (order[start : start + batch] for start in range(0, stop, batch)):
             if len(rows) >= self.num_centroids or hasattr(engine, "cluster_centers_"):
-                engine.partial_fit(cloud.points[rows], sample_weight=None if uniform else cloud.mass[rows] * len(cloud))
+                engine.partial_fit(
+                    cloud.points[rows],
+                    sample_weight=None if uniform else cloud.mass[rows] * len(cloud),
+                )
         return engine.cluster_centers_

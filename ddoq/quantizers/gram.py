@@ -39,7 +39,9 @@ def plusplus(gram, mass, uniforms):
         best_potential = np.inf
         cumulative = np.cumsum(mass if k == 0 else mass * closest)
         for t in range(1 if k == 0 else trials):
-            chosen = min(np.searchsorted(cumulative, uniforms[k, t] * cumulative[-1], side="right"), n - 1)
+            chosen = min(
+                np.searchsorted(cumulative, uniforms[k, t] * cumulative[-1], side="right"), n - 1
+            )
             potential = 0.0
             for i in range(n):
                 distance = max(diagonal[i] + diagonal[chosen] - 2 * gram[chosen, i], np.float32(0))
@@ -217,7 +219,11 @@ def exchange(gram, mass, labels, num, max_passes):
             for k in range(num):
                 if k != own:
                     centre = squares[k] / masses[k] ** 2
-                    cost = (gram[i, i] - 2 * sums[k, i] / masses[k] + centre) * masses[k] / (masses[k] + m)
+                    cost = (
+                        (gram[i, i] - 2 * sums[k, i] / masses[k] + centre)
+                        * masses[k]
+                        / (masses[k] + m)
+                    )
                     if cost < cheapest:
                         target, cheapest = k, cost
             if target >= 0:

@@ -57,7 +57,9 @@ class KMeans(Quantizer):
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         return self._centroids_and_distances(cloud, generator)[0]
 
-    def _centroids_and_distances(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
+    def _centroids_and_distances(
+        self, cloud: PointCloud, generator: Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         rng, num = numpy_generator(generator), self.num_centroids
         exchanges = self.search == "exchange" or (
             self.search == "auto" and len(cloud) >= EXCHANGE_PAYS * self.num_centroids
@@ -65,7 +67,9 @@ class KMeans(Quantizer):
         if len(cloud) <= min(max(_GRAM_PAYS, 20 * num), _GRAM_FITS):
             labels = self._in_gram(cloud, rng, exchanges, ward=self.start == "auto")
             return cloud.means(labels, num), cloud.squared_distances_to_means(labels, num)
-        size = max(int(np.clip(len(cloud) * _SAMPLE_SHARE, *_SAMPLE_LIMITS)), _SAMPLE_PER_CENTROID * num)
+        size = max(
+            int(np.clip(len(cloud) * _SAMPLE_SHARE, *_SAMPLE_LIMITS)), _SAMPLE_PER_CENTROID * num
+        )
         size = min(size, max(_GRAM_FITS, num), len(cloud))
         sample = cloud.subset(np.sort(rng.choice(len(cloud), size, replace=False)))
         centroids = sample.means(self._in_gram(sample, rng, exchanges), num)
@@ -75,28 +79,43 @@ class KMeans(Quantizer):
             labels = ambient.exchange(cloud, labels, num, self.max_iterations, tolerance)
         return cloud.means(labels, num), None
 
-    def _in_gram(self, cloud: PointCloud, rng: np.random.Generator, exchanges: bool, ward: bool = False) -> np.ndarray:
+    def _in_gram(
+        self, cloud: PointCloud, rng: np.random.Generator, exchanges: bool, ward: bool = False
+    ) -> np.ndarray:
         arguments = self.num_centroids, self.max_iterations
-        starts = [self._start(cloud, rng, ward and number == 0) for number in range(self.num_restarts)]
-        found = [(gram.lloyd(cloud.gram, cloud.mass, labels, *arguments), labels) for labels in starts]
+        starts = [
+            self._start(cloud, rng, ward and number == 0) for number in range(self.num_restarts)
+        ]
+        found = [
+            (gram.lloyd(cloud.gram, cloud.mass, labels, *arguments), labels) for labels in starts
+        ]
         found.sort(key=lambda pair: pair[0])
         if exchanges:  # they take longer than Lloyd and hardly change who leads
             leading = [labels for _, labels in found[:_EXCHANGED]]
-            found = [(gram.exchange(cloud.gram, cloud.mass, labels, *arguments), labels) for labels in leading]
+            found = [
+                (gram.exchange(cloud.gram, cloud.mass, labels, *arguments), labels)
+                for labels in leading
+            ]
         return min(found, key=lambda pair: pair[0])[1]
 
     def _start(self, cloud: PointCloud, rng: np.random.Generator, ward: bool) -> np.ndarray:
         if (ward or self.start == "ward") and cloud.is_uniform:
             return ward_labels(cloud, self.num_centroids)
         if self.start == "random":
-            centroids = cloud.points[rng.choice(len(cloud), self.num_centroids, replace=False, p=cloud.mass)]
+            centroids = cloud.points[
+                rng.choice(len(cloud), self.num_centroids, replace=False, p=cloud.mass)
+            ]
             return cloud.squared_distances(centroids).argmin(1)
         return plusplus_labels(cloud, self.num_centroids, rng, greedy=self.start != "kmeans++")
 
 
-def plusplus_labels(cloud: PointCloud, num: int, rng: np.random.Generator, greedy: bool = True) -> np.ndarray:
+def plusplus_labels(
+    cloud: PointCloud, num: int, rng: np.random.Generator, greedy: bool = True
+) -> np.ndarray:
     """Return ``[n]`` labels of the cells around k-means++ points; greedy: the best of 2 + log K candidates each."""
-    return gram.plusplus(cloud.gram, cloud.mass, rng.random((num, 2 + int(np.log(num)) if greedy else 1)))
+    return gram.plusplus(
+        cloud.gram, cloud.mass, rng.random((num, 2 + int(np.log(num)) if greedy else 1))
+    )
 
 
 def ward_labels(cloud: PointCloud, num: int) -> np.ndarray:

@@ -78,7 +78,11 @@ def fit_in_space(
     held_out = None
     if num_folds:
         held_out = cross_fit(
-            cloud, lambda rows: fit(torch.from_numpy(rows))[1], quantizer.num_centroids, num_folds, generator
+            cloud,
+            lambda rows: fit(torch.from_numpy(rows))[1],
+            quantizer.num_centroids,
+            num_folds,
+            generator,
         )
     return replace(
         found,

@@ -50,7 +50,9 @@ def main(arguments: list[str]) -> int:
         else:
             _report(select(options.what, outputs), options.out, options.pivot)
     except OSError as error:
-        raise DataError(f"report: {error.filename}: {error.strerror}", "choose a folder that you may use") from error
+        raise DataError(
+            f"report: {error.filename}: {error.strerror}", "choose a folder that you may use"
+        ) from error
     return 0
 
 
@@ -68,11 +70,21 @@ def _parser(name: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     if name == "compare":
-        parser.add_argument("a", metavar="A", help="what is compared: an arm, a run, or a query in quotes")
+        parser.add_argument(
+            "a", metavar="A", help="what is compared: an arm, a run, or a query in quotes"
+        )
         parser.add_argument("b", metavar="B", help="with what: likewise")
-    parser.add_argument("what", metavar="WHAT", nargs="*", help="runs, folders, sweeps, queries (default: all runs)")
+    parser.add_argument(
+        "what", metavar="WHAT", nargs="*", help="runs, folders, sweeps, queries (default: all runs)"
+    )
     add = parser.add_argument
-    add("--outputs", type=as_folder, default="outputs", metavar="DIR", help="where runs and sweeps are (outputs)")
+    add(
+        "--outputs",
+        type=as_folder,
+        default="outputs",
+        metavar="DIR",
+        help="where runs and sweeps are (outputs)",
+    )
     if not name:
         parser.add_argument(
             "--out",

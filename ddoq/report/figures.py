@@ -56,10 +56,21 @@ def accuracy_figure(main: list[Line]) -> str:
     for row, line in enumerate(reversed(main)):
         colour = MAIN if line is main[-1] else INK
         axes.scatter(
-            [100 * a for a in line.accuracies], [row] * len(line.accuracies), s=14, color=colour, alpha=0.35, lw=0
+            [100 * a for a in line.accuracies],
+            [row] * len(line.accuracies),
+            s=14,
+            color=colour,
+            alpha=0.35,
+            lw=0,
         )
         axes.errorbar(
-            100 * line.top1.mean, row, xerr=np.nan_to_num(100 * line.top1.ci95), fmt="o", ms=5, capsize=3, color=colour
+            100 * line.top1.mean,
+            row,
+            xerr=np.nan_to_num(100 * line.top1.ci95),
+            fmt="o",
+            ms=5,
+            capsize=3,
+            color=colour,
         )
     axes.set_yticks(range(len(main)), [line.label for line in reversed(main)])
     axes.set_xlabel("top-1 accuracy, %")
@@ -134,17 +145,38 @@ def curve_figure(curves: list[Curve]) -> str:
     *others, main = curves
     figure = Figure(figsize=(4.8, 3.2))
     axes = figure.subplots()
-    drawn = _curve(axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-")
-    _curve(axes, main, "w2_squared_uniform", f"{main.name}, equal masses", color=MAIN, ls="--", alpha=0.75)
+    drawn = _curve(
+        axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-"
+    )
+    _curve(
+        axes,
+        main,
+        "w2_squared_uniform",
+        f"{main.name}, equal masses",
+        color=MAIN,
+        ls="--",
+        alpha=0.75,
+    )
     _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=MAIN, ls=":")
     for other in others:
-        _curve(axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-")
+        _curve(
+            axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-"
+        )
     if not drawn:
         return ""
-    axes.set(xscale="log", yscale="log", xlabel="K, points per class", ylabel="W2 / standard deviation of a class")
-    plain_ticks(axes, sorted({point["num_centroids"] for curve in curves for point in curve.points}))
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="K, points per class",
+        ylabel="W2 / standard deviation of a class",
+    )
+    plain_ticks(
+        axes, sorted({point["num_centroids"] for curve in curves for point in curve.points})
+    )
     axes.grid(color="#e2e8f0", lw=0.6)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6
+    )
     return svg(figure)
 
 

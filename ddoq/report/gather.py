@@ -58,13 +58,16 @@ def select(what: Sequence[str], outputs: Path) -> Selection:
     if not runs:
         raise DataError(
             f"report: no results in {', '.join(places) or outputs / 'runs'}",
-            "; ".join(warnings) or "finish a run with `ddoq`, or name another folder with --outputs",
+            "; ".join(warnings)
+            or "finish a run with `ddoq`, or name another folder with --outputs",
         )
     rows = read_runs(runs, warnings)
     for query in queries:
         rows = query.keep(rows)
     if not rows:
-        raise DataError("report: no results are left", "; ".join(warnings) or "name more runs, or ask for less")
+        raise DataError(
+            "report: no results are left", "; ".join(warnings) or "name more runs, or ask for less"
+        )
     sweep = _sweep_folder(places[0], outputs) if len(places) == 1 and not queries else None
     names = [run.name for run in runs]
     home = sweep or outputs / "reports" / digest([sorted(names), sorted(map(str, queries))])
@@ -146,10 +149,16 @@ def _setting(run: Path) -> str:
 
     Without a configuration nobody knows, and the run shares its means with no other.
     """
-    config = {name: part for name, part in read_config(run).items() if name not in (*NOT_IDENTITY, "seed", "measure")}
+    config = {
+        name: part
+        for name, part in read_config(run).items()
+        if name not in (*NOT_IDENTITY, "seed", "measure")
+    }
     if not config:
         return str(run)
-    return digest(settled(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}}, "run"))
+    return digest(
+        settled(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}}, "run")
+    )
 
 
 # --- places ----------------------------------------------------------------------------------------------------------
@@ -167,7 +176,9 @@ def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
     names = names_in(outputs)
     raise DataError(
         f"report: there is no run, sweep or folder '{place}'",
-        did_you_mean(place, names) if names else f"there are none in {outputs}: name another folder with --outputs",
+        did_you_mean(place, names)
+        if names
+        else f"there are none in {outputs}: name another folder with --outputs",
     )
 
 
@@ -206,7 +217,8 @@ def read_sweep(sweep: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         cause = f"{type(error).__name__}: {error}"
     raise DataError(
-        f"report: {path} is damaged ({cause})", "start the sweep again: finished points are free; or name its runs"
+        f"report: {path} is damaged ({cause})",
+        "start the sweep again: finished points are free; or name its runs",
     )
 
 

@@ -13,9 +13,29 @@ from ddoq.evaluation.statistics import Summary, summarize
 Row = dict[str, Any]
 
 #: What a group is called by.
-LABEL = ("dataset", "protocol", "labels", "teacher", "student", "ipc", "arm", "table", "value", "split")
+LABEL = (
+    "dataset",
+    "protocol",
+    "labels",
+    "teacher",
+    "student",
+    "ipc",
+    "arm",
+    "table",
+    "value",
+    "split",
+)
 #: What else a row says in words about its students.
-PARTS = ("method", "quantizer", "weighting", "generator", "strength", "space", "allocation", "redraw")
+PARTS = (
+    "method",
+    "quantizer",
+    "weighting",
+    "generator",
+    "strength",
+    "space",
+    "allocation",
+    "redraw",
+)
 #: Tables whose variation no field of ``LABEL`` but ``value`` shows.
 _UNSEEN = ("augmentation", "strength", "weighting")
 
@@ -85,13 +105,17 @@ def groups_of(rows: Sequence[Row]) -> list[Group]:
     """
     found: dict[tuple, dict[Any, Row]] = {}
     seen: set[tuple] = set()
-    for row in sorted(rows, key=lambda row: "group_key" not in row):  # those that say more come first
+    # Those that say more come first.
+    for row in sorted(rows, key=lambda row: "group_key" not in row):
         name = row.get("key") or (row.get("run"), row["seed"])
         student = (name, *_called(row))
         if "group_key" in row or student not in seen:
             found.setdefault(_identity(row), {}).setdefault(name, row)
         seen.add(student)
-    groups = [Group(tuple(sorted(students.values(), key=lambda row: row["seed"]))) for students in found.values()]
+    groups = [
+        Group(tuple(sorted(students.values(), key=lambda row: row["seed"])))
+        for students in found.values()
+    ]
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     return sorted(groups, key=lambda group: _order(group, arms))
 
@@ -115,9 +139,12 @@ def is_full(row: Row) -> bool:
 def _order(group: Group, arms: list[str]) -> tuple:
     names = ("dataset", "protocol", "student")
     comparison = (group["table"] != "main", group["table"], group["ipc"] or 0)
-    return (group["split"] != "test", *(group[name] for name in names), *comparison, arms.index(group["arm"])) + (
-        _number_first(group["value"])
-    )
+    return (
+        group["split"] != "test",
+        *(group[name] for name in names),
+        *comparison,
+        arms.index(group["arm"]),
+    ) + (_number_first(group["value"]))
 
 
 def _number_first(value: Any) -> tuple[int, float, str]:
@@ -143,7 +170,9 @@ def distinct(groups: Sequence[Group]) -> list[Group]:
     return kept
 
 
-def named_apart(groups: Sequence[Group], describe: Callable[[list[Group]], list[str]]) -> list[Group]:
+def named_apart(
+    groups: Sequence[Group], describe: Callable[[list[Group]], list[str]]
+) -> list[Group]:
     """Give the groups that would be called the same a ``variant`` each.
 
     Args:

@@ -86,7 +86,9 @@ def _render(view: View, reload: int | None) -> str:
         states=[state for state in reversed(STATES) if state in view.counts],
         totals=wording.totals(view),
         host=wording.common_host(view),
-        links={point.folder: link for point in view.points if (link := _report(point, view.folder))},
+        links={
+            point.folder: link for point in view.points if (link := _report(point, view.folder))
+        },
         written=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(view.now)),
     )
 

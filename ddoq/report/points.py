@@ -94,7 +94,11 @@ class View:
         starts = [start for start in starts if start is not None]
         if not starts:
             return None
-        end = max((point.updated or 0 for point in self.points), default=0) if self.finished else self.now
+        end = (
+            max((point.updated or 0 for point in self.points), default=0)
+            if self.finished
+            else self.now
+        )
         return max(0.0, end - min(starts))
 
 
@@ -120,14 +124,18 @@ def find(outputs: Path, name: str | None = None) -> Callable[[], View]:
         return partial(_run, runs.get(name, Path(name)))
     raise ConfigError(
         f"there is no sweep and no run {name} below {outputs}",
-        did_you_mean(name, [*sweeps, *runs]) if sweeps or runs else "say with --outputs where they are",
+        did_you_mean(name, [*sweeps, *runs])
+        if sweeps or runs
+        else "say with --outputs where they are",
     )
 
 
 def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], View]:
     recent = partial(_recent, outputs)
     now = recent()
-    newest = max(sweeps, key=lambda folder: (_sweep(folder).created or 0, folder.name), default=None)
+    newest = max(
+        sweeps, key=lambda folder: (_sweep(folder).created or 0, folder.name), default=None
+    )
     if newest is not None and (not _sweep(newest).finished or "running" not in now.counts):
         return partial(_sweep, newest)
     if not now.points:
@@ -169,7 +177,10 @@ def _run(folder: Path) -> View:
 
 def _recent(outputs: Path) -> View:
     now = time.time()
-    points = [_point(path.parent, path.parent.name, now) for path in sorted((outputs / "runs").glob(f"*/{STATUS}"))]
+    points = [
+        _point(path.parent, path.parent.name, now)
+        for path in sorted((outputs / "runs").glob(f"*/{STATUS}"))
+    ]
     return View("runs", outputs, [p for p in points if p.age is not None and p.age < _RECENT], now)
 
 
@@ -182,7 +193,9 @@ def _point(folder: Path, label: str, now: float, until: str | None = None) -> Po
     try:
         point = _understood(point, found := _read(folder / STATUS), now)
         return (
-            replace(point, state="waiting") if point.state == "done" and until not in (None, found["until"]) else point
+            replace(point, state="waiting")
+            if point.state == "done" and until not in (None, found["until"])
+            else point
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return point
@@ -222,7 +235,9 @@ def _understood(point: Point, found: dict[str, Any], now: float) -> Point:
     return replace(point, rate=rate, left=_left(point.items, rate, found["nodes"]))
 
 
-def _left(items: tuple[int, int] | None, rate: float | None, nodes: dict[str, float]) -> float | None:
+def _left(
+    items: tuple[int, int] | None, rate: float | None, nodes: dict[str, float]
+) -> float | None:
     """Return the seconds that the current stage still takes, or ``None`` where nothing says so.
 
     Of the current node, the remaining items at their rate; of the others, what the finished ones took on average.
@@ -249,7 +264,9 @@ def _accuracy(folder: Path) -> float | None:
 def _main_top1(path: Path, changed: int) -> float | None:
     rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["table"] == "main" and row["split"] == "test"]
-    return fmean(float(row["top1"]) for row in rows if row["arm"] == rows[-1]["arm"]) if rows else None
+    return (
+        fmean(float(row["top1"]) for row in rows if row["arm"] == rows[-1]["arm"]) if rows else None
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

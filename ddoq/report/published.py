@@ -36,7 +36,9 @@ class Published:
 
 @cache
 def _file() -> dict[str, Any]:
-    return yaml.load(FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load(
+        FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
 
 
 def published() -> list[Published]:
@@ -68,8 +70,12 @@ def agrees(group: Group, number: Published) -> bool:
     if None in counts or group["dataset_source"] is None or group["split"] != "test":
         return False
     return (
-        all(group[name] == getattr(number, name) for name in ("dataset", "protocol", "student", "teacher", "ipc"))
-        and group["recipe_key"] == _file()["protocols"][number.protocol]["recipes"].get(number.student)
+        all(
+            group[name] == getattr(number, name)
+            for name in ("dataset", "protocol", "student", "teacher", "ipc")
+        )
+        and group["recipe_key"]
+        == _file()["protocols"][number.protocol]["recipes"].get(number.student)
         and group["dataset_source"].split(" (")[0] == data["provenance"]
         and group["image_size"] in data["image_sizes"]
         and data["train"] in (None, sum(counts))
@@ -90,7 +96,10 @@ def beside(groups: Sequence[Group]) -> View | None:
     rows = []
     for block, (ours, theirs) in blocks.items():
         setting = [str(value) for value in block]
-        rows += [[*setting, f"{one.name} (ours)", *_ours(one, theirs[0].selection), _held_out(one)] for one in ours]
+        rows += [
+            [*setting, f"{one.name} (ours)", *_ours(one, theirs[0].selection), _held_out(one)]
+            for one in ours
+        ]
         rows += [[*setting, one.method, _theirs(one), one.selection, one.source] for one in theirs]
     return (
         rows
@@ -114,7 +123,9 @@ def _ours(group: Group, selection: str) -> list[str]:
 
 def _held_out(group: Group) -> str:
     held_out = group["num_validation"]
-    return f"here, {group.top1.num} seeds" + (f", without {held_out:,} images for validation" if held_out else "")
+    return f"here, {group.top1.num} seeds" + (
+        f", without {held_out:,} images for validation" if held_out else ""
+    )
 
 
 def _theirs(number: Published) -> str:

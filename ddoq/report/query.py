@@ -21,7 +21,10 @@ class Query:
         """Read ``key=value[,value]``. Raises DataError for anything else."""
         key, _, values = text.partition("=")
         if not key or not values:
-            raise DataError(f"report: '{text}' is no query", "write key=value or key=value,value, e.g. ipc=10,50")
+            raise DataError(
+                f"report: '{text}' is no query",
+                "write key=value or key=value,value, e.g. ipc=10,50",
+            )
         return cls(key, tuple(values.split(",")))
 
     def __str__(self) -> str:
@@ -41,7 +44,9 @@ class Query:
         for value in self.values:
             if _spelling(value) not in written:
                 known = {one for one in written if one}
-                raise DataError(f"report: no result has {self.key}={value}", did_you_mean(value, known))
+                raise DataError(
+                    f"report: no result has {self.key}={value}", did_you_mean(value, known)
+                )
         wanted = {_spelling(value) for value in self.values}
         return [row for row, own in zip(rows, written, strict=True) if own in wanted]
 

@@ -38,7 +38,10 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
             return None
 
     common = _common(experiment, store)
-    return [_row(entry, experiment, store) | common | _cost(entry, manifest) for entry in experiment.entries]
+    return [
+        _row(entry, experiment, store) | common | _cost(entry, manifest)
+        for entry in experiment.entries
+    ]
 
 
 def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
@@ -56,11 +59,17 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "split": entry.split,
         "table": entry.table,
         "value": entry.value,
-        **{part: entry.about.get(part) for part in ("method", "quantizer", "weighting", "generator")},
+        **{
+            part: entry.about.get(part)
+            for part in ("method", "quantizer", "weighting", "generator")
+        },
         "strength": _strength(entry),
         "labels": entry.labels,
         "teacher": _teacher(entry),
-        **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
+        **{
+            name: facts[name]
+            for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")
+        },
         **_precisions(entry),
         "protocol_key": digest(settled(config["protocol"])),
         "seconds": manifest["cost"]["seconds"],
@@ -70,7 +79,9 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "redraw": _is_redrawn(entry, experiment),
         "group_key": _meaning(entry.evaluate),
         "arm_key": _meaning(entry.label) if entry.label else None,
-        "recipe_key": digest(settled({name: identity[name] for name in ("student", "protocol")}, "evaluate")),
+        "recipe_key": digest(
+            settled({name: identity[name] for name in ("student", "protocol")}, "evaluate")
+        ),
         "host": manifest["provenance"]["host"],
         "git": manifest["provenance"]["git"],
         "device": "gpu" if "gpu_peak_mib" in manifest["cost"] else "cpu",
@@ -127,7 +138,9 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
         "shared_seconds": seconds(shared),
         "set_key": entry.label.key if entry.label else None,
         "peak_mib": max(cost["peak_mib"] for cost in costs),
-        "gpu_peak_mib": max((cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None),
+        "gpu_peak_mib": max(
+            (cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None
+        ),
     }
 
 
@@ -150,7 +163,9 @@ def _precisions(entry: Entry) -> dict[str, str | None]:
         return {"encoder_precision": None, "generator_precision": None}
     generator = entry.images.identity["generator"]
     return {
-        "encoder_precision": entry.quantize.inputs["encode"].identity["encoder"].get("precision", "float32"),
+        "encoder_precision": entry.quantize.inputs["encode"]
+        .identity["encoder"]
+        .get("precision", "float32"),
         "generator_precision": generator.get("precision"),
     }
 
@@ -159,5 +174,9 @@ def _teacher(entry: Entry) -> str | None:
     """Return the name of the teacher whose labels a student saw."""
     if entry.labels == "hard":
         return None
-    through = {"soft": entry.evaluate, "stored": entry.evaluate.inputs.get("relabel"), "fixed": entry.label}
+    through = {
+        "soft": entry.evaluate,
+        "stored": entry.evaluate.inputs.get("relabel"),
+        "fixed": entry.label,
+    }
     return through[entry.labels].inputs["teacher"].title

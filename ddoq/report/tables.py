@@ -32,7 +32,11 @@ def score(summary: Summary | None) -> str:
     """Return ``mean ± std`` of a score in [0, 1], or a dash."""
     if summary is None:
         return "–"
-    return f"{summary.mean:.3f}" if math.isnan(summary.std) else f"{summary.mean:.3f} ± {summary.std:.3f}"
+    return (
+        f"{summary.mean:.3f}"
+        if math.isnan(summary.std)
+        else f"{summary.mean:.3f} ± {summary.std:.3f}"
+    )
 
 
 def p_value(value: float) -> str:
@@ -77,7 +81,8 @@ def relative(measures: dict[str, float | None] | None, measure: str) -> str:
 def saved(measures: dict[str, float | None]) -> str:
     """Return by how many percent the points' own masses lower W2² against equal masses, or a dash."""
     own, equal = share(measures, "w2_squared"), share(measures, "w2_squared_uniform")
-    if own is None or equal is None or equal < 1e-9:  # as many points as latents: both are nothing but rounding
+    # As many points as latents: both are nothing but rounding.
+    if own is None or equal is None or equal < 1e-9:
         return "–"
     return number(100 * (1 - own / equal), 1)
 
@@ -124,7 +129,9 @@ def pivot_table(pivot: Pivot, title: str) -> Table:
     for arm, lines in pivot.rows.items():
         last = arm == list(pivot.rows)[-1]
         table.add_row(
-            arm, *("–" if line is None else percent(line.top1) for line in lines), style="bold" if last else None
+            arm,
+            *("–" if line is None else percent(line.top1) for line in lines),
+            style="bold" if last else None,
         )
     return table
 

@@ -70,14 +70,22 @@ def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dic
     cost["cost/peak_mib"] = max(one.peak_mib for one in spent)
     cost["cost/gpu_peak_mib"] = max(one.gpu_peak_mib for one in spent)
     found = summary_metrics(main, split) | codebooks | cost
-    return {name: value for name, value in found.items() if math.isfinite(value)}  # one seed has no spread
+    # One seed has no spread.
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artefact | None, Artefact]:
+def artefacts(
+    experiment: Experiment, store: Store, entry: Entry
+) -> tuple[Artefact | None, Artefact]:
     """Return the codebook, if there is one, and the distilled data of an entry; the latents are only named."""
     config = experiment.config
     slug = f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}"
-    about = {"dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"], **entry.about}
+    about = {
+        "dataset": config["dataset"]["name"],
+        "arm": entry.arm,
+        "ipc": config["ipc"],
+        **entry.about,
+    }
     codebook, points = None, entry.quantize
     if points is not None:
         about |= {"latents": experiment.nodes.encode.key}
@@ -109,11 +117,16 @@ def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
     nodes = [experiment.nodes.index, entry.images, entry.label]
     if entry.quantize:
         nodes += [experiment.nodes.encode, entry.quantize]
-    return {node.stage: node.key for node in nodes} | {"protocol": digest(settled(experiment.config["protocol"]))}
+    return {node.stage: node.key for node in nodes} | {
+        "protocol": digest(settled(experiment.config["protocol"]))
+    }
 
 
 def _derived(experiment: Experiment, store: Store, entry: Entry) -> dict[str, Any]:
     """Return what the data and the protocol's rules came to."""
-    index, facts = store.manifest(experiment.nodes.index)["facts"], store.manifest(entry.evaluate)["facts"]
+    index, facts = (
+        store.manifest(experiment.nodes.index)["facts"],
+        store.manifest(entry.evaluate)["facts"],
+    )
     counts = {"num_classes": len(index["class_names"]), "num_train": sum(index["counts"]["train"])}
     return counts | {name: facts[name] for name in _DERIVED}

@@ -32,7 +32,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     ``equal`` counts the pictures of the split ``of`` whose pixels the split ``within`` has as well, ``alike`` those
     that are nearly equal to one of it (see ``ddoq.data.copies``); ``pictures`` names the first of both.
     """
-    sides = {split: _Side(inputs["index"], split, runtime) for split in ("train", "validation", "test")}
+    sides = {
+        split: _Side(inputs["index"], split, runtime) for split in ("train", "validation", "test")
+    }
     return {"leaks": [_leak(sides[of], sides[within]) for of, within in _PAIRS]}
 
 
@@ -64,12 +66,16 @@ def _leak(of: _Side, within: _Side) -> dict[str, Any]:
     is_equal = shared_with(of.digests, within.digests)
     equal = np.flatnonzero(is_equal)
     alike = _alike(of, within, np.flatnonzero(~is_equal))
-    first_equal = {digest: position for position, digest in reversed(list(enumerate(within.digests.tolist())))}
+    first_equal = {
+        digest: position for position, digest in reversed(list(enumerate(within.digests.tolist())))
+    }
     pictures = [
         f"{of.name(position)} = {within.name(first_equal[int(of.digests[position])])}"
         for position in equal[:_MOST_NAMED]
     ]
-    pictures += [f"{of.name(position)} ~ {within.name(other)}" for position, other in alike[:_MOST_NAMED]]
+    pictures += [
+        f"{of.name(position)} ~ {within.name(other)}" for position, other in alike[:_MOST_NAMED]
+    ]
     return {
         "of": of.split,
         "within": within.split,

@@ -43,12 +43,16 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     known, conf = index_facts(inputs["index"]), node.identity["teacher"]
     splits = [split for split in ("validation", "train") if sum(known.counts[split])]
     images = [runtime.images(inputs["index"], split) for split in splits]
-    trial = _Trial(load_teacher(node, inputs, runtime), images, known.class_names, runtime, node.title)
+    trial = _Trial(
+        load_teacher(node, inputs, runtime), images, known.class_names, runtime, node.title
+    )
     verdicts = {}
     for number, (name, member) in enumerate(members_of(conf)):
         columns = trial.members[number].columns.tolist()
         path = folder.parents[2].resolve() / "orders" / f"{node.key}-{name or 'teacher'}.json"
-        remedy = partial(_remedy, member, named_outputs(member, known.class_names), columns, path, runtime)
+        remedy = partial(
+            _remedy, member, named_outputs(member, known.class_names), columns, path, runtime
+        )
         title = f"{node.title}, member {name}," if name else node.title
         verdicts[name] = trial.verdict(slice(number, number + 1), title, remedy)
     if "members" not in conf:
@@ -92,7 +96,9 @@ class _Trial:
         promised = Batches(Handover(f"teacher: {self.title}", "outputs", remedy))
         logits: list[Tensor] = []
         predict_batches(
-            lambda batch: torch.stack([member(batch[1].float() / 255) for member in self.members], 1),
+            lambda batch: torch.stack(
+                [member(batch[1].float() / 255) for member in self.members], 1
+            ),
             self.teacher,
             ConcatDataset(self.images),
             self.runtime.batches(positions.tolist()),
@@ -102,7 +108,9 @@ class _Trial:
             accelerator=self.runtime.accelerator,
         )
         nothing = torch.empty(0, len(self.members), len(self.class_names))
-        return torch.cat(logits or [nothing]).transpose(0, 1), torch.from_numpy(self.labels[positions])
+        return torch.cat(logits or [nothing]).transpose(0, 1), torch.from_numpy(
+            self.labels[positions]
+        )
 
     def verdict(self, members: slice, title: str, remedy: Any = None) -> dict:
         """Return the facts about the mean of some members; see ``examine``."""
@@ -110,7 +118,9 @@ class _Trial:
         def more(classes: Sequence[int]) -> tuple[Tensor, Tensor]:
             share = min(_FURTHER, max(_PER_CLASS, len(self.chosen) // len(classes)))
             wanted = dict.fromkeys(classes, share)
-            logits, labels = self.outputs(further(self.labels, len(self.images[0]), self.chosen, wanted))
+            logits, labels = self.outputs(
+                further(self.labels, len(self.images[0]), self.chosen, wanted)
+            )
             return logits[members].mean(0), labels
 
         logits, labels = self.answers

@@ -24,7 +24,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     labels = list(range(classes.num_classes))
     parts = [folder / f"class-{label:05d}.json" for label in labels]
     missing = [label for label in labels if not parts[label].exists()]
-    each_class(missing, lambda label: _measure_class(node, classes, label, parts[label]), f"curve {node.title}")
+    each_class(
+        missing,
+        lambda label: _measure_class(node, classes, label, parts[label]),
+        f"curve {node.title}",
+    )
     rows = [row for part in parts for row in read_json(part)]
     points = []
     for num in node.identity["num_centroids"]:
@@ -35,10 +39,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         part.unlink()
 
     def rate_of(measured: list[dict]) -> dict[str, float | None]:
-        fitted = rate([row["num_centroids"] for row in measured], [row["w2_squared"] for row in measured])
+        fitted = rate(
+            [row["num_centroids"] for row in measured], [row["w2_squared"] for row in measured]
+        )
         return {"slope": fitted.slope, "dimension": fitted.dimension}
 
-    per_class = [{"label": label, **rate_of([row for row in rows if row["label"] == label])} for label in labels]
+    per_class = [
+        {"label": label, **rate_of([row for row in rows if row["label"] == label])}
+        for label in labels
+    ]
     return {"points": points, **rate_of(points), "per_class": per_class, "rows": rows}
 
 
@@ -55,5 +64,12 @@ def _measure_class(node: Node, classes: ClassQuantizer, label: int, part: Path) 
         except DdoqError:  # D4M, for example, refuses classes smaller than its batch
             continue
         require_codebook(codebook, label, num, len(positions), classes.latents.shape)
-        rows.append({"label": label, "num": len(positions), "num_centroids": num, **measures(codebook, [latents])})
+        rows.append(
+            {
+                "label": label,
+                "num": len(positions),
+                "num_centroids": num,
+                **measures(codebook, [latents]),
+            }
+        )
     write_json(part, rows)

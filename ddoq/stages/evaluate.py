@@ -25,5 +25,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             "stored": StoredLabels(inputs["relabel"], tuple(data.targets.shape)),
             "views_seed": node.inputs["relabel"].identity["seed"],
         }
-    _, measures = train_and_measure(identity, index, data, recipe, identity["split"], runtime, **options)
+    _, measures = train_and_measure(
+        identity, index, data, recipe, identity["split"], runtime, **options
+    )
     return measures | recipe_facts(recipe, len(data.images))

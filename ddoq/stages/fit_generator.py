@@ -47,7 +47,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         return latents[chosen], labels[chosen].masked_fill(dropped, num_classes), noise, times
 
     checkpoint = folder / "last.ckpt"
-    module = DenoiserModule(transformer, scheduler, fit["num_steps"], fit["learning_rate"], fit["ema_decay"])
+    module = DenoiserModule(
+        transformer, scheduler, fit["num_steps"], fit["learning_rate"], fit["ema_decay"]
+    )
     fit_steps(
         module,
         make_batch,
@@ -59,15 +61,22 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     average = module.average.module.cpu().eval()
     with torch.inference_mode():
-        loss = torch.stack([module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]).mean()
+        loss = torch.stack(
+            [module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]
+        ).mean()
     require_finite(average, "the DiT", node.stage, "lower generator.fit.learning_rate", StageError)
     average.save_pretrained(folder / "transformer")
     scheduler.save_pretrained(folder / "scheduler")
     checkpoint.unlink(missing_ok=True)
-    return {"parameters": sum(p.numel() for p in average.parameters()), "loss": round(loss.item(), 5)}
+    return {
+        "parameters": sum(p.numel() for p in average.parameters()),
+        "loss": round(loss.item(), 5),
+    }
 
 
-def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int) -> DiTTransformer2DModel:
+def build_transformer(
+    fit: Mapping, shape: tuple[int, ...], num_classes: int
+) -> DiTTransformer2DModel:
     """Return an untrained DiT for latents of a shape ``[C, H, W]``; its null class is ``num_classes``."""
     transformer = DiTTransformer2DModel(
         num_attention_heads=fit["num_heads"],

@@ -52,8 +52,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         for batch in runtime.ranks.mine(runtime.batches(list(range(len(points)))))
         if not all((folder / names[i]).exists() for i in batch)
     ]
-    items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
-    images = Handover("generate", "images", "set dataset.image_size and dataset.channels to what the decoder makes")
+    items = torch.utils.data.TensorDataset(
+        torch.arange(len(points)), points.latents, points.labels, points.sources
+    )
+    images = Handover(
+        "generate",
+        "images",
+        "set dataset.image_size and dataset.channels to what the decoder makes",
+    )
     size = runtime.dataset.image_size
     predict_batches(
         generate,
@@ -69,7 +75,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {"num_images": len(points)}
 
 
-def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime) -> ImageGenerator:
+def _generator(
+    node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime
+) -> ImageGenerator:
     """Return the generator; one that was fitted here is tried first, if it is to work in another precision."""
     conf = node.identity["generator"]
     if conf["name"] == "real":

@@ -67,12 +67,16 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             "num_in_several_classes": len(twice),
             "pixel_range": scan.pixel_range and list(scan.pixel_range),
             "num_deep": len(scan.deep),
-            "in_several_classes": [" = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]],
+            "in_several_classes": [
+                " = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]
+            ],
         }
     )
 
 
-def _warnings(source: Source, skipped: Sequence[str], twice: Sequence[Sequence[int]]) -> Iterator[str]:
+def _warnings(
+    source: Source, skipped: Sequence[str], twice: Sequence[Sequence[int]]
+) -> Iterator[str]:
     if source.unexpected_counts:
         yield source.unexpected_counts
     if skipped:
@@ -104,7 +108,9 @@ def _remove_what_is_wrong(folder: Path, facts: Mapping[str, Any]) -> None:
     except FileNotFoundError:
         return
     same_counts = earlier["counts"] == facts["counts"]
-    if same_counts and all(np.allclose(earlier[name], facts[name], rtol=1e-6) for name in ("mean", "std")):
+    if same_counts and all(
+        np.allclose(earlier[name], facts[name], rtol=1e-6) for name in ("mean", "std")
+    ):
         return
     removed = remove_made_from(folder.parents[1], folder.name)
     console.print(

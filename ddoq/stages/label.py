@@ -64,7 +64,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def _weights(node: Node, images: ImageSet, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mass of each image within its class, and its weight in the loss; ``[n]`` each."""
-    handover = Handover("label", "masses of a class", "take another quantizer, or set on_small_class=error")
+    handover = Handover(
+        "label", "masses of a class", "take another quantizer, or set on_small_class=error"
+    )
     masses, weights = torch.empty(len(images)), torch.empty(len(images))
     weighting = build(node.identity["weighting"])
     for label in range(num_classes):
@@ -74,7 +76,9 @@ def _weights(node: Node, images: ImageSet, num_classes: int) -> tuple[torch.Tens
         # mean 1 within the class; where classes have different numbers of images, their sums are made equal
         share = len(images) / (num_classes * int(mine.sum()))
         weights[mine] = (weighting(masses[mine].double()) * share).float()
-        Handover("label", "weights of a class", "take another weighting").masses(weights[mine] / (share * mine.sum()))
+        Handover("label", "weights of a class", "take another weighting").masses(
+            weights[mine] / (share * mine.sum())
+        )
     return masses, weights
 
 
@@ -97,7 +101,9 @@ def _soft_labels(
         images.items(runtime.dataset.image_size),
         runtime.batches_of_shards(writer),
         Batches(outputs, (num_classes,)),
-        lambda batch, logits: writer.add(batch[0], (logits / node.identity["temperature"]).softmax(1)),
+        lambda batch, logits: writer.add(
+            batch[0], (logits / node.identity["temperature"]).softmax(1)
+        ),
         title=f"label {node.title}",
         accelerator=runtime.accelerator,
     )

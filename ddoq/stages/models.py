@@ -35,7 +35,9 @@ def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 
-def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace) -> LatentDiffusion:
+def load_pretrained_generator(
+    conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace
+) -> LatentDiffusion:
     """Return a generator with weights in ``path``, for the classes of a data set."""
     return build(conf, path=path, encoder=encoder, label_space=space)
 
@@ -49,11 +51,16 @@ def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -
         runtime: finds pretrained weights.
     """
     conf = examined.identity["teacher"]
-    members = {name: _load(one, f"fitted.{name}", examined, inputs, runtime) for name, one in members_of(conf)}
+    members = {
+        name: _load(one, f"fitted.{name}", examined, inputs, runtime)
+        for name, one in members_of(conf)
+    }
     return Ensemble(members) if "members" in conf else members[""]
 
 
-def _load(conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -> nn.Module:
+def _load(
+    conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime
+) -> nn.Module:
     if fitted in inputs:
         return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
     known = index_facts(inputs["index"])
@@ -71,7 +78,9 @@ def load_fitted(node: Node, folder: Path, index: Path) -> Teacher:
     )
     with loading(f"the teacher in {folder}", "teacher"):
         load_model(network, str(folder / TEACHER))
-    return Teacher(network, normalize.mean.flatten().tolist(), normalize.std.flatten().tolist(), size)
+    return Teacher(
+        network, normalize.mean.flatten().tolist(), normalize.std.flatten().tolist(), size
+    )
 
 
 _NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")

@@ -40,27 +40,45 @@ def require_precision(
         generator = make(other)
         generator.networks().to(runtime.device)
         with torch.inference_mode():
-            return torch.cat(list(_denoised(generator, latents.to(runtime.device), labels.to(runtime.device))))
+            return torch.cat(
+                list(_denoised(generator, latents.to(runtime.device), labels.to(runtime.device)))
+            )
 
     asked = outputs(precision)
     exact = asked if precision == "float32" else outputs("float32")
-    found = compared(asked, exact, _signal_to_noise, precision, runtime) | {"num_images": len(latents)}
+    found = compared(asked, exact, _signal_to_noise, precision, runtime) | {
+        "num_images": len(latents)
+    }
     if not works(asked, exact, _signal_to_noise, _OUTPUTS_DB):
-        good = (f"generator.precision={other}" for other in OTHERS if other != precision and is_finite(outputs(other)))
-        refuse("generator", "its network", precision, asked, found["agreement_db"], next(good, None))
+        good = (
+            f"generator.precision={other}"
+            for other in OTHERS
+            if other != precision and is_finite(outputs(other))
+        )
+        refuse(
+            "generator", "its network", precision, asked, found["agreement_db"], next(good, None)
+        )
     return found
 
 
-def _denoised(generator: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
+def _denoised(
+    generator: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor
+) -> Iterator[torch.Tensor]:
     """Yield the network's outputs, float32 on the CPU, at both ends of its schedule of noise."""
     denoise, alphas = generator.denoiser(labels, 1.0), generator.schedule.alphas_cumprod
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents.device)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(
+        latents.device
+    )
     for time in (len(alphas) - 1, 0):
         signal, spread = float(alphas[time]) ** 0.5, (1 - float(alphas[time])) ** 0.5
-        yield denoise(signal * latents + spread * noise, torch.tensor(time, device=latents.device)).cpu()
+        yield denoise(
+            signal * latents + spread * noise, torch.tensor(time, device=latents.device)
+        ).cpu()
 
 
-def compared(asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, precision: str, runtime: Runtime) -> dict:
+def compared(
+    asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, precision: str, runtime: Runtime
+) -> dict:
     """Return the facts of every probe: what was tried, where, and how far it is from float32."""
     return {
         "precision": precision,
@@ -74,7 +92,11 @@ def is_finite(values: torch.Tensor) -> bool:
 
 
 def works(asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, least: float) -> bool:
-    return is_finite(asked) and is_finite(exact) and (asked is exact or agreement(asked, exact) >= least)
+    return (
+        is_finite(asked)
+        and is_finite(exact)
+        and (asked is exact or agreement(asked, exact) >= least)
+    )
 
 
 def _signal_to_noise(outputs: torch.Tensor, exact: torch.Tensor) -> float:
@@ -87,7 +109,12 @@ def ratio(signal: float, error: float) -> float:
 
 
 def refuse(
-    part: str, name: str, precision: str, asked: torch.Tensor, agreement: float | None, remedy: str | None
+    part: str,
+    name: str,
+    precision: str,
+    asked: torch.Tensor,
+    agreement: float | None,
+    remedy: str | None,
 ) -> None:
     """Raise StageError for outputs of a network that are broken, or far from those in float32.
 

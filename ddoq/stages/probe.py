@@ -17,7 +17,15 @@ from ddoq.engine.memory import FittingBatches
 from ddoq.generators import LatentDiffusion
 from ddoq.pipeline.graph import Node
 from ddoq.stages.models import load_encoder, load_pretrained_generator
-from ddoq.stages.precision import OTHERS, compared, is_finite, ratio, refuse, require_precision, works
+from ddoq.stages.precision import (
+    OTHERS,
+    compared,
+    is_finite,
+    ratio,
+    refuse,
+    require_precision,
+    works,
+)
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.console import console
 from ddoq.utils.handover import Handover
@@ -44,12 +52,18 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 
 def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
-    conf, (images, _) = node.identity["encoder"], _real_images(inputs["index"], runtime, _NUM_IMAGES)
+    conf, (images, _) = (
+        node.identity["encoder"],
+        _real_images(inputs["index"], runtime, _NUM_IMAGES),
+    )
     spread: dict[str, float] = {}
 
     def reconstruct(**change: str) -> torch.Tensor:
-        latents, pictures = _round_trip(node.identity | {"encoder": conf | change}, inputs, runtime, images)
-        spread.setdefault("latent_std", latents.std().item())  # of the first ones, which are those that are asked for
+        latents, pictures = _round_trip(
+            node.identity | {"encoder": conf | change}, inputs, runtime, images
+        )
+        # Kept of the first ones, which are those that are asked for.
+        spread.setdefault("latent_std", latents.std().item())
         return pictures
 
     precision = conf.get("precision", "float32")
@@ -57,31 +71,53 @@ def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
     exact = asked if precision == "float32" else reconstruct(precision="float32")
     found = compared(asked, exact, _decibels, precision, runtime) | {"num_images": len(images)}
     if not works(asked, exact, _decibels, _IMAGES_DB):
-        remedies = {f"encoder.precision={other}": {"precision": other} for other in OTHERS if other != precision}
+        remedies = {
+            f"encoder.precision={other}": {"precision": other}
+            for other in OTHERS
+            if other != precision
+        }
         if precision == "float32":
-            remedies = {"encoder.storage=float32": {"storage": "float32"}} if conf["storage"] == "float16" else {}
+            remedies = (
+                {"encoder.storage=float32": {"storage": "float32"}}
+                if conf["storage"] == "float16"
+                else {}
+            )
         good = (key for key, change in remedies.items() if is_finite(reconstruct(**change)))
         refuse("encoder", node.title, precision, asked, found["agreement_db"], next(good, None))
     constant = images.mean((0, 2, 3), keepdim=True).expand_as(images)
-    found |= spread | {"psnr_db": _decibels(asked, images), "constant_db": _decibels(constant, images)}
+    found |= spread | {
+        "psnr_db": _decibels(asked, images),
+        "constant_db": _decibels(constant, images),
+    }
     _announce(node, found)
     return found
 
 
-def _round_trip(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime, images: torch.Tensor) -> tuple:
+def _round_trip(
+    identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime, images: torch.Tensor
+) -> tuple:
     """Return latents, as they are stored, and images, as they are decoded from these, both float32 on the CPU."""
-    encoder, fitting = load_encoder(identity, inputs, runtime).to(runtime.device), FittingBatches("probe")
+    encoder, fitting = (
+        load_encoder(identity, inputs, runtime).to(runtime.device),
+        FittingBatches("probe"),
+    )
     seeds, latents = list(range(len(images))), []
 
     def there_and_back(rows: slice) -> torch.Tensor:
-        stored = encoder.encode(images[rows].to(runtime.device), seeds[rows]).to(encoder.storage).float()
+        stored = (
+            encoder.encode(images[rows].to(runtime.device), seeds[rows]).to(encoder.storage).float()
+        )
         latents.append(stored.cpu())
         return with_channels(encoder.decode(stored).float().cpu(), images.shape[1])
 
     with torch.inference_mode():
         fitting.largest = _NUM_DENOISED
         pictures = fitting(len(images), there_and_back)
-    shapes = Handover("encoder", "images come back", "set dataset.image_size to a multiple of the encoder's factor")
+    shapes = Handover(
+        "encoder",
+        "images come back",
+        "set dataset.image_size to a multiple of the encoder's factor",
+    )
     shapes.shape(pictures.shape[-2:], images.shape[-2:])
     return torch.cat(latents), pictures
 

@@ -54,7 +54,9 @@ class Runtime:
         """Return the images of a split, decoded on demand; ``size``: their side, if it is not the data set's."""
         return IndexedImages(self.dataset, index, split, size)
 
-    def tensors(self, index: Path, split: str, size: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(
+        self, index: Path, split: str, size: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images and labels of a split, read once per process."""
         wanted = index, split, size or self.dataset.image_size
         if wanted not in self._tensors:

@@ -21,13 +21,17 @@ from ddoq.utils.seeding import item_seed
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
 
 
-def training_data(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> tuple[TrainingSet, Protocol]:
+def training_data(
+    identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
+) -> tuple[TrainingSet, Protocol]:
     """Return what a student is trained on, the train split where nothing was distilled, and its recipe."""
     known = index_facts(inputs["index"])
     recipe = resolved(identity, known)
     size = recipe.image_size or runtime.dataset.image_size
     if "label" in inputs:
-        return _distilled(load_distilled(inputs["label"]), known.class_names).training_set(size), recipe
+        return _distilled(load_distilled(inputs["label"]), known.class_names).training_set(
+            size
+        ), recipe
     images = runtime.tensors(inputs["index"], "train", size)
     return TrainingSet.of_images(*images, known.num_classes), recipe
 
@@ -61,15 +65,25 @@ def recipe_facts(recipe: Protocol, num_images: int) -> dict:
 
 
 def train_and_measure(
-    identity: Mapping, index: Path, data: TrainingSet, recipe: Protocol, split: str, runtime: Runtime, **options
+    identity: Mapping,
+    index: Path,
+    data: TrainingSet,
+    recipe: Protocol,
+    split: str,
+    runtime: Runtime,
+    **options,
 ) -> tuple[nn.Module, dict]:
     """Train the student that an identity names (``student``, ``seed``); return it and its measures on a split."""
     size, seed = data.images.shape[-1], identity["seed"]
-    network, normalize = new_student(identity["student"], index_facts(index), recipe.normalization, size, seed)
+    network, normalize = new_student(
+        identity["student"], index_facts(index), recipe.normalization, size, seed
+    )
     images, labels = runtime.tensors(index, split, round(size / recipe.test_crop))
     margin = (images.shape[-1] - size) // 2
     test = images[..., margin : margin + size, margin : margin + size], labels
-    return network, train_student(network, data, test, recipe, normalize, seed, runtime.accelerator, **options)
+    return network, train_student(
+        network, data, test, recipe, normalize, seed, runtime.accelerator, **options
+    )
 
 
 def new_student(
@@ -77,7 +91,9 @@ def new_student(
 ) -> tuple[nn.Module, Normalize]:
     """Return a freshly initialised student and the normalisation of its inputs."""
     torch.manual_seed(item_seed(seed, "weights"))
-    network = build(conf, channels=index.num_channels, num_classes=index.num_classes, image_size=image_size)
+    network = build(
+        conf, channels=index.num_channels, num_classes=index.num_classes, image_size=image_size
+    )
     return network, normalization(normalized_by, index)
 
 

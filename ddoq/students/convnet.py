@@ -65,7 +65,9 @@ class ConvNet(nn.Module):
         layers: list[nn.Module | None] = []
         for i in range(depth):
             layers += [
-                nn.Conv2d(channels if i == 0 else width, width, 3, padding=3 if framed and i == 0 else 1),
+                nn.Conv2d(
+                    channels if i == 0 else width, width, 3, padding=3 if framed and i == 0 else 1
+                ),
                 _norm(norm, width, side),
                 activate(),
                 pool(2) if pool else None,

@@ -15,7 +15,9 @@ T = TypeVar("T")
 def choose(key: str, name: str | int, choices: Mapping[str | int, T]) -> T:
     """Return ``choices[name]``; raise ConfigError, naming the config key, where there is no such choice."""
     if name not in choices:
-        raise ConfigError(f"{key}: there is no '{name}'", did_you_mean(str(name), map(str, choices)))
+        raise ConfigError(
+            f"{key}: there is no '{name}'", did_you_mean(str(name), map(str, choices))
+        )
     return choices[name]
 
 

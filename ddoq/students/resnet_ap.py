@@ -8,7 +8,13 @@ from ddoq.errors import ConfigError
 from ddoq.students.parts import InstanceNorm, choose
 
 #: Residual blocks in each of the four stages. From depth 50 on they are bottlenecks.
-_NUM_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+_NUM_BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+}
 _NORMS = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
@@ -30,7 +36,14 @@ class ResNetAP(nn.Module):
         ConfigError: the image is too small, or there is no such depth or norm.
     """
 
-    def __init__(self, channels: int, num_classes: int, image_size: int, depth: int = 10, norm: str = "instance"):
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        image_size: int,
+        depth: int = 10,
+        norm: str = "instance",
+    ):
         super().__init__()
         num_blocks = choose("student.depth", depth, _NUM_BLOCKS)
         choose("student.norm", norm, _NORMS)
@@ -40,12 +53,18 @@ class ResNetAP(nn.Module):
                 "set protocol.image_size to at least 16, or choose a ConvNet",
             )
         kernel, pool = (3, 1) if image_size <= 64 else (3, 2) if image_size <= 128 else (7, 4)
-        self.stem = nn.Sequential(*_convolution(channels, 64, kernel, norm), nn.ReLU(inplace=True), nn.AvgPool2d(pool))
+        self.stem = nn.Sequential(
+            *_convolution(channels, 64, kernel, norm), nn.ReLU(inplace=True), nn.AvgPool2d(pool)
+        )
         blocks: list[nn.Module] = []
         incoming = 64
         for stage, num in enumerate(num_blocks):
             for i in range(num):
-                blocks.append(_Residual(incoming, 64 << stage, 2 if stage and i == 0 else 1, norm, depth >= 50))
+                blocks.append(
+                    _Residual(
+                        incoming, 64 << stage, 2 if stage and i == 0 else 1, norm, depth >= 50
+                    )
+                )
                 incoming = blocks[-1].outgoing
         self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(incoming, num_classes)
@@ -68,11 +87,16 @@ class _Residual(nn.Module):
         if bottleneck:
             reduce = [*_convolution(incoming, width, 1, norm), nn.ReLU(inplace=True)]
             self.branch = nn.Sequential(
-                *reduce, *_convolution(width, width, 3, norm), *between, *_convolution(width, self.outgoing, 1, norm)
+                *reduce,
+                *_convolution(width, width, 3, norm),
+                *between,
+                *_convolution(width, self.outgoing, 1, norm),
             )
         else:
             self.branch = nn.Sequential(
-                *_convolution(incoming, width, 3, norm), *between, *_convolution(width, width, 3, norm)
+                *_convolution(incoming, width, 3, norm),
+                *between,
+                *_convolution(width, width, 3, norm),
             )
         self.shortcut = nn.Sequential()
         if pool > 1 or incoming != self.outgoing:

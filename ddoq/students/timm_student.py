@@ -41,12 +41,18 @@ class TimmStudent(nn.Module):
     ):
         super().__init__()
         if not timm.is_model(model):
-            raise ConfigError(f"student.model: timm has no '{model}'", did_you_mean(model, timm.list_models()))
-        instance = norm is not None and choose("student.norm", norm, {"instance": True, "batch": False})
+            raise ConfigError(
+                f"student.model: timm has no '{model}'", did_you_mean(model, timm.list_models())
+            )
+        instance = norm is not None and choose(
+            "student.norm", norm, {"instance": True, "batch": False}
+        )
         made_for = timm.get_pretrained_cfg(model)
         size = {"img_size": image_size} if made_for.fixed_input_size else {}
         try:
-            self.network = timm.create_model(model, in_chans=channels, num_classes=num_classes, **size)
+            self.network = timm.create_model(
+                model, in_chans=channels, num_classes=num_classes, **size
+            )
             if small_stem and image_size <= 64:
                 _shrink_stem(self.network, channels)
             if instance:

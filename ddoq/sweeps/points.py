@@ -57,7 +57,9 @@ class Point:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         files = [self.folder / name for name in ("results.jsonl", "report.html", LINK)]
-        return reported == {step.node.key for step in self.job.steps} and all(file.exists() for file in files)
+        return reported == {step.node.key for step in self.job.steps} and all(
+            file.exists() for file in files
+        )
 
     def missing(self, until: str) -> list[Node]:
         """Return what the store lacks for the run up to a stage, as of now."""
@@ -84,7 +86,9 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
                 check_data(job.experiment, job.dataset, job.models, job.store)
             points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
         except Exception as error:
-            point = f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"
+            point = (
+                f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"
+            )
             wrong[point] = error if isinstance(error, DdoqError) else explain(error)
     if wrong:
         cause, remedy = together(wrong)

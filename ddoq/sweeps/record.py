@@ -21,7 +21,9 @@ def sweep_name(points: Sequence[Point]) -> str:
     if config["sweep"]["name"]:
         return config["sweep"]["name"]
     datasets = "-".join(dict.fromkeys(point.job.config["dataset"]["name"] for point in points))
-    return f"{datasets[:60]}-{len(points)}points-{digest(sorted(point.name for point in points))[:8]}"
+    return (
+        f"{datasets[:60]}-{len(points)}points-{digest(sorted(point.name for point in points))[:8]}"
+    )
 
 
 def write_record(folder: Path, points: Sequence[Point]) -> None:

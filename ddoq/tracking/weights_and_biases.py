@@ -16,12 +16,18 @@ from ddoq.tracking.results import Artefact, Results, Student
 from ddoq.tracking.trackers import Tracker
 from ddoq.utils.console import console
 
-_CONNECT, _UPLOAD = 15.0, 300.0  # seconds that W&B may take to start a run, and to upload what is left at its end
+#: Seconds that W&B may take to start a run, and to upload what is left at its end.
+_CONNECT, _UPLOAD = 15.0, 300.0
 
 _LATER = "the run goes on without it; the same command mirrors it later"
 
 #: Of a student's run, which only holds a curve: the machine and its packages are those of the job's run.
-_LIGHT = {"x_disable_stats": True, "x_disable_meta": True, "x_save_requirements": False, "disable_git": True}
+_LIGHT = {
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_save_requirements": False,
+    "disable_git": True,
+}
 
 
 class WandbTracker(Tracker):
@@ -36,7 +42,10 @@ class WandbTracker(Tracker):
         choices = {group: part["name"] for group, part in config.items() if _is_choice(group, part)}
         name = run_name(config)
         self._run = self._start(
-            id=name.rsplit("-", 1)[1], name=name, job_type="pipeline", config={**config, "choices": choices}
+            id=name.rsplit("-", 1)[1],
+            name=name,
+            job_type="pipeline",
+            config={**config, "choices": choices},
         )
 
     def _start(self, light: bool = False, **options: Any) -> Any:
@@ -46,7 +55,11 @@ class WandbTracker(Tracker):
     def _init(self, light: bool, **options: Any) -> Any:
         import wandb
 
-        settings = {"init_timeout": _CONNECT, "finish_timeout": _UPLOAD, "finish_timeout_raises": True}
+        settings = {
+            "init_timeout": _CONNECT,
+            "finish_timeout": _UPLOAD,
+            "finish_timeout_raises": True,
+        }
         quiet = {"console": "off", "silent": True}
         wandb.setup(wandb.Settings(**quiet))
         return wandb.init(
@@ -56,7 +69,8 @@ class WandbTracker(Tracker):
             mode=self.config["logger"]["mode"],
             dir=str(self.run_dir.resolve()),
             resume="allow" if self.config["logger"]["mode"] == "online" else None,
-            reinit="create_new",  # never the run that is open already: the job's own, or that of another job
+            # Never the run that is open already: the job's own, or that of another job.
+            reinit="create_new",
             settings=wandb.Settings(**settings, **quiet, **(_LIGHT if light else {})),
             **options,
         )
@@ -69,9 +83,15 @@ class WandbTracker(Tracker):
         _guarded(lambda: self._log_artefacts(results.codebook, results.distilled))
         for student in results.students if self.config["logger"]["students"] else ():
             run = self._start(
-                light=True, id=student.key, name=student.name, job_type="student", config=dict(student.config)
+                light=True,
+                id=student.key,
+                name=student.name,
+                job_type="student",
+                config=dict(student.config),
             )
-            if run is None or not _guarded(lambda run=run, student=student: _log_student(run, student), _UPLOAD + 5):
+            if run is None or not _guarded(
+                lambda run=run, student=student: _log_student(run, student), _UPLOAD + 5
+            ):
                 return
 
     def _log_results(self, results: Results) -> None:
@@ -82,12 +102,16 @@ class WandbTracker(Tracker):
         pictures = {name: wandb.Image(str(path)) for name, path in results.figures.items()}
         self._run.log({"results": table, **pictures})
         self._run.summary.update(dict(results.summary))
-        self._run.config.update({name: dict(part) for name, part in results.columns.items()}, allow_val_change=True)
+        self._run.config.update(
+            {name: dict(part) for name, part in results.columns.items()}, allow_val_change=True
+        )
 
     def _log_artefacts(self, codebook: Artefact | None, distilled: Artefact) -> None:
         if codebook is not None:
             # What `use_artifact` does with an artefact that W&B may not have yet, without waiting, and offline, too.
-            self._run._log_artifact(_wandb_artifact(codebook), aliases=[codebook.key], use_after_commit=True)
+            self._run._log_artifact(
+                _wandb_artifact(codebook), aliases=[codebook.key], use_after_commit=True
+            )
         self._run.log_artifact(_wandb_artifact(distilled), aliases=[distilled.key])
 
     def finish(self, failed: bool) -> None:
@@ -113,14 +137,19 @@ def _wandb_artifact(artefact: Artefact) -> Any:
     found = wandb.Artifact(name, artefact.kind, metadata={**artefact.metadata, "key": artefact.key})
     folder = artefact.folder.resolve()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.add_file(str(file), name=str(file.relative_to(folder)), policy="immutable", skip_cache=True)
+        found.add_file(
+            str(file), name=str(file.relative_to(folder)), policy="immutable", skip_cache=True
+        )
     return found
 
 
 def _log_student(run: Any, student: Student) -> bool:
     """Fill and end a student's run. Steps are stated, so that a run that is continued drops what it has already."""
     for point in student.curve:
-        run.log({name: value for name, value in point.items() if name != "step"}, step=int(point["step"]))
+        run.log(
+            {name: value for name, value in point.items() if name != "step"},
+            step=int(point["step"]),
+        )
     run.summary.update(dict(student.summary))
     run.finish(exit_code=0)
     return True

@@ -12,11 +12,17 @@ def check_accelerator(accelerator: str) -> None:
     """Raise ConfigError where a device is asked for that this process does not have; ``auto`` and ``cpu`` always do."""
     import torch
 
-    is_here = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(accelerator)
+    is_here = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(
+        accelerator
+    )
     if is_here is None or is_here():
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    hidden = f" (CUDA_VISIBLE_DEVICES is '{visible}')" if accelerator == "gpu" and visible is not None else ""
+    hidden = (
+        f" (CUDA_VISIBLE_DEVICES is '{visible}')"
+        if accelerator == "gpu" and visible is not None
+        else ""
+    )
     raise ConfigError(
         f"trainer.accelerator: {accelerator}, and torch {torch.__version__} finds none on this machine{hidden}",
         "set trainer.accelerator=cpu, or auto for whatever is there",

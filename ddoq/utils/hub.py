@@ -11,7 +11,8 @@ import huggingface_hub
 from ddoq.errors import DataError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
-_VARIANT = re.compile(r"fp16|bf16|non_ema|flax|onnx|openvino")  # copies of the same weights that are not read
+#: Copies of the same weights that are not read.
+_VARIANT = re.compile(r"fp16|bf16|non_ema|flax|onnx|openvino")
 _HALF = "fp16"  # but where it is the only copy
 
 #: What the models of the shipped configurations are: size of what is read, and licence.
@@ -34,7 +35,9 @@ def locate(path: str, folders: Iterable[str | Path], holds: Callable[[Path], boo
     """Return the place of a model: the first of ``folder/path`` that holds it, else ``path`` as it is."""
     if Path(path).exists():
         return path
-    return next((str(Path(folder) / path) for folder in folders if holds(Path(folder) / path)), path)
+    return next(
+        (str(Path(folder) / path) for folder in folders if holds(Path(folder) / path)), path
+    )
 
 
 def part_folder(folder: str | Path, subfolder: str, marker: str) -> Path | None:
@@ -74,11 +77,16 @@ def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json
     if folder := local_part(path, subfolder, marker):
         return folder
     if not is_hub_id(path):
-        raise DataError(f"{key}: no model in {path!r} (no {marker})", _remedy(Path(path), subfolder, key, marker))
+        raise DataError(
+            f"{key}: no model in {path!r} (no {marker})",
+            _remedy(Path(path), subfolder, key, marker),
+        )
     repo, _, revision = path.partition("@")
     files = hub_files(path, key)
     wanted = wanted_files(files, subfolder, marker)
-    snapshot = huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted)
+    snapshot = huggingface_hub.snapshot_download(
+        repo, revision=revision or None, allow_patterns=wanted
+    )
     return part_folder(snapshot, subfolder, marker)
 
 
@@ -101,7 +109,9 @@ def _remedy(path: Path, subfolder: str, key: str, marker: str) -> str:
     if path.is_file() and part_folder(path.parent, subfolder, marker):
         return f"set {key}={path.parent}"
     if path.is_file() and subfolder in ("vae", "unet"):
-        return _REMEDIES[subfolder].format(path=path, top=path.parent, folder=path.with_suffix(""), key=key)
+        return _REMEDIES[subfolder].format(
+            path=path, top=path.parent, folder=path.with_suffix(""), key=key
+        )
     if path.is_file():
         return f"set {key} to the folder of a model, with {subfolder}/{marker}"
     if path.is_dir() and subfolder == "scheduler":
@@ -115,7 +125,11 @@ def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
     inside = [f for f in sorted(files) if ("/" not in f if top else f.startswith(f"{subfolder}/"))]
     half = [f for f in inside if f.endswith(f".{_HALF}.safetensors")]
     inside = [f for f in inside if not _VARIANT.search(f)]
-    weights = [f for f in inside if f.endswith(".safetensors")] or [f for f in inside if f.endswith(".bin")] or half
+    weights = (
+        [f for f in inside if f.endswith(".safetensors")]
+        or [f for f in inside if f.endswith(".bin")]
+        or half
+    )
     return weights + [f for f in inside if f.endswith((".json", ".txt"))]
 
 

@@ -19,7 +19,8 @@ import psutil
 from ddoq.errors import DataError, DdoqError
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
-ANY_TEMPORARY = ".tmp*"  # with what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed
+#: With what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed.
+ANY_TEMPORARY = ".tmp*"
 READABLE = "make it readable, or move it away"  # the remedy for an unreadable file
 
 
@@ -54,7 +55,9 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob(f"{TEMPORARY}*"):
         pid = path.name.removeprefix(mine).partition("-")[0] if path.name.startswith(mine) else ""
         with suppress(FileNotFoundError):
-            if (pid.isdecimal() and not _is_alive(int(pid))) or path.lstat().st_mtime < time.time() - 86_400:
+            if (
+                pid.isdecimal() and not _is_alive(int(pid))
+            ) or path.lstat().st_mtime < time.time() - 86_400:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 

@@ -74,7 +74,9 @@ def timm_config(model: str, key: str):
     return config
 
 
-def require_outputs(weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str) -> None:
+def require_outputs(
+    weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str
+) -> None:
     """Raise DataError where a file's classifier has another number of outputs than the one that is asked for."""
     name = f"{_first(classifier)}.weight"
     found = len(weights.get(name, range(wanted)))  # files with other names are for timm to convert
@@ -97,12 +99,20 @@ def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError
 def _require_hub(hub_id: str | None, key: str) -> None:
     """Raise DataError at once where a timm model is neither in the local cache nor to be had from the hub."""
     if hub_id is None:
-        raise DataError(f"{key}: timm names no weights for this model", f"set {key} to a file of weights")
+        raise DataError(
+            f"{key}: timm names no weights for this model", f"set {key} to a file of weights"
+        )
     if not huggingface_hub.try_to_load_from_cache(hub_id, "model.safetensors"):
-        hub_files(hub_id, key, f"download model.safetensors elsewhere and set {key}=/that/model.safetensors")
+        hub_files(
+            hub_id,
+            key,
+            f"download model.safetensors elsewhere and set {key}=/that/model.safetensors",
+        )
 
 
-def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str, precision: str = "float32"):
+def load_pretrained(
+    path: str, class_names: tuple[str, ...], subfolder: str, key: str, precision: str = "float32"
+):
     """Load a diffusers model whose class is one of ``class_names``; weights are never unpickled.
 
     Args:
@@ -129,7 +139,9 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
 def _from_file(model_class, path: str, folder: Path, key: str):
     """Return a model of diffusers from one file, in its names or in those of CompVis, beside its configuration."""
     with loading(path, key):
-        model = model_class.from_single_file(read_weights(path, path, key), config=str(folder), local_files_only=True)
+        model = model_class.from_single_file(
+            read_weights(path, path, key), config=str(folder), local_files_only=True
+        )
     require_finite(model, path, key)
     return model
 
@@ -155,7 +167,9 @@ def _from_folder(library, name: str, folder: Path, key: str, **options):
 
 def _renamed(folder: Path, wanted: str, others: list[str]) -> str | None:
     """Return the command that takes off what a wrapper has put before every name; ``None`` where none has."""
-    prefix = next((name.removesuffix(wanted) for name in others if name.endswith(f".{wanted}")), None)
+    prefix = next(
+        (name.removesuffix(wanted) for name in others if name.endswith(f".{wanted}")), None
+    )
     file = folder / f"{WEIGHTS}.safetensors"
     if prefix is None or not file.is_file():
         return None
@@ -184,8 +198,13 @@ def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):
 
     name, own = name or saved.get("_class_name"), name is None
     scheduler_class = getattr(diffusers, str(name), None)
-    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
-        raise DataError(f"{key}: {_SCHEDULER} names '{name}', no scheduler", f"replace {_SCHEDULER} by the model's")
+    if not (
+        isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)
+    ):
+        raise DataError(
+            f"{key}: {_SCHEDULER} names '{name}', no scheduler",
+            f"replace {_SCHEDULER} by the model's",
+        )
     known = inspect.signature(scheduler_class.__init__).parameters
     changes = {"clip_sample": False}  # it would clip latents to [-1, 1]
     if not own:  # without the warm-up of PNDM, which has to start from the noisiest time
@@ -193,7 +212,9 @@ def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):
     # A class that has no use for a learned variance would carry the word on, and be given the variance.
     kept = {k: v for k, v in saved.items() if k in known or k != "variance_type"}
     with loading(f"a {name}", key):
-        return scheduler_class.from_config({**kept, **{k: v for k, v in changes.items() if k in known}})
+        return scheduler_class.from_config(
+            {**kept, **{k: v for k, v in changes.items() if k in known}}
+        )
 
 
 def load_text_encoder(path: str, key: str, precision: str):
@@ -205,7 +226,9 @@ def load_text_encoder(path: str, key: str, precision: str):
     with loading(str(tokenizer), key):
         words = transformers.CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
     variant = {"variant": HALF} if not any(encoder.glob("*model.[sb]*")) else {}
-    return words, for_inference(_from_folder(transformers, "CLIPTextModel", encoder, key, **variant), precision)
+    return words, for_inference(
+        _from_folder(transformers, "CLIPTextModel", encoder, key, **variant), precision
+    )
 
 
 def for_inference(model, precision: str):

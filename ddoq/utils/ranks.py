@@ -114,8 +114,17 @@ def _place_of_torchrun() -> Place:
                 "start the processes with torchrun, or unset RANK and WORLD_SIZE to run one process",
             )
     address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT")
-    attempt = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")]
-    return Place(rank, size, f"{start} MASTER_ADDR={address} MASTER_PORT={port}", address, port, ".".join(attempt))
+    attempt = [
+        os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    ]
+    return Place(
+        rank,
+        size,
+        f"{start} MASTER_ADDR={address} MASTER_PORT={port}",
+        address,
+        port,
+        ".".join(attempt),
+    )
 
 
 def _is_task() -> bool:
@@ -144,7 +153,8 @@ def _ancestors() -> Iterator[int]:
             stat = Path(f"/proc/{process}/stat").read_text()
         except OSError:
             return
-        process = int(stat.rpartition(")")[2].split()[1])  # the name, in parentheses, may hold anything
+        # The name, in parentheses, may hold anything.
+        process = int(stat.rpartition(")")[2].split()[1])
 
 
 def _on_terminal(process: int) -> bool:

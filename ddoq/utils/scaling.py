@@ -51,7 +51,11 @@ def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
     if not names:
         return LatentScale(shift, factor, assumed)
     if len(names) == 1 or shift:
-        which = "shift_factor beside latents_mean" if shift else f"{names[0]} without the other of the two"
+        which = (
+            "shift_factor beside latents_mean"
+            if shift
+            else f"{names[0]} without the other of the two"
+        )
         raise DataError(
             f"{key}: config.json of the encoder has {which}, and no pipeline of diffusers reads that",
             "keep those that the model was trained with: scaling_factor and shift_factor, or scaling_factor, "
@@ -59,7 +63,9 @@ def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
         )
     mean, std = (_per_channel(known, name, key) for name in names)
     mean = tuple(_finite(known, "latents_mean", value, key) for value in mean)
-    return LatentScale(mean, tuple(factor / _positive(known, "latents_std", value, key) for value in std), assumed)
+    return LatentScale(
+        mean, tuple(factor / _positive(known, "latents_std", value, key) for value in std), assumed
+    )
 
 
 def is_normalised(known: Mapping[str, Any]) -> bool:
@@ -72,7 +78,8 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
     if not isinstance(values, list | tuple) or len(values) != channels:
         num = len(values) if isinstance(values, list | tuple) else "no"
         raise DataError(
-            f"{key}: config.json of the encoder has {num} numbers in {name}, and latent_channels={channels}", _REMEDY
+            f"{key}: config.json of the encoder has {num} numbers in {name}, and latent_channels={channels}",
+            _REMEDY,
         )
     return list(values)
 
@@ -80,7 +87,8 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
 def _finite(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, which is no finite number", _REMEDY
+            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, which is no finite number",
+            _REMEDY,
         )
     return float(value)
 

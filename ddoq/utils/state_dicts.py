@@ -35,8 +35,12 @@ def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
     """
     require_file(path, key)
     weights = _unwrapped(read_stored(path, model, key), path, key)
-    weights = {name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in _COUNTERS}
-    while prefix := next((p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None):
+    weights = {
+        name: tensor for name, tensor in weights.items() if name.rpartition(".")[2] not in _COUNTERS
+    }
+    while prefix := next(
+        (p for p in _PREFIXES if all(name.startswith(p) for name in weights)), None
+    ):
         weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
     return weights
 
@@ -88,9 +92,13 @@ _COUNTERS = ("total_ops", "total_params", "n_averaged")
 def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
     """Return the tensors by name that are at the top of a file or in one of its usual entries."""
     weights = stored if isinstance(stored, Mapping) else {}
-    while inner := next((weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None):
+    while inner := next(
+        (weights[name] for name in _WRAPPERS if isinstance(weights.get(name), Mapping)), None
+    ):
         weights = inner
-    tensors = {str(name): entry for name, entry in weights.items() if isinstance(entry, torch.Tensor)}
+    tensors = {
+        str(name): entry for name, entry in weights.items() if isinstance(entry, torch.Tensor)
+    }
     if not weights:  # timm would take the hub's
         raise DataError(f"{key}: {path} holds no tensors", f"set {key} to a file of weights")
     if not tensors:
@@ -107,7 +115,10 @@ def _plain_types() -> list[Any]:
     """Return what checkpoints hold besides tensors that is data and runs nothing: arguments and NumPy's numbers."""
     scalar, array = np._core.multiarray.scalar, np._core.multiarray._reconstruct
     old = [(scalar, "numpy.core.multiarray.scalar"), (array, "numpy.core.multiarray._reconstruct")]
-    kinds = {type(np.dtype(name)) for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")}
+    kinds = {
+        type(np.dtype(name))
+        for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+    }
     return [argparse.Namespace, codecs.encode, np.dtype, np.ndarray, scalar, array, *old, *kinds]
 
 
@@ -118,7 +129,9 @@ def _pickled(path: str, key: str, error: Exception) -> DataError:
     except Exception:  # no archive of torch's
         foreign = []
     if not foreign:
-        return DataError(f"{key}: {path} is no file of weights ({reason(error)})", "check the file and the model")
+        return DataError(
+            f"{key}: {path} is no file of weights ({reason(error)})", "check the file and the model"
+        )
     whole = any(name.startswith("torch.nn.modules.") for name in foreign)
     weights = "torch.load(f, 'cpu', weights_only=False).state_dict()"
     weights = weights if whole else "timm.models.load_state_dict(f, weights_only=False)"

@@ -35,7 +35,8 @@ def stoppable() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in SIGNALS:  # SLURM sends SIGTERM more than once; the way out is not to be interrupted
+        # SLURM sends SIGTERM more than once; the way out is not to be interrupted.
+        for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 

@@ -18,7 +18,8 @@ _FOLDERS = (
     *("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
     *("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"),
 )
-_COMPILED = Path(__file__).resolve().parents[1] / "quantizers" / "__pycache__"  # where numba keeps its code by default
+#: Where numba keeps its code by default.
+_COMPILED = Path(__file__).resolve().parents[1] / "quantizers" / "__pycache__"
 
 
 def guard() -> None:
@@ -27,7 +28,8 @@ def guard() -> None:
     _speak_utf8()
     _let_print()
     _let_warn()
-    os.environ["MPLBACKEND"] = "agg"  # Jupyter's is no other environment's, and a wrong one breaks the import
+    # Jupyter's is no other environment's, and a wrong one breaks the import.
+    os.environ["MPLBACKEND"] = "agg"
     _check_folders()
     _find_caches()
 
@@ -49,7 +51,8 @@ def _speak_utf8() -> None:
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
         return
-    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")  # the terminal stays as it is
+    # The terminal stays as it is.
+    os.environ.setdefault("PYTHONIOENCODING", f"{sys.stdout.encoding}:replace")
     os.environ["PYTHONUTF8"] = "1"  # of the processes that this one starts
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
@@ -77,7 +80,10 @@ def _check_folders() -> None:
             continue
         del os.environ[name]
         if folder:  # an empty one means none
-            print(f"ddoq: {name}={folder} is no folder and cannot become one: passed over", file=sys.stderr)
+            print(
+                f"ddoq: {name}={folder} is no folder and cannot become one: passed over",
+                file=sys.stderr,
+            )
 
 
 def _find_caches() -> None:
@@ -88,7 +94,12 @@ def _find_caches() -> None:
         cache = _of_user("XDG_CACHE_HOME", ".cache")
     if not any(map(_is_writable, (os.environ.get("NUMBA_CACHE_DIR", ""), str(_COMPILED), cache))):
         _keep_in_private("NUMBA_CACHE_DIR", "numba")
-    if not all(map(_is_writable, (os.environ.get("MPLCONFIGDIR", config), os.environ.get("MPLCONFIGDIR", cache)))):
+    if not all(
+        map(
+            _is_writable,
+            (os.environ.get("MPLCONFIGDIR", config), os.environ.get("MPLCONFIGDIR", cache)),
+        )
+    ):
         _keep_in_private("MPLCONFIGDIR", "matplotlib")
 
 

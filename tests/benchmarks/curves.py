@@ -50,12 +50,18 @@ def rows(store: Path, wanted: Collection[str]) -> list[dict[str, object]]:
         known = longest.get(tuple(of.values()))
         if known is None or len(facts["points"]) > len(known["facts"]["points"]):
             longest[tuple(of.values())] = {"of": of, "facts": facts}
-    return [row for _, found in sorted(longest.items()) for row in _points(found["of"], found["facts"]["points"])]
+    return [
+        row
+        for _, found in sorted(longest.items())
+        for row in _points(found["of"], found["facts"]["points"])
+    ]
 
 
 def _points(of: dict[str, str], points: list[dict]) -> Iterator[dict[str, object]]:
     near = [point for point in points if point["num_centroids"] <= FITTED]
-    fitted = rate([point["num_centroids"] for point in near], [point["w2_squared"] for point in near])
+    fitted = rate(
+        [point["num_centroids"] for point in near], [point["w2_squared"] for point in near]
+    )
     for point in points:
         yield {
             **of,

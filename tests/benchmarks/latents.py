@@ -25,8 +25,16 @@ def imagenette(label: int) -> np.ndarray:
     path = CACHE / f"imagenette-{label}.npy"
     if not path.exists():
         encoder = TAEF2(str(SHARED / "vae_taef2"))
-        tables = [pq.read_table(file) for file in sorted((SHARED / "imagenette128").glob("train*.parquet"))]
-        rows = [row["image"]["bytes"] for table in tables for row in table.to_pylist() if row["label"] == label]
+        tables = [
+            pq.read_table(file)
+            for file in sorted((SHARED / "imagenette128").glob("train*.parquet"))
+        ]
+        rows = [
+            row["image"]["bytes"]
+            for table in tables
+            for row in table.to_pylist()
+            if row["label"] == label
+        ]
         images = [np.asarray(Image.open(io.BytesIO(row)).convert("RGB")) for row in rows]
         parts = []
         for start in range(0, len(images), 64):
@@ -40,19 +48,30 @@ def imagenette(label: int) -> np.ndarray:
 def fashion_mnist(label: int | None = None) -> np.ndarray:
     """Return the pixels of a class of Fashion-MNIST in [0, 1], ``[6000, 784]``, or of all classes, ``[60000, 784]``."""
     folder = SHARED / "fashion_mnist"
-    pixels = np.frombuffer(gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16)
-    labels = np.frombuffer(gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8)
+    pixels = np.frombuffer(
+        gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
+    )
+    labels = np.frombuffer(
+        gzip.decompress((folder / "train-labels-idx1-ubyte.gz").read_bytes()), np.uint8, offset=8
+    )
     images = pixels.reshape(-1, 784).astype(np.float32) / 255
     return images if label is None else images[labels == label]
 
 
 def cifar10(label: int) -> np.ndarray:
     """Return the pixels of a class of CIFAR-10 (JPEG form) in [0, 1], ``[5000, 3072]``."""
-    tables = [pq.read_table(file) for file in sorted((SHARED / "cifar10_jpeg").rglob("*train*.parquet"))]
-    rows = [row["image"]["bytes"] for table in tables for row in table.to_pylist() if row["label"] == label]
-    return np.stack([np.asarray(Image.open(io.BytesIO(row)).convert("RGB")).reshape(-1) for row in rows]) / np.float32(
-        255
-    )
+    tables = [
+        pq.read_table(file) for file in sorted((SHARED / "cifar10_jpeg").rglob("*train*.parquet"))
+    ]
+    rows = [
+        row["image"]["bytes"]
+        for table in tables
+        for row in table.to_pylist()
+        if row["label"] == label
+    ]
+    return np.stack(
+        [np.asarray(Image.open(io.BytesIO(row)).convert("RGB")).reshape(-1) for row in rows]
+    ) / np.float32(255)
 
 
 def synthetic(num: int, side: int, seed: int) -> np.ndarray:
@@ -63,9 +82,15 @@ def synthetic(num: int, side: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     frequency = np.add.outer(np.arange(side) ** 2, np.arange(side) ** 2)
     amplitude = (1 + frequency) ** -0.75
-    modes, scales = 0.68 * rng.normal(size=(25, 4, side, side)) * amplitude, np.exp(0.5 * rng.normal(size=25))
+    modes, scales = (
+        0.68 * rng.normal(size=(25, 4, side, side)) * amplitude,
+        np.exp(0.5 * rng.normal(size=25)),
+    )
     shares = 1 / np.arange(1, 26)
     mode = rng.choice(25, num, p=shares / shares.sum())
-    fields = modes[mode] + scales[mode][:, None, None, None] * rng.normal(size=(num, 4, side, side)) * amplitude
+    fields = (
+        modes[mode]
+        + scales[mode][:, None, None, None] * rng.normal(size=(num, 4, side, side)) * amplitude
+    )
     floor = 1.28 / side * rng.normal(size=(num, 4, side, side))
     return (idctn(fields, axes=(2, 3), norm="ortho") + floor).reshape(num, -1).astype(np.float32)

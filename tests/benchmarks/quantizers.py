@@ -102,7 +102,12 @@ def bench_kmeans() -> Iterator[dict]:
     for name, points in small_sets():
         tensor = torch.from_numpy(points)
         for num in KS:
-            runs: dict[str, list] = {"sklearn": [], "faiss": [], "ours, 1 start": [], "ours, 10 starts": []}
+            runs: dict[str, list] = {
+                "sklearn": [],
+                "faiss": [],
+                "ours, 1 start": [],
+                "ours, 10 starts": [],
+            }
             for seed in range(10):
                 runs["sklearn"].append(timed(run_sklearn, points, num, seed))
                 if seed < REPEATS:
@@ -111,15 +116,30 @@ def bench_kmeans() -> Iterator[dict]:
                     ten = KMeans(num, 10, search="exchange")
                     for label, quantizer in (("ours, 1 start", one), ("ours, 10 starts", ten)):
                         runs[label].append(timed(ours, quantizer, tensor, seed))
-            found = {key: [(s, distortion(points, c)) for s, c in values] for key, values in runs.items()}
+            found = {
+                key: [(s, distortion(points, c)) for s, c in values] for key, values in runs.items()
+            }
             reference = sum(s for s, _ in found["sklearn"]), min(d for _, d in found["sklearn"])
             for key, values in found.items():
-                seconds, best = statistics.median(s for s, _ in values), statistics.median(d for _, d in values)
-                yield row("kmeans", name, num, f"{key}, 1 start" if key == "sklearn" else key, seconds, best, reference)
+                seconds, best = (
+                    statistics.median(s for s, _ in values),
+                    statistics.median(d for _, d in values),
+                )
+                yield row(
+                    "kmeans",
+                    name,
+                    num,
+                    f"{key}, 1 start" if key == "sklearn" else key,
+                    seconds,
+                    best,
+                    reference,
+                )
             yield row("kmeans", name, num, "sklearn, 10 starts", *reference, reference)
 
 
-def row(section: str, data: str, num: int, method: str, seconds: float, value: float, reference: tuple) -> dict:
+def row(
+    section: str, data: str, num: int, method: str, seconds: float, value: float, reference: tuple
+) -> dict:
     """Return a line of the table; ``reference`` is what to compare with, seconds and distortion."""
     return {
         "section": section,
@@ -167,7 +187,9 @@ def bench_sweep() -> Iterator[dict]:
             whole.append(time.process_time() - start)
         reference = statistics.median(single), 1.0
         yield row("sweep", name, max(KS), "alone", reference[0], 1.0, reference)
-        yield row("sweep", name, max(KS), "10, 50, 100, 200", statistics.median(whole), 1.0, reference)
+        yield row(
+            "sweep", name, max(KS), "10, 50, 100, 200", statistics.median(whole), 1.0, reference
+        )
 
 
 def bench_barycenter() -> Iterator[dict]:
@@ -185,9 +207,14 @@ def bench_barycenter() -> Iterator[dict]:
                 runs["ours"].append(timed(ours, Barycenter(num), tensor, seed))
             found = {}
             for key, values in runs.items():
-                atoms = [torch.from_numpy(np.asarray(centroids, np.float32)) for _, centroids in values]
+                atoms = [
+                    torch.from_numpy(np.asarray(centroids, np.float32)) for _, centroids in values
+                ]
                 costs = [w2_squared(tensor, points_of, torch.ones(num)) for points_of in atoms]
-                found[key] = statistics.median(s for s, _ in values), statistics.median(costs) / variance
+                found[key] = (
+                    statistics.median(s for s, _ in values),
+                    statistics.median(costs) / variance,
+                )
             for key, (seconds, value) in found.items():
                 yield row("barycenter", name, num, key, seconds, value, found["POT, float32"])
 
@@ -197,13 +224,22 @@ def bench_held_out() -> Iterator[dict]:
     sets = [("synthetic 1300 × 4096", latents.synthetic(1300, 32, 0))]
     if latents.SHARED.is_dir():
         sets += [(f"ImageNette class {c}, tiny VAE", latents.imagenette(c)) for c in (0, 1)]
-        sets += [("Fashion-MNIST shirts", latents.fashion_mnist(6)), ("CIFAR-10 cats", latents.cifar10(3)[:, ::4])]
+        sets += [
+            ("Fashion-MNIST shirts", latents.fashion_mnist(6)),
+            ("CIFAR-10 cats", latents.cifar10(3)[:, ::4]),
+        ]
     for name, points in sets:
         for num in (5, 10, 20, 50, 100, 200):
             found = {}
             for search in ("lloyd", "exchange"):
-                cloud, quantizer = PointCloud(torch.from_numpy(points)), KMeans(num, 5, search=search)
-                folds = [quantizer.fit(cloud, generator(seed), num_folds=5).held_out_distortion for seed in range(3)]
+                cloud, quantizer = (
+                    PointCloud(torch.from_numpy(points)),
+                    KMeans(num, 5, search=search),
+                )
+                folds = [
+                    quantizer.fit(cloud, generator(seed), num_folds=5).held_out_distortion
+                    for seed in range(3)
+                ]
                 found[search] = 1.0, statistics.mean(folds) / cloud.variance
             for search, (seconds, value) in found.items():
                 label = f"{search}, {len(points) // num} per centroid"
@@ -226,11 +262,15 @@ def bench_masses() -> Iterator[dict]:
                 for seed in range(REPEATS):
                     codebook = quantizer.fit(tensor, generator(seed))
                     equal = w2_squared(tensor, codebook.centroids, torch.ones(num))
-                    found.append((equal / codebook.variance, codebook.distortion / codebook.variance))
+                    found.append(
+                        (equal / codebook.variance, codebook.distortion / codebook.variance)
+                    )
                 equal, masses = (statistics.mean(values) for values in zip(*found, strict=True))
                 yield row("masses", name, num, f"{label}, equal", 1.0, equal, (1.0, equal))
                 yield row("masses", name, num, f"{label}, masses", 1.0, masses, (1.0, equal))
-            half = distortion(points, KMeans(num).fit(tensor.half(), generator(0)).centroids.numpy())
+            half = distortion(
+                points, KMeans(num).fit(tensor.half(), generator(0)).centroids.numpy()
+            )
             full = distortion(points, KMeans(num).fit(tensor, generator(0)).centroids.numpy())
             yield row("masses", name, num, "k-means, fitted to float16", 1.0, half, (1.0, full))
 
@@ -288,7 +328,9 @@ def main(names: list[str]) -> None:
         quantizer.fit(warm, generator(0)), quantizer.fit(warm[:100], generator(0))
     console = Console()
     for name in names or SECTIONS:
-        table = Table("data", "K", "method", "ms", "value", "times faster", "change %", title=name, box=None)
+        table = Table(
+            "data", "K", "method", "ms", "value", "times faster", "change %", title=name, box=None
+        )
         rows = list(SECTIONS[name]())
         for one in rows:
             cells = f"{one['milliseconds']:.0f}", f"{one['relative_distortion']:.4f}"

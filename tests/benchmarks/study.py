@@ -27,9 +27,21 @@ HEADLINE = {
     "nearest": {"arm": "nearest"},
     "d4m": {"arm": "d4m"},
     "DDOQ, cells of latents": {"space": "latents", "quantizer": "kmeans", "weighting": "mass"},
-    "**DDOQ, cells of features, as real images**": {"space": "teacher", "weighting": "mass", "push": "real"},
-    "**DDOQ, cells of features, decoded**": {"space": "teacher", "weighting": "mass", "push": "decode"},
-    "DDOQ, cells of features, through the DiT": {"space": "teacher", "weighting": "mass", "push": "dit"},
+    "**DDOQ, cells of features, as real images**": {
+        "space": "teacher",
+        "weighting": "mass",
+        "push": "real",
+    },
+    "**DDOQ, cells of features, decoded**": {
+        "space": "teacher",
+        "weighting": "mass",
+        "push": "decode",
+    },
+    "DDOQ, cells of features, through the DiT": {
+        "space": "teacher",
+        "weighting": "mass",
+        "push": "dit",
+    },
 }
 #: Lines of the table of causes; each shows its row with equal weights and its row with masses.
 CAUSES = {
@@ -49,7 +61,10 @@ CAUSES = {
 #: What tells arms of the same name apart, where it differs between them.
 TOLD = ("ipc", "labels", "teacher", "student", "space", "variant")
 #: What arms have in common that may be compared, and what twins have besides.
-SAME, TWIN = ("ipc", "labels", "teacher", "student"), ("quantizer", "generator", "strength", "space")
+SAME, TWIN = (
+    ("ipc", "labels", "teacher", "student"),
+    ("quantizer", "generator", "strength", "space"),
+)
 COLUMNS = (
     "top-1 %",
     "95 % interval",
@@ -72,7 +87,11 @@ def read(file: Path) -> list[dict]:
         rows = [row for row in csv.DictReader(lines) if row["split"] == split]
     for row in rows:
         row["push"] = row["generator"].partition("_")[0]  # real, decode or dit
-        row["top1"] = dict(zip(row["seeds"].split(), (100 * float(one) for one in row["top1"].split()), strict=True))
+        row["top1"] = dict(
+            zip(
+                row["seeds"].split(), (100 * float(one) for one in row["top1"].split()), strict=True
+            )
+        )
     return rows
 
 
@@ -81,7 +100,9 @@ def difference(row: dict, other: dict | None) -> str:
     seeds = [seed for seed in row["top1"] if other and other is not row and seed in other["top1"]]
     if len(seeds) < 2:
         return "–"
-    paired = compare_paired([row["top1"][seed] for seed in seeds], [other["top1"][seed] for seed in seeds])
+    paired = compare_paired(
+        [row["top1"][seed] for seed in seeds], [other["top1"][seed] for seed in seeds]
+    )
     p = "< 0.001" if paired.p_value < 0.001 else f"= {paired.p_value:.2g}"
     return f"{paired.difference.mean:+.1f} ± {paired.difference.std:.1f} (p {p})"
 
@@ -90,7 +111,9 @@ def transport(row: dict) -> tuple[str, str]:
     """Return W2² with the masses of cells over the variance, and how W2 changes by them from equal masses."""
     if not row["w2_squared"]:
         return "–", "–"
-    own, equal, variance = (float(row[name]) for name in ("w2_squared", "w2_squared_uniform", "variance"))
+    own, equal, variance = (
+        float(row[name]) for name in ("w2_squared", "w2_squared_uniform", "variance")
+    )
     return f"{own / variance:.3f}", f"{100 * ((own / equal) ** 0.5 - 1):+.1f} %"
 
 
@@ -101,7 +124,10 @@ def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
     twins = [one for one in plain if all(one[key] == row[key] for key in TWIN)]
     named = [next((one for one in alike if one["arm"] == name), None) for name in ("random", "d4m")]
     parts = set(row["variant"].split(", "))  # of several twins, the one that differs least
-    return [*named, max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None)]
+    return [
+        *named,
+        max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None),
+    ]
 
 
 def accuracy(row: dict) -> Summary:
@@ -123,7 +149,9 @@ def interval(row: dict) -> str:
 
 def find(rows: Iterable[dict], **wanted: str) -> dict | None:
     """Return the first row with these entries."""
-    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+    return next(
+        (row for row in rows if all(row[key] == value for key, value in wanted.items())), None
+    )
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -139,7 +167,9 @@ def details(rows: list[dict]) -> str:
     for row in rows:
         own = [score(row), interval(row), str(len(row["top1"]))]
         differences = [difference(row, other) for other in baselines(row, rows)]
-        lines.append([row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)])
+        lines.append(
+            [row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)]
+        )
     return markdown(lines)
 
 
@@ -162,10 +192,13 @@ def causes() -> str:
         cells = []
         for of_set in rows:
             plain, mass = (
-                [row for row in of_set if row["weighting"] in kinds] for kinds in (("", "uniform"), ("mass",))
+                [row for row in of_set if row["weighting"] in kinds]
+                for kinds in (("", "uniform"), ("mass",))
             )
             shown = [find(plain, **wanted), find(mass, **wanted)]
-            cells.append(" / ".join(score(row) if row else "–" for row in (shown if shown[1] else shown[:1])))
+            cells.append(
+                " / ".join(score(row) if row else "–" for row in (shown if shown[1] else shown[:1]))
+            )
         lines.append([title, *cells])
     return markdown(lines)
 
@@ -174,13 +207,35 @@ def distances() -> str:
     """Return what masses change of W2, W2² itself, and its rate, by data set and quantizer."""
     with (ROWS / "curves.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["space"] == "latents"]
-    lines = [["", "quantizer", "masses, K = 10", "K = 50", "W2² / variance, 10", "50", "slope", "dimension"]]
+    lines = [
+        [
+            "",
+            "quantizer",
+            "masses, K = 10",
+            "K = 50",
+            "W2² / variance, 10",
+            "50",
+            "slope",
+            "dimension",
+        ]
+    ]
     for name, title in DATA.items():
         for quantizer in ("random", "d4m", "kmeans", "barycenter"):
-            ten, fifty = (find(rows, data=name, quantizer=quantizer, num_centroids=number) for number in ("10", "50"))
+            ten, fifty = (
+                find(rows, data=name, quantizer=quantizer, num_centroids=number)
+                for number in ("10", "50")
+            )
             own = [f"{float(row['masses']):+.1f}" for row in (ten, fifty)]
             own += [f"{float(row['w2_squared']):.3f}" for row in (ten, fifty)]
-            lines.append([title, quantizer, *own, f"{float(ten['slope']):.3f}", f"{float(ten['dimension']):.1f}"])
+            lines.append(
+                [
+                    title,
+                    quantizer,
+                    *own,
+                    f"{float(ten['slope']):.3f}",
+                    f"{float(ten['dimension']):.1f}",
+                ]
+            )
     return markdown(lines)
 
 
@@ -200,7 +255,10 @@ def costs() -> str:
     for name, title in DATA.items():
         for row in read(ROWS / f"headline-{name}.csv"):
             if row["ipc"]:
-                seconds = [f"{float(row[key]):.1f}" for key in ("distil_seconds", "shared_seconds", "seconds")]
+                seconds = [
+                    f"{float(row[key]):.1f}"
+                    for key in ("distil_seconds", "shared_seconds", "seconds")
+                ]
                 lines.append(
                     [
                         title,
@@ -222,9 +280,13 @@ def rates() -> str:
         for arm in dict.fromkeys(row["arm"] for row in rows if row["ipc"]):
             own = [row for row in rows if row["arm"] == arm]
             errors = [100 - accuracy(row).mean for row in own]
-            slope = linear_regression([log(int(row["ipc"])) for row in own], [log(error) for error in errors]).slope
+            slope = linear_regression(
+                [log(int(row["ipc"])) for row in own], [log(error) for error in errors]
+            ).slope
             cells = [find(own, ipc=str(number)) for number in numbers]
-            lines.append([DATA[name], arm, *(score(row) if row else "–" for row in cells), f"{slope:.2f}"])
+            lines.append(
+                [DATA[name], arm, *(score(row) if row else "–" for row in cells), f"{slope:.2f}"]
+            )
     return markdown(lines)
 
 

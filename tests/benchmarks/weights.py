@@ -44,7 +44,8 @@ def measure(folder: Path) -> dict[str, object]:
         "mean entropy": f"{entropy.mean():.3f}",
         "teacher right": f"{np.mean(targets.argmax(1) == labels):.3f}",
         **{
-            f"rho {name}": f"{np.nanmean(rho):.2f} ± {np.nanstd(rho, ddof=1):.2f}" for name, rho in correlations.items()
+            f"rho {name}": f"{np.nanmean(rho):.2f} ± {np.nanstd(rho, ddof=1):.2f}"
+            for name, rho in correlations.items()
         },
     }
 
