@@ -38,11 +38,15 @@ class StoreError(DdoqError):
 
 
 class StageError(DdoqError):
-    """A stage ran and produced something that must not be used (NaN latents, a teacher at chance)."""
+    """A stage ran and produced something that must not be used
+    (NaN latents, a teacher at chance).
+    """
 
 
 def override(key: str, value: object) -> str:
-    """Return ``key=value`` as it is typed into a shell, quoted where Hydra or the shell would read it otherwise."""
+    """Return ``key=value`` as it is typed into a shell,
+    quoted where Hydra or the shell would read it otherwise.
+    """
     text = str(value)
     if re.fullmatch(r"[\w./-]+", text, re.ASCII):
         return f"{key}={text}"
@@ -51,7 +55,9 @@ def override(key: str, value: object) -> str:
 
 
 def together(errors: Mapping[str, DdoqError]) -> tuple[str, str]:
-    """Return one cause and one remedy for the errors of several things, by the thing's name, equal ones said once."""
+    """Return one cause and one remedy for the errors of several things, by the thing's name,
+    equal ones said once.
+    """
     names: dict[str, list[str]] = {}
     for name, error in errors.items():
         names.setdefault(error.cause, []).append(name)

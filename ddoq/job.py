@@ -146,8 +146,8 @@ def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str])
 
 
 def _asked_for(experiment: Experiment, until: str, store: Store, models: Models) -> list[Node]:
-    """Return the targets of a run. One that was finished before its models were tried, and whose models are no longer
-    on this machine, is shown as it is.
+    """Return the targets of a run. One that was finished before its models were tried, and whose
+    models are no longer on this machine, is shown as it is.
     """
     targets = experiment.targets(until)
     untried = [node for node in targets if TABLE[node.stage].tries and not store.has(node)]
@@ -184,10 +184,12 @@ def _say_leaks(job: Job) -> None:
 def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
     """Do what a resolved configuration asks for; everything lands below ``paths.outputs``.
 
-    Started by torchrun or srun, all processes come here and share the work; the first one speaks for them.
+    Started by torchrun or srun, all processes come here and share the work;
+    the first one speaks for them.
 
     Returns:
-        What a search maximises: the main arm's mean accuracy on the validation split, where ``split`` says so.
+        What a search maximises: the main arm's mean accuracy on the validation split,
+        where ``split`` says so.
 
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
@@ -229,7 +231,9 @@ def _objective(job: Job) -> float:
 
 
 def _join(timeout: int) -> Alone:
-    """Return the processes that compute this run; torch is only imported where there are several."""
+    """Return the processes that compute this run;
+    torch is only imported where there are several.
+    """
     here = place()
     if here.size > 1:
         from ddoq.engine.ranks import Team
@@ -295,7 +299,8 @@ def fetch(config: Mapping[str, Any]) -> None:
 
 
 def print_data(job: Job) -> None:
-    """Print what the data were taken for. They are opened where they have to be indexed, else the store says it.
+    """Print what the data were taken for. They are opened where they have to be indexed,
+    else the store says it.
 
     Raises:
         DataError: their classes and splits do not go together.

@@ -41,7 +41,8 @@ def config_dir() -> str:
     )
 
 
-#: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it and returns the exit code.
+#: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it
+#: and returns the exit code.
 COMMANDS = {
     "report": "ddoq.report.command",
     "watch": "ddoq.report.watch",
@@ -88,7 +89,9 @@ def _complain(error: DdoqError) -> None:
 
 
 def _print_help() -> None:
-    """Print the help. (Hydra's own lists the groups by composing each of them, which takes a second.)"""
+    """Print the help. (Hydra's own lists the groups by composing each of them,
+    which takes a second.)
+    """
     groups = sorted(
         folder
         for folder in Path(config_dir()).iterdir()
@@ -131,8 +134,8 @@ def main() -> None:
         word for word in sys.argv[1:] if word.startswith("launcher=") and word != "launcher=local"
     ]
     if launchers and not any(word.startswith("-") for word in sys.argv[1:]):
-        # These launchers say so themselves, but Hydra does not hear them if anything is wrong with the configuration,
-        # takes the sweep for a single run and complains about its commas.
+        # These launchers say so themselves, but Hydra does not hear them if anything is wrong with
+        # the configuration, takes the sweep for a single run and complains about its commas.
         sys.argv.append("--multirun")
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them

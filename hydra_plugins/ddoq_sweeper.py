@@ -1,7 +1,8 @@
-"""Hydra's side of a sweep: takes Hydra's overrides and launchers, leaves everything else to ``ddoq.sweeps``.
+"""Hydra's side of a sweep: takes Hydra's overrides and launchers,
+leaves everything else to ``ddoq.sweeps``.
 
-Hydra only takes plugins from packages called ``hydra_plugins``, hence this folder. It looks into it at every start, so
-nothing heavy is imported here.
+Hydra only takes plugins from packages called ``hydra_plugins``, hence this folder. It looks into it
+at every start, so nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 
 class DdoqSweeper(BasicSweeper):
-    """Every combination of the swept values, checked and planned before the launcher gets the first of them."""
+    """Every combination of the swept values,
+    checked and planned before the launcher gets the first of them.
+    """
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -79,8 +82,8 @@ class DdoqSweeper(BasicSweeper):
             )
         else:
             results = self._launch_here(launch, submitted)
-        # A job that was killed says nothing, and the launcher stops at the first such. What is missing in the store
-        # tells which points have failed, once the other jobs have ended, too.
+        # A job that was killed says nothing, and the launcher stops at the first such. What is
+        # missing in the store tells which points have failed, once the other jobs have ended, too.
         return [None] * len(lists) if results is None else [_error(result) for result in results]
 
     def _launch_here(

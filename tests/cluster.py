@@ -1,7 +1,8 @@
 """A private SLURM of two nodes on this machine, for the tests marked ``slurm``.
 
-From Debian's packages, which only root can install. Everything lives in one folder: configuration, key, sockets, logs.
-Memory limits are not enforced (no cgroups), the GPUs are imaginary, and there is no accounting.
+From Debian's packages, which only root can install. Everything lives in one folder:
+configuration, key, sockets, logs. Memory limits are not enforced (no cgroups), the GPUs are
+imaginary, and there is no accounting.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "gres.conf").write_text(f"Name=gpu File={gpu}\n")
     (folder / "cgroup.conf").write_text("CgroupPlugin=autodetect\n")
     conf.write_text(_configuration(folder))
-    # n1 and n2 are no names that anybody could resolve, so the first of several processes says where it is
+    # n1 and n2 are no names that anybody could resolve,
+    # so the first of several processes says where it is
     environment = os.environ | {"SLURM_CONF": str(conf), "PATH": PATH, "MASTER_ADDR": "127.0.0.1"}
     munge = [
         "munged",

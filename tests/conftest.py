@@ -17,7 +17,8 @@ from ddoq.run import config_dir
 from ddoq.utils.console import console
 
 ROOT = Path(__file__).resolve().parents[1]
-# Before anything imports torch: a second thread makes networks this small no faster, and where cores are shared slower.
+# Before anything imports torch: a second thread makes networks this small no faster,
+# and where cores are shared slower.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
@@ -44,7 +45,9 @@ TINY = (
 
 
 def composition(*overrides: str) -> DictConfig:
-    """Return the configuration of some overrides as Hydra has it, with its types and interpolations."""
+    """Return the configuration of some overrides as Hydra has it,
+    with its types and interpolations.
+    """
     register()
     register_resolvers()
     GlobalHydra.instance().clear()
@@ -58,7 +61,10 @@ def composed(*overrides: str) -> dict:
 
 
 def run_here(*overrides: str) -> Path:
-    """Run in this process, which has torch already; return the run's folder. Errors are raised, not printed."""
+    """Run in this process, which has torch already; return the run's folder.
+
+    Errors are raised, not printed.
+    """
     config = composed(*overrides)
     folder = Path(config["paths"]["outputs"]) / "runs" / run_name(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +73,9 @@ def run_here(*overrides: str) -> Path:
 
 
 def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
-    """Return the bytes of every file of the artefacts of some stages, without what only describes the computation."""
+    """Return the bytes of every file of the artefacts of some stages,
+    without what only describes the computation.
+    """
     return {
         str(file.relative_to(outputs)): file.read_bytes()
         for stage in stages

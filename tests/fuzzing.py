@@ -14,7 +14,9 @@ from ddoq.errors import DdoqError
 
 
 def examples(few: int, many: int):
-    """Parametrize a test with ``num``: few examples by default, the same ones each time; many with ``-m slow``."""
+    """Parametrize a test with ``num``: few examples by default, the same ones each time;
+    many with ``-m slow``.
+    """
     return pytest.mark.parametrize("num", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
@@ -74,10 +76,13 @@ _DAMAGE = st.tuples(
 
 @st.composite
 def damaged(draw: Callable, whole: bytes) -> bytes:
-    """Damage a file: flip bits, insert, repeat or replace bytes, or cut the end, in one to four places."""
+    """Damage a file: flip bits, insert, repeat or replace bytes, or cut the end,
+    in one to four places.
+    """
     data = whole
     for kind, at, other in draw(st.lists(_DAMAGE, min_size=1, max_size=4)):
-        # half of the damage falls into the first and the last bytes, where formats keep their headers
+        # half of the damage falls into the first and the last bytes,
+        # where formats keep their headers
         place = (
             at % (len(data) + 1)
             if at % 2

@@ -1,9 +1,11 @@
-"""Kill a run at seeded moments, again and again, and compare what it finishes with an undisturbed run.
+"""Kill a run at seeded moments, again and again,
+and compare what it finishes with an undisturbed run.
 
-``python tests/kills.py <folder> <kills> <seed> short|whole``: one process imports everything once; every run is a fork
-of it, so that a kill costs a second, not a start of Python. Each kill is aimed at a place: a stage, the ledger or the
-run's folder. Half of them come from outside, a random time after the first write there, and hit wherever the process
-is; the other half hit exactly before a random write, rename or removal there.
+``python tests/kills.py <folder> <kills> <seed> short|whole``: one process imports everything once;
+every run is a fork of it, so that a kill costs a second, not a start of Python. Each kill is aimed
+at a place: a stage, the ledger or the run's folder. Half of them come from outside, a random time
+after the first write there, and hit wherever the process is; the other half hit exactly before a
+random write, rename or removal there.
 """
 
 from __future__ import annotations
@@ -79,7 +81,9 @@ def warm_up(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Aim:
-    """Where a run is to be killed: before its n-th event at a place, or so many seconds after its first one there."""
+    """Where a run is to be killed: before its n-th event at a place,
+    or so many seconds after its first one there.
+    """
 
     place: str
     event: int | None = None
@@ -87,7 +91,8 @@ class Aim:
 
 
 class Run:
-    """A fork that does what the command ``ddoq`` does with a configuration. (Hydra composes it once for all: 0.6 s.)
+    """A fork that does what the command ``ddoq`` does with a configuration.
+    (Hydra composes it once for all: 0.6 s.)
 
     Args:
         config: resolved; ``paths.outputs`` is set here.
@@ -142,7 +147,9 @@ class Run:
             os._exit(code)
 
     def ended(self) -> int:
-        """Kill it where that is to be done from outside; wait for it; return its exit code, -9 if it was killed."""
+        """Kill it where that is to be done from outside; wait for it;
+        return its exit code, -9 if it was killed.
+        """
         if self.aim and self.aim.event is None and os.read(self.arrived, 1):
             time.sleep(self.aim.seconds)
             os.kill(self.pid, signal.SIGKILL)
@@ -151,7 +158,9 @@ class Run:
 
 
 def _place(arguments: tuple, outputs: str) -> str:
-    """Return the stage, ``ledger.jsonl`` or ``runs`` that an event of the file system belongs to, if any."""
+    """Return the stage, ``ledger.jsonl`` or ``runs``
+    that an event of the file system belongs to, if any.
+    """
     for argument in arguments:
         path = os.fspath(argument) if isinstance(argument, str | os.PathLike) else ""
         if isinstance(path, str) and path.startswith(outputs):
@@ -234,7 +243,9 @@ class Harness:
         self.hits: Counter = Counter()
 
     def aim(self, outputs: Path) -> Aim:
-        """Return where to kill next: mostly in a stage that is not finished, half of the time in the next one."""
+        """Return where to kill next: mostly in a stage that is not finished,
+        half of the time in the next one.
+        """
         there = Counter(one.stage for one in survey(outputs / "store") if one.finished)
         stages = [stage for stage in self.artefacts if there[stage] < self.artefacts[stage]]
         stages.sort(key=STAGES.index)
@@ -247,7 +258,9 @@ class Harness:
         return Aim(place, event=self.choose.randint(1, self.events[place] // 2 + 1))
 
     def disturb(self, outputs: Path) -> bool:
-        """Run once, or two at once in a quarter of the cases, and kill each; tell whether one came to its end."""
+        """Run once, or two at once in a quarter of the cases, and kill each;
+        tell whether one came to its end.
+        """
         aims = [self.aim(outputs) for _ in range(2 if self.choose.random() < 0.25 else 1)]
         codes = [run.ended() for run in [Run(self.config, outputs, aim) for aim in aims]]
         assert set(codes) <= {0, -signal.SIGKILL}, (outputs / "log").read_text()[-3000:]
@@ -259,7 +272,9 @@ class Harness:
         return 0 in codes
 
     def chain(self, outputs: Path, num_kills: int) -> None:
-        """Start a run and kill it until it comes to its end or ``num_kills`` are done; let it finish; compare."""
+        """Start a run and kill it until it comes to its end or ``num_kills`` are done;
+        let it finish; compare.
+        """
         while self.hits.total() < num_kills and not self.disturb(outputs):
             pass
         last = [Run(self.config, outputs) for _ in range(self.choose.choice((1, 1, 1, 2)))]

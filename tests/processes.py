@@ -1,4 +1,6 @@
-"""The command line in processes of its own: forked from one that has the libraries, or from the start of Python on."""
+"""The command line in processes of its own:
+forked from one that has the libraries, or from the start of Python on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: A process that has imported the libraries, which takes longer than most runs here, and is forked for every command.
+#: A process that has imported the libraries, which takes longer than most runs here,
+#: and is forked for every command.
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
     [
@@ -36,7 +39,9 @@ WARM.set_forkserver_preload(
 
 
 def start(*overrides: str, folder: Path, cwd: Path = ROOT) -> BaseProcess:
-    """Start the command line in a process of its own; it writes ``stdout`` and ``stderr`` into an existing folder."""
+    """Start the command line in a process of its own;
+    it writes ``stdout`` and ``stderr`` into an existing folder.
+    """
     process = WARM.Process(target=_command, args=(overrides, folder, cwd, dict(os.environ)))
     process.start()
     return process
@@ -69,8 +74,8 @@ def ddoq(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
 
 
 def new_python(*overrides: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command line from the start of Python on, as variables that libraries read when they are imported, and
-    joblib's own processes, which a fork would wait for, need it.
+    """Run the command line from the start of Python on, as variables that libraries read when they
+    are imported, and joblib's own processes, which a fork would wait for, need it.
     """
     return subprocess.run(
         [sys.executable, "-m", "ddoq.run", *overrides],

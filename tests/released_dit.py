@@ -1,6 +1,8 @@
-"""A diffusion transformer after Peebles & Xie 2023 (section 3.2, figure 3), in plain torch, by the released names.
+"""A diffusion transformer after Peebles & Xie 2023 (section 3.2, figure 3), in plain torch,
+by the released names.
 
-What it computes is what the authors' network computes: ``ddoq.generators.released`` has something to agree with.
+What it computes is what the authors' network computes:
+``ddoq.generators.released`` has something to agree with.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ WIDTH, HEADS = 384, 6  # a DiT-S
 def weights_of(
     num_blocks: int, side: int, num_classes: int, channels: int = 4, patch: int = 2
 ) -> dict[str, Tensor]:
-    """Return random weights by the names of the released file; they predict noise and its variance."""
+    """Return random weights by the names of the released file;
+    they predict noise and its variance.
+    """
     torch.manual_seed(0)
     sizes = {
         "x_embedder.proj": (WIDTH, channels, patch, patch),

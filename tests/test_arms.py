@@ -1,4 +1,6 @@
-"""Arms as routes to images: their files, their names, what is refused, and what joins keys later."""
+"""Arms as routes to images: their files, their names, what is refused,
+and what joins keys later.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def refusal(*overrides: str) -> DdoqError:
     return caught.value if isinstance(caught.value, DdoqError) else explain(caught.value)
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -69,7 +71,7 @@ def test_every_folder_of_choices_is_a_group_that_errors_suggest():
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"} == set(GROUPS)
 
 
-# --- what an arm is made of ------------------------------------------------------------------------------------------
+# --- what an arm is made of -------------------------------------------------------------------
 
 
 def test_a_method_takes_the_place_of_the_parts_of_the_main_arm():
@@ -180,7 +182,7 @@ def test_tab_completes_a_choice_in_a_place(line, choices):
     assert completions(line, CONF) == choices
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------
 
 
 def with_option(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""What readable data can have wrong with them: scales of deep pictures, pictures on both sides of a split."""
+"""What readable data can have wrong with them:
+scales of deep pictures, pictures on both sides of a split.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ def index_of(root: Path, outputs: Path, *overrides: str) -> dict:
     return stages | {"rows": pq.read_table(table).to_pylist()}
 
 
-# --- scales of deep pictures -----------------------------------------------------------------------------------------
+# --- scales of deep pictures ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,8 @@ def test_a_dark_exposure_stays_darker_than_a_bright_one(tmp_path):
     seen = index_of(tmp_path / "photos", tmp_path / "out", "dataset.channels=1")
     facts = seen["index"]
     assert facts["pixel_range"] == [0, 4095] and facts["num_deep"] == 12
-    # half of the classes are at 200 / 4095 of the other's brightness: the mean is near a quarter, not a half
+    # half of the classes are at 200 / 4095 of the other's brightness:
+    # the mean is near a quarter, not a half
     assert facts["mean"][0] == pytest.approx((100 + 2000) / 2 / 4095, rel=0.02)
     encoded = run_here(
         "dataset=image_folder",
@@ -138,7 +141,7 @@ def test_ordinary_pictures_have_no_range(tmp_path):
     assert facts["pixel_range"] is None and facts["num_deep"] == 0
 
 
-# --- pictures on both sides ------------------------------------------------------------------------------------------
+# --- pictures on both sides -------------------------------------------------------------------
 
 
 def test_test_pictures_in_train_are_counted_and_can_be_left_out(tmp_path):
@@ -201,7 +204,9 @@ def test_a_run_says_what_leaks_in_its_rows(tmp_path):
 
 
 def test_an_index_of_before_is_made_again_and_what_it_got_wrong_goes(tmp_path):
-    """An old store under today's keys: the first one was right, the second drew copies to both sides."""
+    """An old store under today's keys: the first one was right,
+    the second drew copies to both sides.
+    """
     root, outputs = folder_of(tmp_path / "photos", "train", 10), tmp_path / "out"
     overrides = ("dataset=image_folder", *SMALL, f"dataset.root={root}", f"paths.outputs={outputs}")
     run_here(*overrides, "run.until=quantize")

@@ -1,4 +1,6 @@
-"""Views are what torchvision and naive loops make of the same draws; draws have the distributions of their sources."""
+"""Views are what torchvision and naive loops make of the same draws;
+draws have the distributions of their sources.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,7 @@ def assert_same_mean(found: np.ndarray, expected: np.ndarray) -> None:
     assert abs(found.mean() - expected.mean()) < 4 * error
 
 
-# --- where pixels come from ------------------------------------------------------------------------------------------
+# --- where pixels come from -------------------------------------------------------------------
 
 
 def test_augmentation_shifts_and_flips_each_image_by_its_own_draw():
@@ -73,7 +75,9 @@ def test_a_shift_beyond_the_image_repeats_the_border():
     ("channels", "size", "antialias"), [(1, 9, False), (3, 28, True), (3, 32, False)]
 )
 def test_crop_shift_and_flip_are_torchvisions_in_this_order(channels, size, antialias):
-    """Catches taps outside the crop, another pixel convention, exchanged axes, a flip before the shift."""
+    """Catches taps outside the crop, another pixel convention, exchanged axes,
+    a flip before the shift.
+    """
     images = noise(20, channels, size)
     draws = Augmentation(crop_scale=(0.08, 1.0), shift=2, flip=True).draw(20, size, random())
     whole = views(images, draws)
@@ -124,7 +128,9 @@ def test_crops_are_distributed_as_torchvisions(scale):
 
 
 def test_patch_shuffle_permutes_columns_and_rows_of_patches_evenly():
-    """Catches patches torn apart, a last patch of wrong size, one order for all images, or for rows and columns."""
+    """Catches patches torn apart, a last patch of wrong size, one order for all images,
+    or for rows and columns.
+    """
     size, factor, num = 8, 3, 3600
     cuts = [list(range(0, 2)), list(range(2, 4)), list(range(4, 8))]  # the last takes the remainder
     orders = [sum(order, []) for order in itertools.permutations(cuts)]
@@ -139,7 +145,7 @@ def test_patch_shuffle_permutes_columns_and_rows_of_patches_evenly():
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------
+# --- colours ----------------------------------------------------------------------------------
 
 
 def naive_jitter(image: Tensor, shares: Tensor, order: tuple[int, ...]) -> Tensor:
@@ -188,7 +194,9 @@ def test_color_jitter_shares_are_uniform_and_independent():
 
 
 def test_lighting_has_the_covariance_of_its_principal_components():
-    """Catches eigenvectors taken as rows, eigenvalues forgotten or rooted, noise per pixel or per batch."""
+    """Catches eigenvectors taken as rows, eigenvalues forgotten or rooted,
+    noise per pixel or per batch.
+    """
     vectors = np.array(
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
     )
@@ -203,7 +211,7 @@ def test_lighting_has_the_covariance_of_its_principal_components():
     assert np.allclose(found, vectors @ np.diag(expected) @ vectors.T, atol=1e-4)
 
 
-# --- DSA -------------------------------------------------------------------------------------------------------------
+# --- DSA --------------------------------------------------------------------------------------
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> np.ndarray:
@@ -297,7 +305,9 @@ def test_dsa_parameters_are_uniform_over_the_authors_ranges(name, column, law):
     [("crop", 32, -4, 4), ("crop", 28, -4, 4), ("cutout", 32, 0, 32), ("cutout", 9, 0, 8)],
 )
 def test_dsa_places_cover_the_authors_ranges(name, size, low, high):
-    """A cutout of even side has one place more than one of odd side; a crop moves by an eighth, rounded up at .5."""
+    """A cutout of even side has one place more than one of odd side;
+    a crop moves by an eighth, rounded up at .5.
+    """
     drawn = Augmentation(dsa=name).draw(6000, size, random())[f"dsa_{name}"].numpy()
     for axis in drawn.T:
         values, counts = np.unique(axis, return_counts=True)
@@ -306,12 +316,14 @@ def test_dsa_places_cover_the_authors_ranges(name, size, low, high):
         )
 
 
-# --- mixing ----------------------------------------------------------------------------------------------------------
+# --- mixing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [7, 8])
 def test_cutmix_pastes_the_partners_box_and_the_share_counts_pixels(size):
-    """Catches a share taken from lambda and not from the clipped box, exchanged axes or partners."""
+    """Catches a share taken from lambda and not from the clipped box,
+    exchanged axes or partners.
+    """
     augmentation, generator, num = Augmentation(cutmix=1.0), random(), 6
     ids = torch.arange(num, dtype=torch.float32).view(num, 1, 1, 1)
     images = torch.cat([ids.expand(-1, 1, size, size), noise(num, 2, size)], 1)
@@ -331,7 +343,9 @@ def test_cutmix_pastes_the_partners_box_and_the_share_counts_pixels(size):
 
 
 def test_cutmix_boxes_are_distributed_as_in_the_sources():
-    """Against the published formula with NumPy: side floor(S sqrt(1 - lambda)), half of it to each side, clipped."""
+    """Against the published formula with NumPy:
+    side floor(S sqrt(1 - lambda)), half of it to each side, clipped.
+    """
     size, num, rng = 9, 6000, np.random.default_rng(0)
     augmentation, generator = Augmentation(cutmix=1.0), random()
     drawn = [augmentation.draw(1, size, generator) for _ in range(num)]
@@ -385,7 +399,7 @@ def test_what_does_not_mix_has_no_partners():
     assert torch.equal(augmentation.mix(images, augmentation.draw(2, 8, random())), images)
 
 
-# --- all together ----------------------------------------------------------------------------------------------------
+# --- all together -----------------------------------------------------------------------------
 
 
 def test_what_is_off_has_no_draws_and_changes_nothing():

@@ -1,6 +1,7 @@
 """Bad data: every kind has a defined outcome, and none of them is a wrong label.
 
-The pictures of a class are noise that is brightest in the channel of the label, so that a label is seen to be right.
+The pictures of a class are noise that is brightest in the channel of the label,
+so that a label is seen to be right.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def two_lines(caught: pytest.ExceptionInfo) -> str:
     return str(caught.value)
 
 
-# --- folders ---------------------------------------------------------------------------------------------------------
+# --- folders ----------------------------------------------------------------------------------
 
 
 def bomb() -> bytes:
@@ -131,7 +132,8 @@ CAT, JPEG, LARGE = (
     encoded(picture(0, 50, 64)),
 )
 
-#: What is put into a good folder, by kind, and what is said about it: it is left out, or it stops the run.
+#: What is put into a good folder, by kind, and what is said about it:
+#: it is left out, or it stops the run.
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated PNG": (lambda r: put(r / "cat/x.png", LARGE[:400]), "truncated"),
     "truncated JPEG": (lambda r: put(r / "cat/x.jpg", JPEG[: len(JPEG) // 2]), "truncated"),
@@ -195,7 +197,9 @@ GOOD: dict[str, Callable[[Path], object]] = {
 
 
 def outcomes(root: Path, out: Path) -> tuple[str, dict, ImageFolder]:
-    """Return the error of ``on_bad_image=error``, and the facts and data set of ``skip``, which goes on from there."""
+    """Return the error of ``on_bad_image=error``, and the facts and data set of ``skip``,
+    which goes on from there.
+    """
     spec = ImageFolder("f", 8, 3, root=str(root), on_bad_image="error")
     error = ""
     try:
@@ -358,7 +362,9 @@ def test_folders_whose_labels_would_be_guesses_are_refused(change, cause, tmp_pa
 
 
 def test_classes_are_the_same_however_their_names_are_written(tmp_path):
-    """Accents in two encodings are one class, ``Train`` is a split, ``Cat`` beside ``cat`` are two classes."""
+    """Accents in two encodings are one class, ``Train`` is a split,
+    ``Cat`` beside ``cat`` are two classes.
+    """
     for label, (train, val) in enumerate([("caf\u00e9", "cafe\u0301"), ("z\u00fc", "z\u00fc")]):
         for part, name in (("Train", train), ("VAL", val)):
             for i in range(3):
@@ -482,7 +488,7 @@ def test_ten_thousand_classes_are_indexed_in_seconds(tmp_path):
     assert facts["counts"]["train"] == [2] * 10_000 and facts["class_names"][9_999] == "09999"
 
 
-# --- Parquet ---------------------------------------------------------------------------------------------------------
+# --- Parquet ----------------------------------------------------------------------------------
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGES = [{"bytes": encoded(picture(i % 2, i)), "path": f"{i}.png"} for i in range(2 * NUM)]
@@ -596,7 +602,7 @@ def test_a_shard_that_is_no_file_is_refused_before_it_can_block(add, tmp_path):
     two_lines(caught)
 
 
-# --- a whole run -----------------------------------------------------------------------------------------------------
+# --- a whole run ------------------------------------------------------------------------------
 
 
 def test_a_run_stops_in_two_lines_and_with_skip_counts_what_is_left(tmp_path):

@@ -1,4 +1,6 @@
-"""Damaged and lying models: two lines that name the config path, when they are read or before anything is computed."""
+"""Damaged and lying models: two lines that name the config path,
+when they are read or before anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ def own(network: str, path: Path, library: str = "timm") -> PretrainedTeacher:
     return PretrainedTeacher(network, SPACE, 3, str(path), library, classes="dataset")
 
 
-#: Where a model's weights are in its folder, how it is read, and the config path that its errors name.
+#: Where a model's weights are in its folder, how it is read,
+#: and the config path that its errors name.
 KINDS = {
     "vae": ("vae/diffusion_pytorch_model.safetensors", lambda f: VAE(str(f)), "encoder.path"),
     "taef2": ("taef2_encoder.pth", lambda f: TAEF2(str(f)), "encoder.path"),

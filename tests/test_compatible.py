@@ -1,4 +1,6 @@
-"""Pretrained models that do not fit the data or one another: refused by what they say of themselves, with a way out."""
+"""Pretrained models that do not fit the data or one another:
+refused by what they say of themselves, with a way out.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ MEAN, STD = [0.3, -0.2, 0.1, 0.0], [0.5, 2.0, 0.7, 1.5]
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    """A VAE that makes images 4 times smaller, a tiny one, a DiT for its latents of 16 pixels, a Stable Diffusion."""
+    """A VAE that makes images 4 times smaller, a tiny one, a DiT for its latents of 16 pixels,
+    a Stable Diffusion.
+    """
     top = tmp_path_factory.mktemp("models")
     sizes = {"encoder_block_out_channels": (8,) * 3, "decoder_block_out_channels": (8,) * 3}
     AutoencoderTiny(
@@ -82,7 +86,7 @@ def refusal(*arguments, **models) -> str:
     return str(caught.value)
 
 
-# --- what fits -------------------------------------------------------------------------------------------------------
+# --- what fits --------------------------------------------------------------------------------
 
 
 def test_what_fits_passes_without_a_word(folders, tmp_path):
@@ -116,7 +120,7 @@ def test_what_is_taken_for_granted_is_said(folders, tmp_path):
     assert "grey" in check(folders["vae"], "dataset.channels=1")[0]
 
 
-# --- sizes and channels ----------------------------------------------------------------------------------------------
+# --- sizes and channels -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,7 +197,7 @@ def test_other_classes_name_those_that_fit(name, folders, tmp_path):
     assert f"holds a {name}" in text and "AutoencoderKL, AutoencoderTiny" in text
 
 
-# --- scaling ---------------------------------------------------------------------------------------------------------
+# --- scaling ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,7 @@ def test_a_key_says_that_latents_are_normalised_and_other_keys_stay(folders, tmp
     assert re.fullmatch("[0-9a-f]{64}", identity(folders["vae"]))
 
 
-# --- schedulers ------------------------------------------------------------------------------------------------------
+# --- schedulers -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -292,7 +296,7 @@ def test_a_variance_that_nobody_predicts(folders, tmp_path):
     assert "fixed_small" in refusal(folders["vae"], dit=plain)
 
 
-# --- grey images -----------------------------------------------------------------------------------------------------
+# --- grey images ------------------------------------------------------------------------------
 
 
 def test_grey_is_the_luma_of_pillow():

@@ -49,7 +49,8 @@ def test_every_study_composes_on_real_data_and_pins_its_student(study):
     assert config["ablation"]["strengths"] == []
 
 
-#: What a choice needs that the default data set, grey and of 8 pixels, does not give: these are recipes for photographs.
+#: What a choice needs that the default data set, grey and of 8 pixels, does not give:
+#: these are recipes for photographs.
 _COLOURED = ("ddoq", "fkd1024", "fkd128", "igd", "minimax", "rd3", "rded")
 _COMPANIONS = {"taef2": ["dataset.image_size=64"]} | {
     protocol: ["dataset.channels=3"] for protocol in _COLOURED

@@ -44,7 +44,7 @@ def splits(spec) -> Counter:
     return Counter(zip(source.labels.tolist(), split.tolist(), strict=True))
 
 
-# --- sources ---------------------------------------------------------------------------------------------------------
+# --- sources ----------------------------------------------------------------------------------
 
 
 def test_digits_are_complete_and_fingerprinted():
@@ -156,7 +156,7 @@ def test_real_data_sets_open(shared, spec, total, first, form):
     assert to_uint8(source.read(0), spec.image_size, spec.channels).float().std() > 20
 
 
-# --- odd images ------------------------------------------------------------------------------------------------------
+# --- odd images -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_unit_range_round_trip_is_exact():
     assert torch.equal(from_unit(to_unit(pixels)), pixels)
 
 
-# --- latents ---------------------------------------------------------------------------------------------------------
+# --- latents ----------------------------------------------------------------------------------
 
 
 def test_latents_resume_at_the_shard_and_read_by_class(tmp_path):
@@ -209,7 +209,7 @@ def test_latents_resume_at_the_shard_and_read_by_class(tmp_path):
     assert positions.tolist() == [1, 3, 5] and torch.equal(of_class, values[[1, 3, 5]])
 
 
-# --- the distilled folder --------------------------------------------------------------------------------------------
+# --- the distilled folder ---------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Published data sets, label spaces, and the index at the scale of a million images; all files are real and small."""
+"""Published data sets, label spaces, and the index at the scale of a million images;
+all files are real and small.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def served(folder: Path, monkeypatch):
         server.shutdown()
 
 
-# --- label spaces ----------------------------------------------------------------------------------------------------
+# --- label spaces -----------------------------------------------------------------------------
 
 
 def test_imagenette_and_imagewoof_in_the_published_order():
@@ -145,7 +147,7 @@ def test_label_space_survives_the_manifest():
     assert LabelSpace.from_classes(["a", "b"]).to_facts()["wnids"] is None
 
 
-# --- ImageNet and its subsets ----------------------------------------------------------------------------------------
+# --- ImageNet and its subsets -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC"])
@@ -298,7 +300,7 @@ def test_impossible_subsets_are_refused_with_a_suggestion():
         ImageNet("x", 16, 3, classes="imagenet100", source="fastai")
 
 
-# --- Tiny-ImageNet and the small ones --------------------------------------------------------------------------------
+# --- Tiny-ImageNet and the small ones ---------------------------------------------------------
 
 
 def tiny_tree(root: Path) -> Path:
@@ -351,7 +353,8 @@ def test_svhn_calls_the_digit_zero_zero(tmp_path, monkeypatch):
     for i in (0, 9, 29):
         image = np.asarray(source.read(i))
         assert image[5, 9, 1] % 10 == source.labels[i] and image[9, 5, 1] == 0
-    # SciPy's reader would crash the process over some damaged files: nothing but the published bytes reaches it
+    # SciPy's reader would crash the process over some damaged files:
+    # nothing but the published bytes reaches it
     with pytest.raises(DataError, match="train_32x32.mat cannot be read .its checksum"):
         SVHN("svhn", 32, 3, search=(tmp_path,)).open()
 
@@ -383,7 +386,7 @@ def test_cifar100_from_parquet_and_torchvisions_damaged_folder(tmp_path):
         CIFAR100("cifar100", 32, 3, search=(tmp_path,)).open()
 
 
-# --- downloads -------------------------------------------------------------------------------------------------------
+# --- downloads --------------------------------------------------------------------------------
 
 
 def idx_files(folder: Path) -> list[tuple[str, str]]:
@@ -486,7 +489,7 @@ def test_fetch_of_the_original_imagenet_says_where_to_get_it_and_own_data_need_n
     assert list(tmp_path.iterdir()) == before
 
 
-# --- listing and fingerprints ----------------------------------------------------------------------------------------
+# --- listing and fingerprints -----------------------------------------------------------------
 
 
 def test_listing_is_in_path_order_and_follows_links(tmp_path):
@@ -521,7 +524,7 @@ def test_fingerprint_of_few_files_is_that_of_earlier_versions(tmp_path):
     assert spec.fingerprint() == hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-# --- the index -------------------------------------------------------------------------------------------------------
+# --- the index --------------------------------------------------------------------------------
 
 
 @pytest.fixture

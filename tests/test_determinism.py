@@ -1,8 +1,10 @@
-"""The same seed gives the same artefacts, however they are computed. What is exact, and what is only close:
+"""The same seed gives the same artefacts, however they are computed.
+What is exact, and what is only close:
 
 =======================  ===========================================================================================
 byte for byte            with latents that are pixels, everything: for other workers, another hash seed, another folder
-                         of outputs and another order of the points of a sweep; for another batch size, all but pixels
+                         of outputs and another order of the points of a sweep;
+                         for another batch size, all but pixels
 within 1/255             pixels of generated images, for another batch size (measured: equal, or a few off by one)
 within 1e-6              latents of a VAE and centroids made of them, relative to the largest, for another batch size:
                          kernels add up in another order (measured: 4.9e-7 and 2.6e-7)
@@ -11,12 +13,14 @@ within 1e-3              soft labels, relative to the largest, for another batch
 one of the nearest       the ``source`` of a centroid of a VAE's latents, where rounding decides: the mean of two
                          latents is as near to the one as to the other
 not promised             equal bits for another number of threads (measured, 2 for 1: a fitted VAE 3.4e-5, its latents
-                         1.1e-6, loss and calibration error of students in the last digits), device or version of torch
+                         1.1e-6, loss and calibration error of students in the last digits),
+                         device or version of torch
 =======================  ===========================================================================================
 
-Tested elsewhere: a killed run (``test_end_to_end``, ``test_imagenet``), one or two processes and batches of a DiT of
-the published class (``test_imagenet``), a chunk of the index with workers (``test_datasets``), an interrupted fit
-(``test_students``) and relabelling (``test_protocols``), and the same generator for a quantizer (``test_quantizers``).
+Tested elsewhere: a killed run (``test_end_to_end``, ``test_imagenet``), one or two processes and
+batches of a DiT of the published class (``test_imagenet``), a chunk of the index with workers
+(``test_datasets``), an interrupted fit (``test_students``) and relabelling (``test_protocols``),
+and the same generator for a quantizer (``test_quantizers``).
 """
 
 from __future__ import annotations
@@ -71,7 +75,9 @@ def one_thread() -> Iterator[None]:
 
 
 def files_and_facts(outputs: Path) -> dict[str, object]:
-    """Return the bytes of every file of all artefacts, and the facts of every manifest but what they cost."""
+    """Return the bytes of every file of all artefacts,
+    and the facts of every manifest but what they cost.
+    """
     manifests = {
         path: json.loads(path.read_text()) for path in (outputs / "store").glob("*/*/manifest.json")
     }
@@ -185,7 +191,9 @@ def test_latents_and_soft_labels_are_close_for_any_batch_size(learned, size, tmp
 def assert_close(
     ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], within: float
 ) -> None:
-    """Assert that integers are equal, sources apart, and that floats are close, relative to the largest."""
+    """Assert that integers are equal, sources apart, and that floats are close,
+    relative to the largest.
+    """
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - {"sources"}:
         if ours[name].is_floating_point():

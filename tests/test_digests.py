@@ -36,7 +36,9 @@ SECOND = 10**9
 
 @pytest.fixture
 def files(monkeypatch) -> Iterator[Path]:
-    """Ten small files that are remembered as large data are, once they have lain for a few ticks of this disk."""
+    """Ten small files that are remembered as large data are,
+    once they have lain for a few ticks of this disk.
+    """
     monkeypatch.setattr(module, "_FEW_FILES", 0)
     monkeypatch.setattr(module, "_FEW_BYTES", 0)
     monkeypatch.setattr(module, "_TICK", SECOND // 50)
@@ -62,7 +64,9 @@ def contents(root: Path, names=NAMES) -> list[Content]:
 
 
 def rows(folder: Path) -> dict[str, str]:
-    """Return the digests of the one table in a folder by the names of files; its seal has to be right."""
+    """Return the digests of the one table in a folder by the names of files;
+    its seal has to be right.
+    """
     (table,) = folder.glob("*")
     seal, _, body = table.read_bytes().partition(b"\0")
     assert seal.decode() == hashlib.sha256(body).hexdigest()
@@ -70,7 +74,9 @@ def rows(folder: Path) -> dict[str, str]:
 
 
 def forge(folder: Path, name: str) -> str:
-    """Give a file another digest in the one table of a folder, as only who does not read the file would report it."""
+    """Give a file another digest in the one table of a folder,
+    as only who does not read the file would report it.
+    """
     (table,) = folder.glob("*")
     body = table.read_bytes().partition(b"\0")[2].replace(rows(folder)[name].encode(), b"f" * 64)
     table.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\0" + body)
@@ -87,7 +93,7 @@ def rewrite(path: Path, content: bytes) -> None:
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (status.st_mtime_ns, status.st_ino)
 
 
-# --- what is remembered ----------------------------------------------------------------------------------------------
+# --- what is remembered -----------------------------------------------------------------------
 
 
 def test_files_are_read_once_and_again_where_they_changed(files, tmp_path):
@@ -202,7 +208,7 @@ def test_files_that_cannot_be_read_are_named(files, tmp_path):
         Digests().of(files, NAMES)
 
 
-# --- the table under hardship ----------------------------------------------------------------------------------------
+# --- the table under hardship -----------------------------------------------------------------
 
 
 def test_a_damaged_table_is_no_table(files, tmp_path):
@@ -282,7 +288,7 @@ def test_reading_is_saved_on_the_way(files, tmp_path, monkeypatch):
     assert set(NAMES[:4]) <= rows(tmp_path / "store").keys()
 
 
-# --- whose contents --------------------------------------------------------------------------------------------------
+# --- whose contents ---------------------------------------------------------------------------
 
 
 def write_labels(root: Path, labels: list[int]) -> None:

@@ -1,4 +1,6 @@
-"""The corridor as users walk it, at a tiny size: results, resuming, sharing, odd folders, the README."""
+"""The corridor as users walk it, at a tiny size:
+results, resuming, sharing, odd folders, the README.
+"""
 
 from __future__ import annotations
 
@@ -244,12 +246,14 @@ def test_kill_in_any_stage_and_the_same_command_finishes_the_same(finished, tmp_
     assert not list((tmp_path / "store").rglob(".tmp-*"))
 
 
-# --- other data ------------------------------------------------------------------------------------------------------
+# --- other data -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def odd_folder(tmp_path) -> Path:
-    """Three classes of coloured noise: grey, CMYK, 16-bit and palette files, one truncated, one class of three."""
+    """Three classes of coloured noise: grey, CMYK, 16-bit and palette files, one truncated,
+    one class of three.
+    """
     random = np.random.default_rng(0)
     root = tmp_path / "photos"
     for label, (name, count) in enumerate([("cat", 14), ("straße & co", 14), ("tiny", 3)]):
@@ -339,7 +343,7 @@ def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
     }
 
 
-# --- sweeps, README --------------------------------------------------------------------------------------------------
+# --- sweeps, README ---------------------------------------------------------------------------
 
 
 def test_sweep_shares_what_its_points_have_in_common(finished):

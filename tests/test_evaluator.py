@@ -1,4 +1,6 @@
-"""The evaluator through the front door: protocols, teachers, kinds of labels, tables of comparisons."""
+"""The evaluator through the front door:
+protocols, teachers, kinds of labels, tables of comparisons.
+"""
 
 from __future__ import annotations
 
@@ -77,7 +79,9 @@ def test_every_table_has_every_arm_and_every_seed(compared):
 
 
 def test_variations_that_are_none_are_not_trained_again(compared):
-    """Hard labels are what the main table had; the same key says that no student was trained twice for it."""
+    """Hard labels are what the main table had;
+    the same key says that no student was trained twice for it.
+    """
     keys = {(r["table"], r["value"], r["arm"], r["seed"]): r["key"] for r in rows(compared)}
     assert keys["labels", "hard", "ddoq", 1] == keys["main", "", "ddoq", 1]
     assert keys["augmentation", "full", "ddoq", 1] == keys["main", "", "ddoq", 1]
@@ -155,7 +159,9 @@ def test_teacher_that_knows_nothing_stops_the_run_before_any_student(tmp_path):
 
 @pytest.mark.parametrize("protocol", ["fkd1024", "rded", "rd3", "dc"])
 def test_protocols_of_the_literature_walk_the_corridor(protocol, tmp_path):
-    """Their augmentations, schedules, optimizers and kinds of labels, for one epoch on small grey images."""
+    """Their augmentations, schedules, optimizers and kinds of labels,
+    for one epoch on small grey images.
+    """
     folder = run_here(
         *(override for override in PLAIN if override != "protocol=smoke"),
         *TEACHER,
@@ -242,7 +248,9 @@ def test_the_rest_is_refused_before_anything_is_computed(overrides, cause, tmp_p
 
 
 def test_without_augmentation_is_the_same_where_there_is_none():
-    """Digits are not augmented: nothing has to be trained again for DD-Ranking's augmentation-robust score."""
+    """Digits are not augmented: nothing has to be trained again
+    for DD-Ranking's augmentation-robust score.
+    """
     experiment = Experiment(composed("compare=ranking", "compare.labels=[]"), "data", Models([]))
     main = {entry.evaluate.key for entry in experiment.entries if entry.table == "main"}
     assert {

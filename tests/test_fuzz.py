@@ -1,4 +1,5 @@
-"""Generated configurations, latents, histories of the store and damaged files: a right result or two lines, no more.
+"""Generated configurations, latents, histories of the store and damaged files:
+a right result or two lines, no more.
 
 ``pytest -m slow tests/test_fuzz.py`` tries many more.
 """
@@ -77,7 +78,7 @@ from ddoq.quantizers import (
 from ddoq.report.live import page_of
 from ddoq.report.watch import find, frame
 
-# --- configurations --------------------------------------------------------------------------------------------------
+# --- configurations ---------------------------------------------------------------------------
 
 GROUPS = {
     group: sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml"))
@@ -143,7 +144,9 @@ VALUES = (
 
 @cache
 def _base(combination: tuple[str, ...]) -> DictConfig:
-    """Return a composed configuration, which takes a fifth of a second: many overrides are tried on each."""
+    """Return a composed configuration, which takes a fifth of a second:
+    many overrides are tried on each.
+    """
     nowhere = [f"paths.{of}={ROOT / 'nowhere'}" for of in ("data", "models", "outputs")]
     return composition(*combination, *nowhere)
 
@@ -168,7 +171,10 @@ def _overridden(base: DictConfig, overrides: list[str]) -> DictConfig:
 
 
 def _planned(config: DictConfig) -> None:
-    """Do what ``ddoq run.plan_only=true`` does: name the run, check, plan. The data are taken to be there."""
+    """Do what ``ddoq run.plan_only=true`` does: name the run, check, plan.
+
+    The data are taken to be there.
+    """
     plain = OmegaConf.to_container(config, resolve=True)
     check_form(
         {key: part for key, part in plain.items() if key not in NOT_IDENTITY}, without=NOT_IDENTITY
@@ -300,7 +306,9 @@ def test_what_was_found_in_configurations(override, cause):
 
 
 def test_a_name_that_hydra_asks_for_first_is_refused_in_the_same_words():
-    """Hydra resolves ``run_name`` before anything checks the configuration, and wraps what is raised there."""
+    """Hydra resolves ``run_name`` before anything checks the configuration,
+    and wraps what is raised there.
+    """
     base = _overridden(_base(()), ["generator.strength=nan"])
     OmegaConf.set_struct(base, False)
     base.hydra = {"run": {"dir": "${run_name:}"}}
@@ -309,7 +317,7 @@ def test_a_name_that_hydra_asks_for_first_is_refused_in_the_same_words():
     assert explain(caught.value).cause == "generator.strength: nan is not a finite number"
 
 
-# --- codebooks and quantizers ----------------------------------------------------------------------------------------
+# --- codebooks and quantizers -----------------------------------------------------------------
 
 QUANTIZERS = (
     *(
@@ -461,7 +469,7 @@ def test_codebooks_come_back_exactly(num, tmp_path):
             )
 
 
-# --- the store -------------------------------------------------------------------------------------------------------
+# --- the store --------------------------------------------------------------------------------
 
 NODES = [
     Node("encode", 1, {"n": 0}),
@@ -475,7 +483,9 @@ _FILES = st.dictionaries(
 
 
 class Histories(RuleBasedStateMachine):
-    """Whatever happened to a store, an artefact is there if and only if its files are those that were committed."""
+    """Whatever happened to a store, an artefact is there if and only
+    if its files are those that were committed.
+    """
 
     def __init__(self):
         super().__init__()
@@ -591,7 +601,7 @@ def test_any_history_of_the_store_leaves_it_consistent(num):
     run_state_machine_as_test(Histories, settings=settings_of(num, stateful_step_count=25))
 
 
-# --- damaged files ---------------------------------------------------------------------------------------------------
+# --- damaged files ----------------------------------------------------------------------------
 
 
 def _random(*shape: int) -> np.ndarray:

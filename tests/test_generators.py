@@ -145,7 +145,8 @@ def test_every_scheduler_starts_in_the_middle_and_ends_at_the_clean_sample(name)
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
     end = reverse(denoise, scheduler, noisy, times, generators)
     assert 400 < seen[0] < 600
-    # solvers of higher order end at the smallest time, where a little noise is left; PNDM's extrapolation overshoots
+    # solvers of higher order end at the smallest time, where a little noise is left;
+    # PNDM's extrapolation overshoots
     assert (end - clean).abs().mean() < (0.2 if name == "PNDMScheduler" else 0.05)
 
 

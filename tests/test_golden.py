@@ -15,7 +15,8 @@ from processes import new_python
 from ddoq.evaluation.statistics import summarize
 
 #: Mean squared distance to the nearest centroid over the class variance, IPC 10, seed 0.
-#: k-means is stable to rounding; D4M's single pass and the random draw are functions of their seed alone.
+#: k-means is stable to rounding; D4M's single pass
+#: and the random draw are functions of their seed alone.
 GOLDEN_DISTORTION = {"kmeans": 0.4287, "d4m": 0.4865, "random": 0.8386, "nearest": 0.6142}
 #: Decoded centroids, 150 steps, 3 students; other CPUs round differently.
 GOLDEN_TOP1 = {"ddoq": 0.944, "full": 0.932}
@@ -53,7 +54,9 @@ def test_distortions_and_accuracies_of_a_short_run(tmp_path):
 
 @pytest.mark.slow
 def test_the_default_run_reaches_what_the_readme_says(tmp_path):
-    """First run within 4 minutes on 2 idle cores, second within 15 s, DDOQ above random by more than both intervals."""
+    """First run within 4 minutes on 2 idle cores, second within 15 s,
+    DDOQ above random by more than both intervals.
+    """
     start = time.perf_counter()
     assert new_python(f"paths.outputs={tmp_path}").returncode == 0
     first = time.perf_counter() - start

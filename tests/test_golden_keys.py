@@ -1,6 +1,8 @@
-"""Keys of every node of the experiments and studies as they were: stores that were written before stay hits.
+"""Keys of every node of the experiments and studies as they were:
+stores that were written before stay hits.
 
-A node that has to change is written anew by ``python tests/test_golden_keys.py``, and the commit says which and why.
+A node that has to change is written anew by ``python tests/test_golden_keys.py``,
+and the commit says which and why.
 """
 
 from __future__ import annotations
@@ -46,7 +48,9 @@ class StandIns:
 
 
 def keys_of(*overrides: str) -> dict[str, Any]:
-    """Return the name of a run's folder and, for each stage, the number of its nodes and a digest of their keys."""
+    """Return the name of a run's folder and, for each stage,
+    the number of its nodes and a digest of their keys.
+    """
     config = {name: part for name, part in composed(*overrides).items() if name != "hydra"}
     experiment = Experiment(config, "fingerprint", StandIns())
     keys: dict[str, list[str]] = {}

@@ -1,4 +1,7 @@
-"""What stages hand over, in a table: finite, shapes, counts, order. Real inputs are spoilt in every way there is."""
+"""What stages hand over, in a table: finite, shapes, counts, order.
+
+Real inputs are spoilt in every way there is.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def finished(tmp_path_factory) -> Job:
     return prepare(composed(*EVERYTHING, f"paths.outputs={outputs}"))
 
 
-# --- what is spoilt --------------------------------------------------------------------------------------------------
+# --- what is spoilt ---------------------------------------------------------------------------
 
 
 def tensors(file: Path, change: Callable[[dict], None]) -> None:
@@ -111,7 +114,9 @@ def other_index(inputs: Inputs) -> None:
 
 
 def huge(part: str, name: str) -> Callable[[Inputs], None]:
-    """Make a weight so large that what it is multiplied with overflows: finite, as all weights that are read."""
+    """Make a weight so large that what it is multiplied with overflows:
+    finite, as all weights that are read.
+    """
 
     def spoil(inputs: Inputs) -> None:
         (file,) = inputs[part].rglob("diffusion_pytorch_model.safetensors")
@@ -391,7 +396,7 @@ def test_what_is_in_order_passes(finished, tmp_path):
         assert compute(node, inputs, folder, finished.runtime)
 
 
-# --- the checks themselves -------------------------------------------------------------------------------------------
+# --- the checks themselves --------------------------------------------------------------------
 
 THINGS = Handover("stage", "things", "do something else")
 

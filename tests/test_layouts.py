@@ -24,7 +24,9 @@ TWO = ("cat", "dog")
 
 
 def tree(root: Path, *folders: str, num: int = 2) -> Path:
-    """Put ``num`` pictures into each folder; a folder ``a/{b,c}`` stands for ``a/b`` and ``a/c``."""
+    """Put ``num`` pictures into each folder;
+    a folder ``a/{b,c}`` stands for ``a/b`` and ``a/c``.
+    """
     for pattern in folders:
         before, names, after = re.fullmatch(r"([^{]*)(?:\{([^}]*)\})?(.*)", pattern).groups()
         for name in (names or "").split(","):

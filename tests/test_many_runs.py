@@ -1,4 +1,6 @@
-"""`ddoq report`: what is averaged and what never is, what users name, and what they get on the terminal and on disk."""
+"""`ddoq report`: what is averaged and what never is, what users name,
+and what they get on the terminal and on disk.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,7 @@ def table(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle))
 
 
-# --- what is averaged ------------------------------------------------------------------------------------------------
+# --- what is averaged -------------------------------------------------------------------------
 
 
 def test_seeds_of_several_runs_are_one_group_and_a_shared_student_counts_once(tmp_path):
@@ -146,7 +148,7 @@ def test_a_comparison_that_repeats_the_runs_own_setting_is_shown_once(tmp_path):
     assert len(found) == 3 and [one.top1.mean for one in distinct(found)] == [0.5, 0.7]
 
 
-# --- what is named ---------------------------------------------------------------------------------------------------
+# --- what is named ----------------------------------------------------------------------------
 
 
 def test_damage_is_named_and_the_rest_is_reported(tmp_path, capsys):
@@ -213,7 +215,7 @@ def test_nothing_to_report_is_two_lines(tmp_path):
     assert cause.startswith("ddoq: error: report: no results in") and remedy.startswith("  -> ")
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------
 
 
 def test_pivots_average_nothing_and_put_the_full_data_beside_every_kind_of_labels():
@@ -316,7 +318,7 @@ def test_write_is_what_a_sweep_calls_at_its_end(tmp_path, capsys):
         sweep_table.write([tmp_path / "runs" / "failed"], tmp_path / "out", "none")
 
 
-# --- choices and pairs -----------------------------------------------------------------------------------------------
+# --- choices and pairs ------------------------------------------------------------------------
 
 
 def test_best_is_chosen_on_validation_where_there_is_one():
@@ -383,7 +385,7 @@ def test_comparison_refuses_what_is_no_pair(tmp_path):
             print_comparison("arm=ddoq strength=0.4", other, [], tmp_path)
 
 
-# --- cost ------------------------------------------------------------------------------------------------------------
+# --- cost -------------------------------------------------------------------------------------
 
 _IN_A_PROCESS = """
 import sys

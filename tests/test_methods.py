@@ -1,4 +1,6 @@
-"""A method as an arm, from the command line to the report: a row beside others, and the main arm."""
+"""A method as an arm, from the command line to the report:
+a row beside others, and the main arm.
+"""
 
 from __future__ import annotations
 

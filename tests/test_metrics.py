@@ -1,4 +1,6 @@
-"""Metrics, ranking scores, fidelity and paired statistics are what their definitions say, at the edges too."""
+"""Metrics, ranking scores, fidelity and paired statistics are what their definitions say,
+at the edges too.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ def labels_of(num: int, num_classes: int, seed: int = 1) -> Tensor:
     return torch.randint(num_classes, (num,), generator=torch.Generator().manual_seed(seed))
 
 
-# --- classification --------------------------------------------------------------------------------------------------
+# --- classification ---------------------------------------------------------------------------
 
 
 def test_metrics_agree_with_sklearn_and_torchmetrics():
@@ -70,7 +72,9 @@ def test_calibration_error_by_hand_with_sure_predictions():
 
 
 def test_calibration_has_fifteen_bins():
-    """Fails with 10 or 20 bins: 0.72 and 0.745, apart at 11/15, would share one, and their gaps would cancel."""
+    """Fails with 10 or 20 bins: 0.72 and 0.745, apart at 11/15, would share one,
+    and their gaps would cancel.
+    """
     confidence = torch.tensor([0.72] * 10 + [0.745] * 10, dtype=torch.float64)
     logits = torch.stack([confidence, 1 - confidence], 1).log()
     labels = torch.tensor([0] * 15 + [1] * 5)
@@ -108,7 +112,7 @@ def test_outputs_that_are_not_finite_are_refused(bad: float):
         classification_metrics(logits, labels_of(4, 3))
 
 
-# --- ranking ---------------------------------------------------------------------------------------------------------
+# --- ranking ----------------------------------------------------------------------------------
 
 
 def test_ranking_scores_by_hand():
@@ -149,7 +153,7 @@ def test_percentages_are_refused(score, arguments: tuple, name: str):
         score(*arguments)
 
 
-# --- Fréchet distance ------------------------------------------------------------------------------------------------
+# --- Fréchet distance -------------------------------------------------------------------------
 
 
 def textbook(real: Tensor, synthetic: Tensor, weights: Tensor | None = None) -> float:
@@ -184,7 +188,9 @@ def test_frechet_distance_of_commuting_covariances_by_hand():
 
 @pytest.mark.parametrize("num", [1, 2, 5])
 def test_frechet_distance_with_fewer_points_than_dimensions(num: int):
-    """Fails on NaN, complex or negative results where the covariance is singular; singular values as the oracle."""
+    """Fails on NaN, complex or negative results where the covariance is singular;
+    singular values as the oracle.
+    """
     real, synthetic = normal(50, 40), normal(num, 40, seed=1)
     found = frechet_distance(real, synthetic)
     root = linalg.sqrtm(np.cov(real.numpy().T)).real
@@ -216,13 +222,15 @@ def test_all_mass_on_one_point_is_that_point_alone(rest: float):
     assert fidelity(real, synthetic, weights) == pytest.approx(fidelity(real, synthetic[3:4]))
 
 
-# --- balls -----------------------------------------------------------------------------------------------------------
+# --- balls ------------------------------------------------------------------------------------
 
 
 def by_loops(
     real: Tensor, synthetic: Tensor, k: int, weights: Tensor | None = None
 ) -> dict[str, float]:
-    """The four definitions, word for word; closed balls for the first two, open ones for the others."""
+    """The four definitions, word for word; closed balls for the first two,
+    open ones for the others.
+    """
 
     def radius(points: list, i: int) -> float:
         return sorted(math.dist(points[i], points[j]) for j in range(len(points)) if j != i)[k - 1]
@@ -242,7 +250,9 @@ def by_loops(
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_balls_agree_with_loops(k: int, monkeypatch):
-    """Fails on swapped roles, on a point as its own neighbour, on unweighted sums, and at the edge of a block."""
+    """Fails on swapped roles, on a point as its own neighbour, on unweighted sums,
+    and at the edge of a block.
+    """
     monkeypatch.setattr("ddoq.evaluation.fidelity._BLOCK", 150)
     real, synthetic, weights = (
         normal(40, 2),
@@ -263,7 +273,9 @@ def test_balls_agree_with_loops(k: int, monkeypatch):
 
 
 def test_balls_by_hand():
-    """Fails on a closed ball of density or an open one of precision: 2 is on the sphere of 1, and 3 of 5."""
+    """Fails on a closed ball of density or an open one of precision:
+    2 is on the sphere of 1, and 3 of 5.
+    """
     real, synthetic = torch.tensor([[0.0], [1.0], [5.0]]), torch.tensor([[2.0], [9.0]])
     # k = 1: radii 1, 1, 4. The point 2 is in the open ball of 5 only, 9 on its sphere.
     assert precision_recall(real, synthetic, 1) == {"precision": 1.0, "recall": 1.0}
@@ -275,7 +287,9 @@ def test_balls_by_hand():
 
 @pytest.mark.parametrize("offset", [0.0, 1e3])
 def test_chosen_real_points_are_as_dense_as_the_real_ones(offset: float):
-    """Fails if rounding decides whether a chosen point is on the sphere of which it is the k-th neighbour."""
+    """Fails if rounding decides whether a chosen point is on the sphere
+    of which it is the k-th neighbour.
+    """
     real = normal(300, 64).float() + offset
     assert fidelity(real, real, k=5) == pytest.approx(
         {"frechet_distance": 0, "precision": 1, "recall": 1, "density": 1, "coverage": 1}, abs=1e-6
@@ -319,7 +333,10 @@ def test_an_exploded_synthetic_point_leaves_the_others_alone():
 
 
 def test_balls_need_little_memory():
-    """Fails if the whole matrix of distances of 10,000 points, 800 MB, is held. Of torch, counted by its profiler."""
+    """Fails if the whole matrix of distances of 10,000 points, 800 MB, is held.
+
+    Of torch, counted by its profiler.
+    """
     real, synthetic = normal(10_000, 8).float(), normal(100, 8, seed=1).float()
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
@@ -349,7 +366,9 @@ def test_weights_that_are_no_masses_are_refused(weights: Tensor, error: type):
 
 
 def test_features_that_cannot_be_measured_are_refused():
-    """Fails if NaN features give a distance of NaN or a coverage of zero, and if k = 0 gives an empty ball."""
+    """Fails if NaN features give a distance of NaN or a coverage of zero,
+    and if k = 0 gives an empty ball.
+    """
     points = normal(9, 2)
     for bad in (math.nan, math.inf):
         broken = points.clone()
@@ -363,7 +382,7 @@ def test_features_that_cannot_be_measured_are_refused():
         fidelity(points, points, k=0)
 
 
-# --- entropy and rank correlation ------------------------------------------------------------------------------------
+# --- entropy and rank correlation -------------------------------------------------------------
 
 
 def test_label_entropy_is_scipys_over_its_maximum():
@@ -400,11 +419,13 @@ def test_rank_correlation_by_hand():
         rank_correlation([1, 2, 3], [1, 2])
 
 
-# --- pairs -----------------------------------------------------------------------------------------------------------
+# --- pairs ------------------------------------------------------------------------------------
 
 
 def test_paired_comparison_is_scipys_t_test():
-    """Fails on an unpaired test, a one-sided p value, or the spread of the arms instead of the differences."""
+    """Fails on an unpaired test, a one-sided p value,
+    or the spread of the arms instead of the differences.
+    """
     after, before = [0.62, 0.65, 0.60, 0.66, 0.58], [0.60, 0.61, 0.60, 0.60, 0.59]
     found, oracle = compare_paired(after, before), stats.ttest_rel(after, before)
     differences = np.subtract(after, before)
@@ -420,7 +441,9 @@ def test_paired_comparison_is_scipys_t_test():
 
 
 def test_equal_differences_have_no_t_test_but_an_answer():
-    """Fails on a division by zero, and if rounding (0.9 - 0.8 is not 0.7 - 0.6) passes for a spread."""
+    """Fails on a division by zero, and if rounding
+    (0.9 - 0.8 is not 0.7 - 0.6) passes for a spread.
+    """
     same = compare_paired([0.5, 0.6], [0.5, 0.6])
     assert (same.p_value, same.ties) == (1.0, 2) and math.isnan(same.effect_size)
     up = compare_paired([0.9, 0.7, 0.4], [0.8, 0.6, 0.3])

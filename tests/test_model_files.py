@@ -1,4 +1,6 @@
-"""Models as people have them: released and single files, checkpoints of trainings, remedies followed literally."""
+"""Models as people have them: released and single files, checkpoints of trainings,
+remedies followed literally.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def follow(error: DdoqError) -> None:
     )
 
 
-# --- DiT as its authors release it -----------------------------------------------------------------------------------
+# --- DiT as its authors release it ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -118,11 +120,13 @@ def test_files_that_are_no_released_dit(released, tmp_path):
     assert caught.value.remedy == f"set generator.path={folder}"
 
 
-# --- VAEs ------------------------------------------------------------------------------------------------------------
+# --- VAEs -------------------------------------------------------------------------------------
 
 
 def compvis(name: str) -> str:
-    """Return the name that CompVis gives a weight of an ``AutoencoderKL`` with three blocks of one layer."""
+    """Return the name that CompVis gives a weight of an ``AutoencoderKL``
+    with three blocks of one layer.
+    """
     name = re.sub(r"encoder\.down_blocks\.(\d)\.resnets\.", r"encoder.down.\1.block.", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
     name = re.sub(r"up_blocks\.(\d)\.resnets", lambda m: f"up.{2 - int(m[1])}.block", name)
@@ -212,7 +216,7 @@ def test_a_missing_schedule_is_written_by_the_remedy(tmp_path):
     )
 
 
-# --- checkpoints of teachers -----------------------------------------------------------------------------------------
+# --- checkpoints of teachers ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

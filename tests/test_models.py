@@ -1,4 +1,6 @@
-"""Where models come from: folders, the hub (a small one on this machine), and what stands for them in keys."""
+"""Where models come from: folders, the hub (a small one on this machine),
+and what stands for them in keys.
+"""
 
 from __future__ import annotations
 

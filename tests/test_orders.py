@@ -1,4 +1,6 @@
-"""Outputs in another order than the labels are found out, honest weak teachers are not, and files name the order."""
+"""Outputs in another order than the labels are found out, honest weak teachers are not,
+and files name the order.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,13 @@ from ddoq.stages.models import _warn_of_prompts
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-# --- simulated teachers ----------------------------------------------------------------------------------------------
+# --- simulated teachers -----------------------------------------------------------------------
 
 
 def honest(num_classes: int, accuracy: float, confused: str) -> np.ndarray:
-    """Return the probability of each answer (column) to images of each class (row) of an honest teacher."""
+    """Return the probability of each answer (column) to images of each class
+    (row) of an honest teacher.
+    """
     own, answers = np.arange(num_classes), np.zeros((num_classes, num_classes))
     if confused == "spread":
         answers += (1 - accuracy) / (num_classes - 1)
@@ -84,7 +88,9 @@ def draw(answers: np.ndarray, labels: np.ndarray, random: np.random.Generator) -
 )
 @pytest.mark.parametrize("per_class", [10, 50])
 def test_an_honest_weak_teacher_keeps_its_order(num_classes, num, accuracy, confused, per_class):
-    """Fails where noise, or classes that are confused with each other, are taken for another order."""
+    """Fails where noise, or classes that are confused with each other,
+    are taken for another order.
+    """
     answers, labels = (
         honest(num_classes, accuracy, confused),
         np.repeat(np.arange(num_classes), per_class),
@@ -100,7 +106,9 @@ def test_an_honest_weak_teacher_keeps_its_order(num_classes, num, accuracy, conf
 @pytest.mark.parametrize("accuracy", [0.5, 0.75, 1.0])
 @pytest.mark.parametrize("num_classes", [12, 100, 1000])
 def test_swapped_classes_are_found_among_a_few_and_among_a_thousand(num_classes, accuracy, kind):
-    """A test over all classes would not see two of a thousand; one cycle without the others does."""
+    """A test over all classes would not see two of a thousand;
+    one cycle without the others does.
+    """
     random = np.random.default_rng(num_classes)
     swapped, labels = permutation(num_classes, kind, random), np.repeat(np.arange(num_classes), 60)
     given = swapped[draw(honest(num_classes, accuracy, "spread"), labels, random)]
@@ -110,7 +118,9 @@ def test_swapped_classes_are_found_among_a_few_and_among_a_thousand(num_classes,
 
 
 def test_with_five_judged_images_two_of_a_thousand_need_the_further_images():
-    """Ten images in a row for the other order are 1 in 1,024; the second look is at the doubtful classes alone."""
+    """Ten images in a row for the other order are 1 in 1,024;
+    the second look is at the doubtful classes alone.
+    """
     random, num_classes, asked = np.random.default_rng(2), 1000, []
     swapped, answers = permutation(num_classes, "pair", random), honest(num_classes, 0.6, "spread")
     names, pair = (
@@ -138,7 +148,9 @@ def test_with_five_judged_images_two_of_a_thousand_need_the_further_images():
 
 
 def test_a_teacher_that_takes_cats_for_dogs_is_right_and_one_that_swaps_them_is_not():
-    """Counter-example: 60 % of the cats are called dogs, and nearly all dogs, too: swapped, it would be worse."""
+    """Counter-example: 60 % of the cats are called dogs, and nearly all dogs, too:
+    swapped, it would be worse.
+    """
     labels = np.repeat(np.arange(12), 100)
     answers = honest(12, 0.9, "spread")
     answers[3], answers[5] = 0, 0
@@ -150,7 +162,9 @@ def test_a_teacher_that_takes_cats_for_dogs_is_right_and_one_that_swaps_them_is_
 
 
 def test_a_class_with_many_images_does_not_take_the_answer_of_one_with_few():
-    """All images of class 0 are called 1, and those of class 1, too: relabelled, more images would be right."""
+    """All images of class 0 are called 1, and those of class 1, too:
+    relabelled, more images would be right.
+    """
     labels = np.repeat([0, 1, 2], [900, 20, 300])
     given = np.where(labels == 0, 1, labels)
     assert not compare_orders(given, labels, 3).moved
@@ -159,7 +173,7 @@ def test_a_class_with_many_images_does_not_take_the_answer_of_one_with_few():
     assert not doubtful_classes(given, labels, 3)
 
 
-# --- images to look at -----------------------------------------------------------------------------------------------
+# --- images to look at ------------------------------------------------------------------------
 
 
 def test_images_are_chosen_from_the_whole_split_and_topped_up_where_a_class_has_few():
@@ -179,7 +193,7 @@ def test_images_are_chosen_from_the_whole_split_and_topped_up_where_a_class_has_
     assert len(further(labels, 83, chosen, {})) == 0
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 SPACE = LabelSpace.from_classes(["10", "2", "größe"])
 
@@ -230,7 +244,7 @@ def test_what_is_no_list_of_names_is_two_lines(content, tmp_path):
         read_order(str(tmp_path / "none.json"), "teacher.order")
 
 
-# --- a real teacher --------------------------------------------------------------------------------------------------
+# --- a real teacher ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +277,9 @@ def swapped(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("noise", [0.0, 0.06])
 def test_a_real_teacher_is_refused_only_if_it_is_permuted(noise, photographs, swapped, shared):
-    """With noise in the images it is right on 57 % and takes cats for frogs and birds: still no other order."""
+    """With noise in the images it is right on 57 % and takes cats for frogs and birds:
+    still no other order.
+    """
     _, images, labels = photographs
     noisy = (
         images + noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
@@ -360,7 +376,9 @@ def test_a_wrong_order_stops_the_run_before_a_teacher_is_read(photographs, swapp
 def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(
     photographs, swapped, tmp_path
 ):
-    """What is behind it is finished, so nothing else would ask for it; a refusal must not make it forgotten."""
+    """What is behind it is finished, so nothing else would ask for it;
+    a refusal must not make it forgotten.
+    """
     asked = arguments(
         photographs[0], tmp_path, "teacher=cifar10_resnet20", f"teacher.path='{swapped}'"
     )
@@ -403,7 +421,7 @@ def test_prompts_of_numbers_are_named_and_those_of_words_are_not(capsys):
     assert not capsys.readouterr().out
 
 
-# --- a generator that was trained elsewhere --------------------------------------------------------------------------
+# --- a generator that was trained elsewhere ---------------------------------------------------
 
 
 def colours(folder: Path, names: list[str]) -> Path:
@@ -435,7 +453,9 @@ def colours(folder: Path, names: list[str]) -> Path:
 def test_a_generator_that_knows_the_classes_in_another_order_is_refused(
     trained_on, given, tmp_path
 ):
-    """Names of classes condition it: sorted as text, 18 numbers are other classes than those it was trained on."""
+    """Names of classes condition it: sorted as text,
+    18 numbers are other classes than those it was trained on.
+    """
 
     def run(folder: Path, *more: str) -> dict | None:
         asked = arguments(

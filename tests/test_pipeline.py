@@ -35,7 +35,7 @@ def write(folder: Path, text: str = "x") -> dict:
     return {"letters": len(text)}
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------
 
 
 def test_key_ignores_spelling_but_not_values():
@@ -81,7 +81,9 @@ def test_title_is_not_identity():
 
 
 def test_what_lacks_a_required_fact_is_computed_again_under_its_key(tmp_path):
-    """Counter-examples: with all its facts it is a hit, and where nothing is stored nothing is asked for."""
+    """Counter-examples: with all its facts it is a hit,
+    and where nothing is stored nothing is asked for.
+    """
     store, (encode, quantize, _) = Store(tmp_path), chain()
     verdict = Node("encode", 1, encode.identity, required=("letters", "words"))
     last = Node("quantize", 1, quantize.identity, {"encode": verdict})
@@ -124,7 +126,7 @@ def test_unique_lists_inputs_first_and_shared_nodes_once():
     ]
 
 
-# --- store -----------------------------------------------------------------------------------------------------------
+# --- store ------------------------------------------------------------------------------------
 
 
 def test_artefact_is_finished_only_with_its_manifest(tmp_path):
@@ -237,7 +239,7 @@ def test_full_disk_is_one_line_and_leaves_finished_work(tmp_path):
     assert store.has(encode) and not store.has(quantize)
 
 
-# --- runner ----------------------------------------------------------------------------------------------------------
+# --- runner -----------------------------------------------------------------------------------
 
 
 def run(targets: list[Node], store: Store) -> list[str]:

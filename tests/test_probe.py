@@ -95,7 +95,8 @@ def test_float16_that_overflows_is_refused_before_anything_is_computed_and_the_r
     (found,) = verdicts(tmp_path)
     assert (found["precision"], found["device"], found["num_images"]) == ("bfloat16", "cpu", 16)
     assert 35 < found["agreement_db"] < 80
-    # random weights: a network that is no autoencoder is said to be none, loudly, and is not refused
+    # random weights: a network that is no autoencoder is said to be none, loudly,
+    # and is not refused
     out = capsys.readouterr().out
     assert out.count(f"encoder: {found['psnr_db']:.1f} dB on 16 real images, bfloat16") == 1
     assert (

@@ -1,4 +1,6 @@
-"""Protocols of the literature train as their sources do; views, weights and stored labels mean what they say."""
+"""Protocols of the literature train as their sources do;
+views, weights and stored labels mean what they say.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def resolved(
 
 
 def points(num: int, num_classes: int = 2, size: int = 4, seed: int = 0) -> TrainingSet:
-    """Random images with their numbers of training images and weights of mean 1 within each class."""
+    """Random images with their numbers of training images
+    and weights of mean 1 within each class.
+    """
     random = torch.Generator().manual_seed(seed)
     images = torch.randint(256, (num, 1, size, size), dtype=torch.uint8, generator=random)
     labels = torch.arange(num) % num_classes
@@ -99,7 +103,9 @@ def distance(first: nn.Module, second: nn.Module) -> float:
     ],
 )
 def test_epochs_of_minimax(num_classes, ipc, epochs):
-    """Bug: a rule of another number of classes comes first, or a bound is exclusive (ipc 10 with the epochs of 11)."""
+    """Bug: a rule of another number of classes comes first,
+    or a bound is exclusive (ipc 10 with the epochs of 11).
+    """
     assert resolved("minimax", ipc, num_classes).epochs == epochs
     assert resolved("igd", ipc, num_classes).epochs == epochs
 
@@ -238,7 +244,9 @@ def test_epochs_of_minimax(num_classes, ipc, epochs):
     ],
 )
 def test_values_of_the_sources(name, ipc, num_classes, student, expected):
-    """Bug: a rule for one size or student hides another, or a derived protocol loses a value of its parent."""
+    """Bug: a rule for one size or student hides another,
+    or a derived protocol loses a value of its parent.
+    """
     protocol = resolved(name, ipc, num_classes, student)
     assert {key: getattr(protocol, key) for key in expected} == expected
     assert protocol.rules == ()
@@ -271,7 +279,9 @@ def test_cosine_rates_of_fkd_and_rded():
 )
 @pytest.mark.parametrize("name", ["minimax", "igd"])
 def test_steps_of_the_rate_of_minimax(name, num_classes, ipc):
-    """Bug: rounding puts a milestone one epoch early or late, e.g. 2 * 3000 // 3 as int(0.6666 * 3000)."""
+    """Bug: rounding puts a milestone one epoch early or late,
+    e.g. 2 * 3000 // 3 as int(0.6666 * 3000).
+    """
     protocol = resolved(name, ipc, num_classes)
     num = protocol.epochs
     expected = [0.2 ** ((e >= 2 * num // 3) + (e >= 5 * num // 6)) for e in range(num)]
@@ -280,7 +290,9 @@ def test_steps_of_the_rate_of_minimax(name, num_classes, ipc):
 
 @pytest.mark.parametrize("ipc", [1, 10, 50, 100, 300, 1300])
 def test_steps_of_the_rate_of_minimax_with_100_classes(ipc):
-    """Bug: the same, where two thirds of the epochs are not divisible by three (1,300: 866 and 1,083)."""
+    """Bug: the same, where two thirds of the epochs are not divisible by three
+    (1,300: 866 and 1,083).
+    """
     protocol = resolved("minimax", ipc, 100)
     passed = [protocol.milestones_passed(epoch, 1) for epoch in range(protocol.epochs)]
     milestones = 2 * protocol.epochs // 3, 5 * protocol.epochs // 6
@@ -291,7 +303,9 @@ def test_steps_of_the_rate_of_minimax_with_100_classes(ipc):
 
 @pytest.mark.parametrize(("name", "asked"), [("dc", 1000), ("dc_plain", 300)])
 def test_rates_of_dc(name, asked):
-    """Bug: the rate falls before, not after, the epoch ``asked // 2 + 1``, or the loop's last epoch is missing."""
+    """Bug: the rate falls before, not after, the epoch ``asked // 2 + 1``,
+    or the loop's last epoch is missing.
+    """
     rate, expected = 1.0, []
     for epoch in range(asked + 1):
         expected.append(rate)
@@ -301,7 +315,9 @@ def test_rates_of_dc(name, asked):
 
 
 def test_rded_measures_after_every_tenth_of_the_last_fifty_epochs():
-    """Bug: evaluations spread over the whole training, so that ``best`` chooses among others than in the source."""
+    """Bug: evaluations spread over the whole training,
+    so that ``best`` chooses among others than in the source.
+    """
     protocol = resolved("rded")
     per_epoch = 3  # 120 images in batches of 50
     assert [step / per_epoch for step in protocol.evaluation_steps(120)] == [
@@ -352,7 +368,9 @@ def synset_loop(
 
 
 def test_student_of_dc_ends_as_in_the_sources_loop():
-    """Bug: the optimizer keeps its momentum at the milestone, or forgets it a step late, or every epoch."""
+    """Bug: the optimizer keeps its momentum at the milestone,
+    or forgets it a step late, or every epoch.
+    """
     data = TrainingSet.of_images(points(10).images, points(10).labels, 2)
     # Two batches per epoch, the last of four images.
     protocol = replace(resolved("dc_plain"), batch_size=6)
@@ -371,7 +389,9 @@ def test_student_of_dc_ends_as_in_the_sources_loop():
 
 @pytest.mark.parametrize(("num", "size", "epochs"), [(10, 4, 3), (8, 4, 2), (3, 8, 4)])
 def test_views_by_epoch(num, size, epochs):
-    """Bug: the last, smaller batch of an epoch is dropped or filled up with images of the next epoch."""
+    """Bug: the last, smaller batch of an epoch is dropped
+    or filled up with images of the next epoch.
+    """
     views = Views(Protocol(epochs=epochs, batch_size=size), num, 4, 0)
     per_epoch = math.ceil(num / size)
     assert (views.num_steps, views.num_epochs) == (epochs * per_epoch, epochs)
@@ -403,7 +423,9 @@ def test_views_by_step_run_through_the_epochs_without_a_gap(num, size, steps):
     "protocol", [Protocol(epochs=3, batch_size=4), Protocol(num_steps=9, batch_size=5)]
 )
 def test_image_and_epoch_are_the_key_of_a_view(protocol):
-    """Bug: two views share a key, so one takes the other's stored label, or ``steps_of`` misses a step of an epoch."""
+    """Bug: two views share a key, so one takes the other's stored label,
+    or ``steps_of`` misses a step of an epoch.
+    """
     views = Views(protocol, 7, 4, 0)
     places = [views.places(step) for step in range(views.num_steps)]
     keys = [
@@ -417,7 +439,9 @@ def test_image_and_epoch_are_the_key_of_a_view(protocol):
 
 
 def test_views_are_a_function_of_seed_and_step():
-    """Bug: order or augmentation depend on the steps that were asked for before, or not on the seed."""
+    """Bug: order or augmentation depend on the steps that were asked for before,
+    or not on the seed.
+    """
     protocol = Protocol(
         epochs=3, batch_size=4, augmentation=Augmentation(shift=3, flip=True, cutmix=1)
     )
@@ -435,7 +459,9 @@ def test_views_are_a_function_of_seed_and_step():
 
 
 def test_images_are_drawn_by_their_weights():
-    """Bug: drawn by squared weights, without replacement, or by the weights before their normalisation."""
+    """Bug: drawn by squared weights, without replacement,
+    or by the weights before their normalisation.
+    """
     data = points(40)
     data.counts[data.labels == 1] *= 5  # so that weights by class and by the whole set differ
     data.weights[0] = 0.0
@@ -471,14 +497,18 @@ COUNTS = torch.tensor([30.0, 10.0, 40.0, 40.0])  # class 1 has twice the images 
     ],
 )
 def test_weights_of_a_set_by_hand(use, normalize, expected):
-    """Bug: ``global`` forgets the sizes of classes or is not of mean 1, or ``none`` still weights."""
+    """Bug: ``global`` forgets the sizes of classes or is not of mean 1,
+    or ``none`` still weights.
+    """
     assert WeightUse(use, normalize).of_set(WEIGHTS, LABELS, COUNTS).tolist() == pytest.approx(
         expected, rel=1e-6
     )
 
 
 def test_global_weights_follow_the_training_images_where_classes_differ_in_points():
-    """Bug: a class counts once more for every point that it has, so classes of the same size do not weigh the same."""
+    """Bug: a class counts once more for every point that it has,
+    so classes of the same size do not weigh the same.
+    """
     weights, labels = torch.tensor([1.0, 1.5, 0.5]), torch.tensor([0, 1, 1])
     by_hand = WeightUse("loss", "global").of_set(weights, labels, torch.tensor([40.0, 30.0, 10.0]))
     # 40, 30 and 10 of a mean of 80 / 3.
@@ -486,7 +516,9 @@ def test_global_weights_follow_the_training_images_where_classes_differ_in_point
 
 
 def test_weights_of_a_batch_by_hand():
-    """Bug: the batch is normalised by its sum, or in every mode, or a batch of weight zero divides by zero."""
+    """Bug: the batch is normalised by its sum, or in every mode,
+    or a batch of weight zero divides by zero.
+    """
     weights = torch.tensor([3.0, 1.0, 0.5, 1.5])
     assert WeightUse("loss", "batch").of_batch(weights).tolist() == pytest.approx(
         [2, 2 / 3, 1 / 3, 1]
@@ -496,7 +528,9 @@ def test_weights_of_a_batch_by_hand():
 
 
 def test_mixed_labels_by_hand():
-    """Bug: labels mix by area alone although weights differ, the partner's weight is the base's, or 0 / 0."""
+    """Bug: labels mix by area alone although weights differ,
+    the partner's weight is the base's, or 0 / 0.
+    """
     targets = torch.eye(5)
     weights, partner = torch.tensor([2.0, 1.0, 4.0, 0.0, 0.0]), torch.tensor([1, 2, 3, 4, 0])
     share = torch.full((5,), 0.75)
@@ -534,7 +568,9 @@ def test_mixing_keeps_the_mass_of_every_class():
 
 @pytest.mark.parametrize("mixed", ["both", "base"])
 def test_mixing_with_equal_weights_or_nothing_to_mix(mixed):
-    """Bug: uniform weights are not the unweighted CutMix, or an unmixed batch is not the weighted loss."""
+    """Bug: uniform weights are not the unweighted CutMix,
+    or an unmixed batch is not the weighted loss.
+    """
     targets, partner = torch.eye(4), torch.tensor([1, 2, 3, 0])
     share = torch.full((4,), 0.6)
     labels, weights = WeightUse(mixed=mixed).mix(targets, torch.ones(4), partner, share)
@@ -558,7 +594,9 @@ def pasted(images: torch.Tensor, rows: torch.Tensor, draws: dict, i: int) -> tor
 @pytest.mark.parametrize("mixed", ["both", "base"])
 @pytest.mark.parametrize("normalize", ["class", "batch"])
 def test_loss_under_cutmix_image_by_image(labels, mixed, normalize):
-    """Bug: weights of the set's first rows instead of the batch's, of the base for both, or normalised unmixed."""
+    """Bug: weights of the set's first rows instead of the batch's, of the base for both,
+    or normalised unmixed.
+    """
     data = points(10, num_classes=3, size=8)
     use = WeightUse("loss", normalize, mixed)
     protocol = Protocol(
@@ -631,7 +669,9 @@ def test_a_weight_is_worth_as_many_copies(normalize, labels, weights, counts, co
 
 
 def test_weighted_sampling_has_the_gradient_of_the_weighted_loss():
-    """Bug: drawn images are weighted a second time in the loss, or the drawing does not follow the weights."""
+    """Bug: drawn images are weighted a second time in the loss,
+    or the drawing does not follow the weights.
+    """
     data = points(8)
     network = linear()
 
@@ -677,7 +717,9 @@ def test_soft_loss_is_that_of_the_sources(temperature):
 
 
 def test_hard_share_adds_the_cross_entropy():
-    """Bug: the share replaces the soft loss instead of adding to it, or the temperature divides its logits too."""
+    """Bug: the share replaces the soft loss instead of adding to it,
+    or the temperature divides its logits too.
+    """
     data = points(6)
     network, teacher = linear(), Teacher(linear(seed=1), [0.0], [1.0])
     protocol = Protocol(num_steps=1, batch_size=6, labels="soft", temperature=4.0, hard_share=0.25)
@@ -708,7 +750,9 @@ def images_by_epoch(views: Views) -> dict[int, int]:
     "protocol", [Protocol(epochs=3, batch_size=4), Protocol(num_steps=9, batch_size=5)]
 )
 def test_stored_labels_come_back_by_image_and_epoch(tmp_path, protocol):
-    """Bug: labels are stored by their place in the batch, or a batch across two epochs goes to one of them."""
+    """Bug: labels are stored by their place in the batch,
+    or a batch across two epochs goes to one of them.
+    """
     views = Views(protocol, 7, 4, 0)
     teacher = 10 * torch.randn(views.num_epochs, 7, 3, generator=torch.Generator().manual_seed(0))
     writer = ViewWriter(tmp_path, images_by_epoch(views), 7)
@@ -727,7 +771,9 @@ def test_stored_labels_come_back_by_image_and_epoch(tmp_path, protocol):
 
 
 def test_epochs_of_an_earlier_attempt_are_kept(tmp_path):
-    """Bug: a resumed relabel overwrites finished files, or a batch across a finished and a missing epoch fails."""
+    """Bug: a resumed relabel overwrites finished files,
+    or a batch across a finished and a missing epoch fails.
+    """
     views = Views(Protocol(num_steps=5, batch_size=5), 7, 4, 0)
     finished = np.full((7, 3), 7.0, np.float16)
     np.save(view_path(tmp_path, 1), finished)
@@ -745,7 +791,9 @@ def test_epochs_of_an_earlier_attempt_are_kept(tmp_path):
     "length", [{"epochs": 10, "batch_size": 8}, {"num_steps": 30, "batch_size": 8}]
 )
 def test_stored_labels_train_the_same_student_as_the_teacher(tmp_path, length):
-    """Bug: stored labels are of other views than the student's: of other crops, boxes, partners, epochs or seeds."""
+    """Bug: stored labels are of other views than the student's:
+    of other crops, boxes, partners, epochs or seeds.
+    """
     data = points(20, num_classes=3, size=8)
     augmentation = Augmentation(crop_scale=(0.3, 1), flip=True, cutmix=1)
     options = {"optimizer": "sgd", "learning_rate": 0.2, "num_evaluations": 1, "temperature": 2.0}
@@ -775,7 +823,9 @@ def test_stored_labels_train_the_same_student_as_the_teacher(tmp_path, length):
 
 @pytest.mark.parametrize(("value", "loss"), [(math.nan, "kl"), (1e25, "mse")])
 def test_unusable_teacher_is_an_error(value, loss):
-    """Bug: a student that learnt from NaN is measured, or an infinite loss of finite gradients goes unnoticed."""
+    """Bug: a student that learnt from NaN is measured,
+    or an infinite loss of finite gradients goes unnoticed.
+    """
     broken = linear()
     nn.init.constant_(broken[1].weight, value)
     protocol = Protocol(num_steps=4, batch_size=4, labels="soft", loss=loss, num_evaluations=2)

@@ -1,4 +1,6 @@
-"""Published numbers: the file is sound, and a number stands beside ours only where all is the same."""
+"""Published numbers: the file is sound,
+and a number stands beside ours only where all is the same.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def test_every_number_has_a_known_setting_and_source_and_occurs_once():
 
 
 def test_recipes_are_the_shipped_protocols_and_students():
-    """A changed protocol is not the published one any more; where it still is, enter the key printed here."""
+    """A changed protocol is not the published one any more;
+    where it still is, enter the key printed here.
+    """
     known = _file()["protocols"]
     students = sorted({name for one in known.values() for name in one["recipes"]})
     config = composed(

@@ -1,4 +1,6 @@
-"""The stages that quantize: classes in parallel, in other spaces, from a stream, from a common budget."""
+"""The stages that quantize: classes in parallel, in other spaces, from a stream,
+from a common budget.
+"""
 
 from __future__ import annotations
 

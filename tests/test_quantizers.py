@@ -49,7 +49,9 @@ def latents() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def wide() -> torch.Tensor:
-    """Fewer points than dimensions, as latents are: the digits through a fixed random map, with noise."""
+    """Fewer points than dimensions, as latents are:
+    the digits through a fixed random map, with noise.
+    """
     rng = np.random.default_rng(0)
     digits = load_digits()
     threes = digits.data[digits.target == 3]
@@ -83,7 +85,7 @@ def named(quantizer) -> str:
     return f"{type(quantizer).__name__}-{getattr(quantizer, 'search', '') or getattr(quantizer, 'leftover', '')}"
 
 
-# --- what all of them promise ----------------------------------------------------------------------------------------
+# --- what all of them promise -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantizer", ALL, ids=named)
@@ -112,7 +114,10 @@ def test_same_generator_same_codebook(quantizer, latents):
 
 @pytest.mark.parametrize("quantizer", ALL, ids=named)
 def test_hostile_classes_have_a_defined_outcome(quantizer):
-    """Constant latents, duplicates, one latent, float16: a codebook. NaN, infinity: an error that says where."""
+    """Constant latents, duplicates, one latent, float16: a codebook.
+
+    NaN, infinity: an error that says where.
+    """
     kind = type(quantizer)
     small = kind(2) if kind is not GaussianMixture else kind(2, num_components=2)
     constant = small.fit(torch.ones(40, 3), generator())
@@ -196,7 +201,7 @@ def test_sample_weights_are_masses(quantizer, latents):
         quantizer.fit(latents, generator(), sample_weight=-weights)
 
 
-# --- theory ----------------------------------------------------------------------------------------------------------
+# --- theory -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -236,7 +241,8 @@ def test_uniform_distribution_has_the_closed_form_quantizer(num, size):
     assert codebook.distortion == pytest.approx(1 / (12 * num**2), abs=1e-5)
 
 
-#: N(0, 1): the positive half of the points, their masses, the distortion (Max 1960, to twelve digits).
+#: N(0, 1): the positive half of the points, their masses,
+#: the distortion (Max 1960, to twelve digits).
 NORMAL = {
     4: ([0.452780034636, 1.5104176085], [0.33685123586, 0.16314876414], 0.11748184782933),
     8: (
@@ -248,7 +254,9 @@ NORMAL = {
 
 
 def normal_quantiles(size: int) -> torch.Tensor:
-    """Return ``size`` cell means of N(0, 1) cut at its quantiles: its discretization with exact first moments."""
+    """Return ``size`` cell means of N(0, 1) cut at its quantiles:
+    its discretization with exact first moments.
+    """
     cuts = torch.special.ndtri(torch.linspace(0, 1, size + 1, dtype=torch.float64))
     density = torch.exp(-cuts.square() / 2) / (2 * torch.pi) ** 0.5
     return (size * (density[:-1] - density[1:])).view(-1, 1)
@@ -316,7 +324,7 @@ def test_pure_noise_has_the_same_distortion_for_every_partition():
     assert codebook.distortion == pytest.approx(7 / 12, rel=1e-5) and codebook.counts.min() > 0
 
 
-# --- k-means ---------------------------------------------------------------------------------------------------------
+# --- k-means ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantizer", CONVERGED[:3], ids=named)
@@ -405,13 +413,15 @@ def test_held_out_distortion_is_that_of_latents_left_out(latents):
     assert KMeans(10).fit(latents, generator()).held_out_distortion is None
 
 
-# --- the others ------------------------------------------------------------------------------------------------------
+# --- the others -------------------------------------------------------------------------------
 
 
 def released_d4m(
     latents: torch.Tensor, num: int, km_expand: int, seed: int, flush: bool
 ) -> np.ndarray:
-    """Return the centroids of the released procedure, written out: batches of the shuffled class, seed 0."""
+    """Return the centroids of the released procedure, written out:
+    batches of the shuffled class, seed 0.
+    """
     shuffled = latents[torch.randperm(len(latents), generator=generator(seed))].flatten(1).numpy()
     engine, batch = (
         MiniBatchKMeans(num, random_state=0, batch_size=num * km_expand, n_init="auto"),
@@ -455,7 +465,9 @@ def test_d4m_fails_on_a_class_smaller_than_a_batch_with_a_remedy_and_repaired_do
 
 
 def test_clvq_of_batch_one_is_the_recursion_of_the_paper(latents):
-    """MacQueen's property: with steps 1/v and one pass, a centroid is the mean of what it won, wherever it started."""
+    """MacQueen's property: with steps 1/v and one pass, a centroid is the mean of what it won,
+    wherever it started.
+    """
     codebook = CLVQ(1, batch_size=1, num_passes=1).fit(latents, generator())
     assert torch.allclose(codebook.centroids[0], latents.mean(0), atol=1e-4)
     slow = CLVQ(1, batch_size=1, num_passes=1, step_exponent=0.6).fit(latents, generator())
@@ -535,7 +547,7 @@ def test_selections_do_what_they_are_named_after(latents):
     assert medoids.distortion <= Nearest(10).fit(latents, generator()).distortion
 
 
-# --- spaces, budgets, measures ---------------------------------------------------------------------------------------
+# --- spaces, budgets, measures ----------------------------------------------------------------
 
 
 def test_quantizing_in_another_space_keeps_its_cells_and_takes_member_means(latents):
@@ -566,7 +578,9 @@ def test_quantizing_in_another_space_keeps_its_cells_and_takes_member_means(late
 
 @pytest.mark.parametrize("quantizer", SELECTIONS, ids=named)
 def test_what_is_selected_in_another_space_stands_for_itself(latents, quantizer):
-    """Herding by features once gave the images nearest to the means of its cells, which is another method."""
+    """Herding by features once gave the images nearest to the means of its cells,
+    which is another method.
+    """
     pca = PCA(5)
     found = fit_in_space(
         quantizer, latents, lambda rows: pca(latents[rows]), generator(), representative="mean"
@@ -586,7 +600,9 @@ def test_a_budget_goes_where_it_lowers_the_error_most():
 
 
 def test_gains_are_the_errors_that_points_remove(latents):
-    """They add up to the whole squared error, and a wide class gets more points than a narrow one."""
+    """They add up to the whole squared error,
+    and a wide class gets more points than a narrow one.
+    """
     gains = class_gains(latents, generator())
     assert gains.sum() == pytest.approx(len(latents) * PointCloud(latents).variance, rel=1e-4)
     assert (np.diff(gains) <= 0).all()

@@ -1,4 +1,7 @@
-"""What a launcher says of SLURM's queue, from texts of squeue and sinfo 22.05. With a real one: test_slurm.py."""
+"""What a launcher says of SLURM's queue, from texts of squeue and sinfo 22.05.
+
+With a real one: test_slurm.py.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Several processes: who is one of several, first contact, signals while they wait; nothing is awaited in vain."""
+"""Several processes: who is one of several, first contact, signals while they wait;
+nothing is awaited in vain.
+"""
 
 from __future__ import annotations
 
@@ -80,7 +82,7 @@ def set_all(monkeypatch, variables: dict[str, str]) -> None:
         monkeypatch.setenv(name, value)
 
 
-# --- who is one of several -------------------------------------------------------------------------------------------
+# --- who is one of several --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -110,7 +112,9 @@ def test_a_script_that_srun_starts_is_one_of_its_tasks():
 
 
 def test_a_shell_that_srun_gives_a_terminal_is_no_task():
-    """`srun -n2 --pty bash` sets what it sets for two tasks, and the shell of the second one has ended at once."""
+    """`srun -n2 --pty bash` sets what it sets for two tasks,
+    and the shell of the second one has ended at once.
+    """
     ours, its = pty.openpty()
     script = ["bash", "-c", SAY.format(python=sys.executable)]
     environment = os.environ | TASK | {"PYTHONPATH": str(ROOT), "SLURM_PROCID": "0"}
@@ -180,7 +184,7 @@ def test_rank_alone_is_two_lines(monkeypatch, tmp_path):
     assert "bug" not in done.stderr and "Traceback" not in done.stderr
 
 
-# --- first contact ---------------------------------------------------------------------------------------------------
+# --- first contact ----------------------------------------------------------------------------
 
 
 def free_port() -> int:
@@ -269,7 +273,7 @@ def test_those_who_come_meet_and_share_the_work(monkeypatch, tmp_path):
     assert (tmp_path / "1" / "stdout").read_text() == ""  # the first one speaks
 
 
-# --- later meetings --------------------------------------------------------------------------------------------------
+# --- later meetings ---------------------------------------------------------------------------
 
 
 def meet(rank: int, port: int, pipe: Connection) -> None:

@@ -1,4 +1,6 @@
-"""The report: what its figures and tables say, and what they leave out where a measure is not known."""
+"""The report: what its figures and tables say,
+and what they leave out where a measure is not known.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from ddoq.utils.io import read_json
 
 
 def measures(num: int = 10, **changed: float | None) -> dict[str, float | None]:
-    """Return measures of a codebook that are all different, so that none can stand in for another."""
+    """Return measures of a codebook that are all different,
+    so that none can stand in for another.
+    """
     known = {
         "distortion": 1.0,
         "held_out_distortion": 3.0,
@@ -138,7 +142,10 @@ MADE_UP = {
 
 
 def test_report_without_curve_and_held_out_distortion(tmp_path):
-    """A barycentre, whose own masses are not those of its cells. Accuracies are made up: no student is trained."""
+    """A barycentre, whose own masses are not those of its cells.
+
+    Accuracies are made up: no student is trained.
+    """
     chosen = ("quantizer=barycenter", "generator=decode", "measure.curve=[]", "measure.num_folds=0")
     few = ("baselines=none", "ablation=none", "protocol.num_seeds=1", "trainer.accelerator=cpu")
     config = composed(*chosen, *few, f"paths.outputs={tmp_path}", "run.until=label")
@@ -180,7 +187,9 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
 
 
 def test_group_keys_know_everything_but_the_seed():
-    """Two runs of other seeds, and other folds, belong to one mean; another strength or student does not."""
+    """Two runs of other seeds, and other folds, belong to one mean;
+    another strength or student does not.
+    """
     few = ("baselines=none", "ablation=none", "protocol.num_seeds=2")
 
     def keys(*overrides: str) -> set[str]:

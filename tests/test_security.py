@@ -1,4 +1,6 @@
-"""Nothing is let in: no file runs code, no name leaves its folder or becomes markup, no secret is written down."""
+"""Nothing is let in: no file runs code, no name leaves its folder or becomes markup,
+no secret is written down.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,7 @@ def two_lines(caught, *words: str) -> None:
     assert said.count("\n") == 1 and all(word in said for word in words), said
 
 
-# --- pickles ---------------------------------------------------------------------------------------------------------
+# --- pickles ----------------------------------------------------------------------------------
 
 
 def bombed(folder: Path, kind: str, mark: Path) -> Path:
@@ -180,7 +182,7 @@ def test_links_and_devices_in_an_archive_stay_out(kind, tmp_path, monkeypatch):
     assert not list((tmp_path / "target").iterdir()) and not list((tmp_path / "data").iterdir())
 
 
-# --- configurations --------------------------------------------------------------------------------------------------
+# --- configurations ---------------------------------------------------------------------------
 
 CALL = "{_target_:os.system,command:exit,name:x}"
 
@@ -302,7 +304,7 @@ def plain() -> dict:
     return composed()
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_images_of_a_distilled_folder_lie_inside_it(name, tmp_path):
     two_lines(caught, METADATA, "outside")
 
 
-# --- a whole run -----------------------------------------------------------------------------------------------------
+# --- a whole run ------------------------------------------------------------------------------
 
 SECRETS = (
     "WANDB_API_KEY",
@@ -398,7 +400,9 @@ SECRETS = (
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """Run a sweep, with secrets in the environment, on classes of bad names in a folder of a bad name."""
+    """Run a sweep, with secrets in the environment,
+    on classes of bad names in a folder of a bad name.
+    """
     top = tmp_path_factory.mktemp("hostile")
     root, out, generator = top / IMG, top / "[red]out", np.random.default_rng(0)
     root.mkdir()

@@ -1,4 +1,7 @@
-"""A sweep on a real SLURM: stages in waves, cancelled in the middle, submitted again. ``make test-slurm``."""
+"""A sweep on a real SLURM: stages in waves, cancelled in the middle, submitted again.
+
+``make test-slurm``.
+"""
 
 from __future__ import annotations
 
@@ -94,7 +97,8 @@ def test_what_points_share_is_computed_by_one_job(slurm, tmp_path):
     done = start(tmp_path, slurm, "run.until=generate", "baselines=none", "ipc=1,2")
     output, errors = done.communicate(timeout=400)
     assert done.returncode == 0, output + errors
-    # latents: one job for all points; codebooks and images: one for each ipc, as weights change neither
+    # latents: one job for all points; codebooks and images:
+    # one for each ipc, as weights change neither
     assert "up to encode: 1 of 4 points" in output
     assert "up to curve: 2 of 4 points" in output
     assert submitted(tmp_path) <= 5
@@ -130,7 +134,9 @@ def test_a_bad_point_or_bad_resources_never_reach_the_queue(slurm, tmp_path):
 
 
 def test_a_job_that_can_never_start_is_said_and_cancelled(slurm, tmp_path):
-    """The default asks for 8 cores and 32 GB, the nodes have 2 and 4 GB: reason PartitionConfig, for ever."""
+    """The default asks for 8 cores and 32 GB, the nodes have 2 and 4 GB:
+    reason PartitionConfig, for ever.
+    """
     done = start(tmp_path, slurm, "hydra.launcher.cpus_per_task=8", "hydra.launcher.mem_gb=32")
     output, errors = done.communicate(timeout=100)
     assert done.returncode == 1, output

@@ -75,7 +75,7 @@ def ask(outputs: Path, *arguments: str) -> int:
     return main([*arguments, "--outputs", str(outputs)])
 
 
-# --- damage ----------------------------------------------------------------------------------------------------------
+# --- damage -----------------------------------------------------------------------------------
 
 
 def flip(folder: Path) -> None:
@@ -204,7 +204,9 @@ def test_damaged_input_stops_what_would_be_computed_from_it(outputs, damage):
 
 
 def test_killed_while_removing_leaves_nothing_to_resume_in(outputs):
-    """A half-removed folder without its manifest would look like work to be continued, damaged files and all."""
+    """A half-removed folder without its manifest would look like work to be continued,
+    damaged files and all.
+    """
     folder, done = outputs / "store" / "quantize" / chain()[1].key, []
     flip(folder)
     if (child := os.fork()) == 0:
@@ -248,7 +250,7 @@ def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(tmp_path):
     }
 
 
-# --- gc --------------------------------------------------------------------------------------------------------------
+# --- gc ---------------------------------------------------------------------------------------
 
 
 def test_gc_removes_what_no_run_lists_and_nothing_else(outputs, capsys):
@@ -341,7 +343,7 @@ def test_a_part_of_a_run_does_not_disown_what_the_whole_run_needs(outputs):
     assert keys_by_run(outputs) == before
 
 
-# --- ls, du ----------------------------------------------------------------------------------------------------------
+# --- ls, du -----------------------------------------------------------------------------------
 
 
 def test_ls_opens_no_manifest_that_the_ledger_knows(outputs, capsys):
@@ -436,7 +438,7 @@ def test_the_command_needs_no_torch(outputs):
         assert done.stdout.splitlines()[-1] == "False"
 
 
-# --- locks -----------------------------------------------------------------------------------------------------------
+# --- locks ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -521,7 +523,10 @@ def test_a_held_lock_of_this_machine_is_renewed(no_flock, tmp_path, monkeypatch)
 
 
 def test_waiting_for_a_lock_that_is_removed_means_waiting_for_the_next(tmp_path):
-    """gc removes locks with their artefacts. Whoever waited for the old file must not overlap with the new one."""
+    """gc removes locks with their artefacts.
+
+    Whoever waited for the old file must not overlap with the new one.
+    """
     path = tmp_path / ".key.lock"
     code = "import sys; from pathlib import Path; from ddoq.pipeline.lock import hold\nwith hold(Path(sys.argv[1])): pass"
     with contextlib.ExitStack() as new:
@@ -535,7 +540,7 @@ def test_waiting_for_a_lock_that_is_removed_means_waiting_for_the_next(tmp_path)
     assert other.wait(10) == 0
 
 
-# --- disks -----------------------------------------------------------------------------------------------------------
+# --- disks ------------------------------------------------------------------------------------
 
 #: Where anybody may mount, and nobody else sees it.
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]

@@ -32,7 +32,9 @@ def images(num: int, channels: int, side: int) -> torch.Tensor:
 def outputs(
     network: nn.Module, kinds: tuple[type, ...], side: int, channels: int = 3
 ) -> list[tuple[int, ...]]:
-    """Return the shapes of what the modules of some kinds put out, in the order in which they run."""
+    """Return the shapes of what the modules of some kinds put out,
+    in the order in which they run.
+    """
     shapes = []
     for module in network.modules():
         if isinstance(module, kinds):
@@ -69,7 +71,9 @@ PUBLISHED |= {"vit_b": "vit_b_16", "convnext_t": "convnext_tiny"}
 def test_every_shipped_student_is_named_like_its_file_and_has_the_published_number_of_parameters(
     meta,
 ):
-    """Fails for a name copied from another file, a field that no schema has, or another variant of a model."""
+    """Fails for a name copied from another file, a field that no schema has,
+    or another variant of a model.
+    """
     classes = {"convnet": ConvNet, "resnet_ap": ResNetAP, "timm": TimmStudent}
     files = sorted(CONF.glob("*.yaml"))
     assert {file.stem for file in files} > set(PUBLISHED)
@@ -83,7 +87,7 @@ def test_every_shipped_student_is_named_like_its_file_and_has_the_published_numb
             assert size_of(network) == weights.meta["num_params"]
 
 
-# --- ConvNet ---------------------------------------------------------------------------------------------------------
+# --- ConvNet ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_classes", "expected"), [(10, 320_010), (100, 504_420)])
@@ -121,7 +125,9 @@ def test_convnet_is_its_formula():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_28_pixels_end_in_maps_of_4(channels):
-    """Fails where 28 pixels are not framed as 32: maps of 3×3, for grey images or for coloured ones."""
+    """Fails where 28 pixels are not framed as 32:
+    maps of 3×3, for grey images or for coloured ones.
+    """
     network = ConvNet(channels, 10, 28)
     shapes = outputs(network, (nn.Conv2d, nn.AvgPool2d), 28, channels)
     assert shapes == [(128, side, side) for side in (32, 16, 16, 8, 8, 4)]
@@ -131,7 +137,9 @@ def test_images_of_28_pixels_end_in_maps_of_4(channels):
     ("channels", "side", "depth"), [(1, 28, 3), (3, 32, 3), (3, 64, 4), (3, 128, 5), (3, 36, 3)]
 )
 def test_convnet_fits_the_image_sizes_of_the_literature(channels, side, depth):
-    """Fails where the classifier does not fit the last map, e.g. of an image whose side is no power of two."""
+    """Fails where the classifier does not fit the last map,
+    e.g. of an image whose side is no power of two.
+    """
     assert ConvNet(channels, 7, side, depth, width=8)(images(2, channels, side)).shape == (2, 7)
 
 
@@ -146,11 +154,14 @@ VARIANTS = {
     "variant", [{key: name} for key, names in VARIANTS.items() for name in names], ids=str
 )
 def test_gradient_reaches_every_parameter_of_every_convnet(variant):
-    """Fails where a variant leaves a layer out of the forward pass, or puts a layer of a wrong shape in."""
+    """Fails where a variant leaves a layer out of the forward pass,
+    or puts a layer of a wrong shape in.
+    """
     torch.manual_seed(0)
     network = ConvNet(3, 10, 16, width=8, **variant)
     F.cross_entropy(network(images(8, 3, 16)), torch.arange(8)).backward()
-    # a shift before a norm over each channel's pixels changes nothing: rounding is all its gradient is
+    # a shift before a norm over each channel's pixels changes nothing:
+    # rounding is all its gradient is
     cancelled = variant.get("norm", "instance") in {"instance", "batch"}
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -159,7 +170,9 @@ def test_gradient_reaches_every_parameter_of_every_convnet(variant):
 
 
 def test_convnet_variants_are_the_layers_they_name():
-    """Fails where a name stands for another layer: groups, maps of layer norm, slope, or kind of pooling."""
+    """Fails where a name stands for another layer:
+    groups, maps of layer norm, slope, or kind of pooling.
+    """
     # Any depth, for nothing is halved.
     unpooled = ConvNet(1, 2, 8, depth=5, width=8, pooling="none")
     assert outputs(unpooled, (nn.Conv2d,), 8, 1) == [(8, 8, 8)] * 5
@@ -179,7 +192,7 @@ def test_convnet_variants_are_the_layers_they_name():
     assert torch.allclose(swish(x), x / (1 + (-x).exp()))
 
 
-# --- ResNetAP --------------------------------------------------------------------------------------------------------
+# --- ResNetAP ---------------------------------------------------------------------------------
 
 
 def test_resnet_ap_10_has_the_number_of_parameters_counted_by_hand():
@@ -196,7 +209,10 @@ def test_resnet_ap_10_has_the_number_of_parameters_counted_by_hand():
     ("depth", "expected"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
 )
 def test_resnet_ap_has_as_many_parameters_as_the_resnet_of_its_depth(meta, depth, expected):
-    """Poolings have none, so the counts are torchvision's. Fails for a wrong number, width or kind of blocks."""
+    """Poolings have none, so the counts are torchvision's.
+
+    Fails for a wrong number, width or kind of blocks.
+    """
     network = ResNetAP(3, 1000, 224, depth, norm="batch")
     assert size_of(network) == expected
     assert network(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
@@ -207,7 +223,9 @@ def test_resnet_ap_has_as_many_parameters_as_the_resnet_of_its_depth(meta, depth
     [(16, 16), (32, 32), (64, 64), (65, 32), (128, 64), (129, 32), (224, 56), (256, 64)],
 )
 def test_maps_of_resnet_ap(meta, side, stem):
-    """Fails where the stem changes at another size, or a stage halves once too often or too rarely."""
+    """Fails where the stem changes at another size,
+    or a stage halves once too often or too rarely.
+    """
     network = ResNetAP(3, 10, side)
     blocks = tuple(type(block) for block in network.blocks)
     shapes = outputs(network, (*blocks, nn.Linear), side)
@@ -216,7 +234,9 @@ def test_maps_of_resnet_ap(meta, side, stem):
 
 
 def test_resnet_ap_10_is_its_formula():
-    """Fails where pooling comes before the first convolution or after the second, or misses the shortcut."""
+    """Fails where pooling comes before the first convolution or after the second,
+    or misses the shortcut.
+    """
     torch.manual_seed(0)
     network = ResNetAP(3, 5, 16)
     with torch.no_grad():
@@ -245,7 +265,9 @@ def test_resnet_ap_10_is_its_formula():
     [(ResNetAP, "instance"), (ResNetAP, "batch"), (ResNetAP, "none"), (TimmStudent, "instance")],
 )
 def test_gradient_reaches_every_parameter_of_resnets(student, norm):
-    """Fails where a norm, shortcut, bias or stem takes no part in the forward pass, or new norms start at zero."""
+    """Fails where a norm, shortcut, bias or stem takes no part in the forward pass,
+    or new norms start at zero.
+    """
     torch.manual_seed(0)
     network = student(1, 4, 16, norm=norm)
     F.cross_entropy(network(images(4, 1, 16)), torch.arange(4)).backward()
@@ -255,7 +277,7 @@ def test_gradient_reaches_every_parameter_of_resnets(student, norm):
     )
 
 
-# --- timm ------------------------------------------------------------------------------------------------------------
+# --- timm -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [None, "batch", "instance"])
@@ -339,7 +361,9 @@ def test_transformers_are_told_the_image_size(meta, model, side):
 
 
 def test_looking_for_the_size_leaves_a_student_fresh():
-    """Fails where the trial image moves running means, draws random numbers, or leaves the student in testing mode."""
+    """Fails where the trial image moves running means, draws random numbers,
+    or leaves the student in testing mode.
+    """
     torch.manual_seed(0)
     network = TimmStudent(3, 10, 32)
     state = torch.random.get_rng_state()
@@ -351,7 +375,7 @@ def test_looking_for_the_size_leaves_a_student_fresh():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -392,7 +416,9 @@ def test_looking_for_the_size_leaves_a_student_fresh():
     ],
 )
 def test_what_does_not_fit_is_refused_in_two_lines(build, cause, remedy):
-    """Fails where torch or timm raise something else, or nobody does: a student that sees a corner, or nothing."""
+    """Fails where torch or timm raise something else, or nobody does:
+    a student that sees a corner, or nothing.
+    """
     with pytest.raises(ConfigError) as error:
         build()
     assert error.value.cause.startswith(cause)

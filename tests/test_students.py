@@ -59,7 +59,10 @@ def test_loss_is_the_weighted_mean_of_cross_entropies():
 
 
 def test_images_of_weight_zero_teach_nothing():
-    """Half of the set is labelled the wrong way round. With weight zero it must not matter, with weight one it must."""
+    """Half of the set is labelled the wrong way round.
+
+    With weight zero it must not matter, with weight one it must.
+    """
     clean = toy()
     labels = clean.targets.argmax(1)
     wrong = TrainingSet(
@@ -108,7 +111,9 @@ def test_every_image_is_seen_equally_often_and_the_last_accuracy_is_of_the_last_
 
 
 def test_history_has_the_mean_loss_of_the_steps_since_the_evaluation_before():
-    """Bug: the loss of all steps so far, or of the last step only, or steps that are those of another protocol."""
+    """Bug: the loss of all steps so far, or of the last step only,
+    or steps that are those of another protocol.
+    """
 
     class Surer(nn.Module):
         def __init__(self):
@@ -142,7 +147,9 @@ class _Killed(L.Callback):
 
 
 def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    """Killed between two checkpoints, the fit ends with the weights, and the average, of an undisturbed one."""
+    """Killed between two checkpoints, the fit ends with the weights, and the average,
+    of an undisturbed one.
+    """
     from diffusers import DDIMScheduler
 
     from ddoq.engine import trainer as engine

@@ -1,4 +1,6 @@
-"""The tables of the study, as the README and tests/benchmarks/README.md show them, are those that the rows make."""
+"""The tables of the study, as the README and tests/benchmarks/README.md show them,
+are those that the rows make.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What shells, containers and notebooks do to a run: it goes on, or says in two lines what to type."""
+"""What shells, containers and notebooks do to a run:
+it goes on, or says in two lines what to type.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def photos(root, names=("a", "b"), ending="png", kind="PNG"):
     return root
 
 
-# --- paths -----------------------------------------------------------------------------------------------------------
+# --- paths ------------------------------------------------------------------------------------
 
 HARD = [
     "/run=3",
@@ -212,7 +214,7 @@ def test_folder_with_a_colon_is_no_protocol(monkeypatch, tmp_path):
     assert expand_path("vae:1", "encoder.path") == "vae:1"
 
 
-# --- variables, caches, streams --------------------------------------------------------------------------------------
+# --- variables, caches, streams ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -283,7 +285,8 @@ def test_loops_compile_without_a_cache(monkeypatch, tmp_path):
     assert compiled()(lambda x: x + 1)(1) == 2
 
 
-#: Closed streams, an encoding without most characters, a backend that is not here, a terminal of twelve columns.
+#: Closed streams, an encoding without most characters, a backend that is not here,
+#: a terminal of twelve columns.
 HARSH = {
     "LC_ALL": "C",
     "PYTHONUTF8": "0",
@@ -331,7 +334,7 @@ def test_nothing_is_printed_into_the_first_file_of_a_run_without_streams(tmp_pat
     assert (tmp_path / "first").read_text() == ""
 
 
-# --- the machine -----------------------------------------------------------------------------------------------------
+# --- the machine ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "mps"])

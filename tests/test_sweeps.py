@@ -1,4 +1,6 @@
-"""Sweeps: checked as a whole, nothing computed twice, killed and repeated, one failure does not stop the others."""
+"""Sweeps: checked as a whole, nothing computed twice, killed and repeated,
+one failure does not stop the others.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def ledger(outputs: Path) -> Counter:
     )
 
 
-# --- before anything starts ------------------------------------------------------------------------------------------
+# --- before anything starts -------------------------------------------------------------------
 
 
 def test_every_bad_point_is_named_and_nothing_starts(tmp_path):
@@ -104,7 +106,7 @@ def test_expected_time_is_of_the_same_data_only(tmp_path):
     assert unknown.num_unknown == 1 and unknown.time() == "1 never timed"
 
 
-# --- waves -----------------------------------------------------------------------------------------------------------
+# --- waves ------------------------------------------------------------------------------------
 
 
 def conf(stops: list[str], **resources) -> dict:
@@ -152,7 +154,7 @@ def test_resources_that_cannot_be_used_are_refused(resources, said):
         check_resources(launcher, Wave("report", resources))
 
 
-# --- running ---------------------------------------------------------------------------------------------------------
+# --- running ----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +213,9 @@ def test_from_a_stage_on_is_computed_again_once(swept):
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path):
-    """A teacher that is never told apart from chance fails one point; the error names it, the other is finished."""
+    """A teacher that is never told apart from chance fails one point;
+    the error names it, the other is finished.
+    """
     hopeless = ("teacher.protocol.num_steps=1", "+student@teacher.student=convnet_d3_w32")
     overrides = ("+protocol@teacher.protocol=smoke", *hopeless, "protocol.labels=fixed,hard")
     done = ddoq("-m", *SMALL, "ipc=1", *overrides, f"paths.outputs={tmp_path}")
@@ -241,7 +245,7 @@ def test_sigterm_stops_a_run_where_it_can_go_on(tmp_path):
     assert {node.stage for node in job.missing} == {"evaluate"}
 
 
-# --- choosing --------------------------------------------------------------------------------------------------------
+# --- choosing ---------------------------------------------------------------------------------
 
 
 def test_a_search_chooses_on_validation_and_repeats_its_trials_for_nothing(tmp_path):

@@ -1,4 +1,6 @@
-"""Parquet as people have it: which files belong together, which column holds what, and what a label is."""
+"""Parquet as people have it: which files belong together, which column holds what,
+and what a label is.
+"""
 
 from __future__ import annotations
 
@@ -264,7 +266,7 @@ def test_a_column_of_another_name_is_named_as_the_option_that_reads_it(columns, 
     assert read(root, **{name: value})[1] == BOTH
 
 
-# --- published names -------------------------------------------------------------------------------------------------
+# --- published names --------------------------------------------------------------------------
 
 
 def published(root: Path, names: list[str], label: str = "label", image: str = "img") -> Path:

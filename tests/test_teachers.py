@@ -1,4 +1,6 @@
-"""Teachers read foreign weights, answer in the label order of the data set, and are refused where they are useless."""
+"""Teachers read foreign weights, answer in the label order of the data set,
+and are refused where they are useless.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def randomized(network: nn.Module) -> nn.Module:
-    """Give a network's parameters and statistics values that are all different, so that none can be mistaken."""
+    """Give a network's parameters and statistics values that are all different,
+    so that none can be mistaken.
+    """
     random = torch.Generator().manual_seed(1)
     for name, values in network.state_dict().items():
         if name.endswith("running_var"):
@@ -59,7 +63,7 @@ def two_lines(caught, *words: str) -> None:
     ), caught.value
 
 
-# --- CIFAR ResNets ---------------------------------------------------------------------------------------------------
+# --- CIFAR ResNets ----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +83,9 @@ def photographs() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("depth", [20, 32, 56])
 def test_published_cifar_resnets_know_real_images(depth, photographs):
-    """Fails where padding of the shortcut, order of layers or normalisation are not those of the training."""
+    """Fails where padding of the shortcut, order of layers
+    or normalisation are not those of the training.
+    """
     teacher = CIFARResNet(str(SHARED / "cifar10_resnets" / f"resnet{depth}.npz"), 10, depth)
     facts = examine(teacher(photographs[0]), photographs[1], f"resnet{depth}", NAMES)
     assert facts["num_images"] == 200 and facts["top1"] > 0.75
@@ -114,7 +120,9 @@ def by_hand(
 
 @pytest.fixture
 def saved(tmp_path):
-    """A random ResNet-20 for 7 classes in the published form, which has no step counters of the batch norms."""
+    """A random ResNet-20 for 7 classes in the published form,
+    which has no step counters of the batch norms.
+    """
     weights = randomized(ResNet(20, 7)).state_dict()
     weights = {name: values for name, values in weights.items() if "num_batches" not in name}
     np.savez(tmp_path / "resnet.npz", **{name: values.numpy() for name, values in weights.items()})
@@ -180,7 +188,7 @@ class _Harm:
         return os.mkdir, (str(self.path),)
 
 
-# --- what every teacher does -----------------------------------------------------------------------------------------
+# --- what every teacher does ------------------------------------------------------------------
 
 
 class Flat(nn.Module):
@@ -231,7 +239,8 @@ def test_grey_images_become_three_channels_and_other_sides_are_resized():
     one = Teacher(Flat(16, 9), [0.3], [0.2], image_size=4)
     assert one(grey).shape == (5, 9)
     large = noise(5, 3, 8, 8)
-    # halving with antialias: a triangle over 4 pixels; by hand for the pixel at (1, 1), where nothing is cut off
+    # halving with antialias: a triangle over 4 pixels;
+    # by hand for the pixel at (1, 1), where nothing is cut off
     weights = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     seen = teacher._prepared(large) * STD + MEAN
     by_hand = torch.einsum("bchw,h,w->bc", large[:, :, 1:5, 1:5], weights, weights)
@@ -260,7 +269,7 @@ def test_ensemble_is_the_mean_of_logits_and_the_features_side_by_side():
         Ensemble({})
 
 
-# --- published classifiers -------------------------------------------------------------------------------------------
+# --- published classifiers --------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -397,7 +406,7 @@ def test_weights_that_cannot_be_had_are_named(tmp_path, monkeypatch):
             PretrainedTeacher(model, SPACE, 3)
 
 
-# --- configurations --------------------------------------------------------------------------------------------------
+# --- configurations ---------------------------------------------------------------------------
 
 FILES = sorted(file.stem for file in (ROOT / "conf" / "teacher").glob("*.yaml"))
 
@@ -423,7 +432,7 @@ def test_every_configuration_composes_and_names_weights_that_exist(name):
         }
 
 
-# --- trial -----------------------------------------------------------------------------------------------------------
+# --- trial ------------------------------------------------------------------------------------
 
 
 def answers(
@@ -477,7 +486,9 @@ def test_a_permuted_label_order_is_told_from_chance_with_an_example(num_classes)
     ("num_classes", "num"), [(2, 400), (3, 300), (10, 400), (1000, 1000), (200, 600)]
 )
 def test_a_teacher_that_guesses_is_near_chance_and_not_permuted(num_classes, num):
-    """With many classes and few images some relabelling always fits the images that it was chosen on."""
+    """With many classes and few images some relabelling always fits the images
+    that it was chosen on.
+    """
     labels, names = torch.arange(num) % num_classes, [str(c) for c in range(num_classes)]
     for logits in (answers(labels, num_classes, 0.0), torch.zeros(num, num_classes)):
         with pytest.raises(StageError) as caught:
@@ -486,7 +497,9 @@ def test_a_teacher_that_guesses_is_near_chance_and_not_permuted(num_classes, num
 
 
 def test_a_lucky_guess_among_many_classes_is_no_knowledge():
-    """Two of 1,000 images are twice chance, and a teacher that guesses gets them every fourth time."""
+    """Two of 1,000 images are twice chance,
+    and a teacher that guesses gets them every fourth time.
+    """
     labels = torch.arange(1000)
     logits = torch.zeros(1000, 1000)
     logits[labels, labels.roll(1)] = 1

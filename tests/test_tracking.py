@@ -1,4 +1,6 @@
-"""What trackers write, read back with their own tools: W&B offline, TensorBoard, CSV; crashes, outages, secrets."""
+"""What trackers write, read back with their own tools: W&B offline, TensorBoard, CSV;
+crashes, outages, secrets.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +104,7 @@ def of_job(folder: Path) -> dict:
     return inspect(folder, folder.name.rsplit("-", 1)[1])
 
 
-# --- W&B -------------------------------------------------------------------------------------------------------------
+# --- W&B --------------------------------------------------------------------------------------
 
 
 def test_job_is_one_run_with_columns_and_metrics(outputs):
@@ -280,7 +282,7 @@ def test_a_run_without_a_server_ends_well(outputs, tmp_path):
     assert time.perf_counter() - start < 45
 
 
-# --- TensorBoard and CSV ---------------------------------------------------------------------------------------------
+# --- TensorBoard and CSV ----------------------------------------------------------------------
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
@@ -348,7 +350,7 @@ def test_csv_holds_the_rows(outputs, tmp_path):
     ]
 
 
-# --- secrets ---------------------------------------------------------------------------------------------------------
+# --- secrets ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
-"""A run that can be watched: what it writes while it runs, and what is made of that, on the terminal and as a page."""
+"""A run that can be watched: what it writes while it runs, and what is made of that,
+on the terminal and as a page.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
-# --- the writer ------------------------------------------------------------------------------------------------------
+# --- the writer -------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -251,11 +253,13 @@ def test_a_killed_run_is_shown_as_silent_and_a_slow_one_as_running(tmp_path):
     assert (point.state, point.rate, point.left) == ("silent", None, None)
 
 
-# --- the views -------------------------------------------------------------------------------------------------------
+# --- the views --------------------------------------------------------------------------------
 
 
 def say(outputs: Path, run: str, **changed) -> None:
-    """Write a status by hand: a run in the middle of its students, unless something else is said."""
+    """Write a status by hand: a run in the middle of its students,
+    unless something else is said.
+    """
     now = time.time()
     status = {
         "state": "running",
@@ -498,7 +502,7 @@ def test_the_command_answers_without_torch_and_in_two_lines(sweep):
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", code) == 0
 
 
-# --- the page --------------------------------------------------------------------------------------------------------
+# --- the page ---------------------------------------------------------------------------------
 
 
 def test_page_shows_the_sweep_and_escapes_what_it_shows(sweep):

@@ -1,4 +1,6 @@
-"""A tiny twin of every ImageNet experiment: the same classes and code, random weights, images of noise."""
+"""A tiny twin of every ImageNet experiment:
+the same classes and code, random weights, images of noise.
+"""
 
 from __future__ import annotations
 

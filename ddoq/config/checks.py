@@ -1,4 +1,7 @@
-"""What the types cannot say: ranges, known choices, combinations. All problems are reported at once."""
+"""What the types cannot say: ranges, known choices, combinations.
+
+All problems are reported at once.
+"""
 
 from __future__ import annotations
 
@@ -112,13 +115,17 @@ _MOST_SEEDS = 100  # so many belong to one ``seed``, see ``ddoq.stages.graph.Exp
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the problems of a resolved configuration; every problem is named, those of form first."""
+    """Raise ConfigError for the problems of a resolved configuration;
+    every problem is named, those of form first.
+    """
     check_form(config)
     complain(_problems(config))
 
 
 def _values(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every value of a dotted key with its own key: ``quantizer.start`` is one of every arm's quantizer, too."""
+    """Yield every value of a dotted key with its own key:
+    ``quantizer.start`` is one of every arm's quantizer, too.
+    """
     group, _, rest = key.partition(".")
     places = (
         [(path, part) for path, kind, part in components(config) if kind == group]
@@ -366,7 +373,8 @@ def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
 
     Args:
         config: resolved.
-        facts: of the ``index`` artefact: ``class_names`` and images per class and split, ``counts``.
+        facts: of the ``index`` artefact: ``class_names`` and images per class
+            and split, ``counts``.
     """
     counts = facts["counts"]["train"]
     smallest = min(range(len(counts)), key=counts.__getitem__)

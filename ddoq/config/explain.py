@@ -22,7 +22,9 @@ _SECTIONS = [section.name for section in fields(Config)]
 
 
 def explain(error: Exception) -> DdoqError:
-    """Return the DdoqError that says what an exception means to a user; log the traceback where there is a run.log."""
+    """Return the DdoqError that says what an exception means to a user;
+    log the traceback where there is a run.log.
+    """
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
     if said := _said_by_ddoq(error):
@@ -40,7 +42,9 @@ def explain(error: Exception) -> DdoqError:
 
 
 def _is_of_omegaconf(error: Exception) -> bool:
-    """Tell whether OmegaConf stumbled: over a key below a value that has none, it raises whatever comes of it."""
+    """Tell whether OmegaConf stumbled: over a key below a value that has none,
+    it raises whatever comes of it.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).parent.name == "omegaconf"
 

@@ -1,6 +1,8 @@
-"""Configuration files from elsewhere: looked through before Hydra reads them, since Hydra acts on some of it at once.
+"""Configuration files from elsewhere: looked through before Hydra reads them,
+since Hydra acts on some of it at once.
 
-Its callbacks and the handlers of its logging are whatever the files name, called before ddoq sees the configuration.
+Its callbacks and the handlers of its logging are whatever the files name,
+called before ddoq sees the configuration.
 """
 
 from __future__ import annotations
@@ -20,14 +22,16 @@ from ddoq.errors import ConfigError
 #: By these keys Hydra, its sweepers or Python's logging call what a file names, or read more files.
 _CALLS = ("()", "class", "callbacks", "custom_search_space", "searchpath")
 _KNOWN = {schema._target_ for choices in COMPONENTS.values() for schema in choices.values()}
-#: Launchers, sweepers and a part of one: a path that ends elsewhere may lead through them to anything they import.
+#: Launchers, sweepers and a part of one: a path that ends elsewhere may lead through them
+#: to anything they import.
 _PLUGIN = re.compile(
     r"(hydra_plugins|hydra\._internal\.core_plugins)\.[a-z_.]+\.[A-Z]\w*(Launcher|Sweeper)|optuna\.samplers\.\w+Sampler"
 )
 
 
 def check_command_line(arguments: Sequence[str], relative_to: Path) -> None:
-    """Raise ConfigError where a command line would load a pickle, or files that call what is none of ddoq's.
+    """Raise ConfigError where a command line would load a pickle,
+    or files that call what is none of ddoq's.
 
     Args:
         arguments: of Hydra.

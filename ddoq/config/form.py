@@ -1,8 +1,9 @@
 """The form of a configuration: which keys there are, and what kind of value each of them takes.
 
-Hydra holds the values of a group to its schema. It does not for what a dictionary may hold (the arms of ``baselines``,
-the students of ``compare``), for whole groups that are deleted or replaced, and for numbers that are none.
-What is a component, where one may stand and how it may be called is in ``ddoq.config.parts``.
+Hydra holds the values of a group to its schema. It does not for what a dictionary may hold (the
+arms of ``baselines``, the students of ``compare``), for whole groups that are deleted or replaced,
+and for numbers that are none. What is a component, where one may stand and how it may be called is
+in ``ddoq.config.parts``.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ hints_of = cache(get_type_hints)
 
 
 def check_form(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError where a resolved configuration lacks a key, has one too many, or a value of another kind.
+    """Raise ConfigError where a resolved configuration lacks a key, has one too many,
+    or a value of another kind.
 
     Args:
         config: resolved.
@@ -49,7 +51,9 @@ def complain(problems: Problems) -> None:
 
 
 def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> Problems:
-    """Yield cause and remedy of every problem of form; ``without``: sections that are not looked at."""
+    """Yield cause and remedy of every problem of form;
+    ``without``: sections that are not looked at.
+    """
     yield from part_problems(config)
     known = [field.name for field in fields(Config)]
     for key in config:
@@ -113,7 +117,9 @@ def _arm(arm: Any, path: str) -> Problems:
 def _entries(
     part: Mapping[str, Any], hints: Mapping[str, Any], path: str, complete: bool = True
 ) -> Problems:
-    """Check the keys of a mapping, of which all have to be there if it is to be ``complete``, and their values."""
+    """Check the keys of a mapping, of which all have to be there if it is to be ``complete``,
+    and their values.
+    """
     for key in part:
         if key not in hints:
             yield f"{path}.{key}: there is no such key", did_you_mean(str(key), hints)

@@ -1,4 +1,6 @@
-"""Words of the command line that Hydra cannot read, or reads as something else, and how they have to be typed."""
+"""Words of the command line that Hydra cannot read, or reads as something else,
+and how they have to be typed.
+"""
 
 from __future__ import annotations
 
@@ -128,7 +130,9 @@ def _as_bytes(character: str) -> str:
 
 
 def hints(key: str) -> list[Any]:
-    """Return the kinds of values that a dotted key takes: one for every choice of its group that has it."""
+    """Return the kinds of values that a dotted key takes:
+    one for every choice of its group that has it.
+    """
     group, _, rest = key.partition(".")
     if group == "run":
         return list(_hints(RunConf, rest.split(".")))

@@ -1,8 +1,9 @@
-"""Where components may stand in a configuration, that nothing else is ever called, and what they may be named.
+"""Where components may stand in a configuration, that nothing else is ever called,
+and what they may be named.
 
-Hydra would call whatever a ``_target_`` names, at any depth. So every ``_target_`` has to be a component of ddoq's, in
-one of the places that are listed here, and nowhere else is it looked at. Which keys and kinds of values a component
-takes is ``ddoq.config.form``'s.
+Hydra would call whatever a ``_target_`` names, at any depth. So every ``_target_`` has to be a
+component of ddoq's, in one of the places that are listed here, and nowhere else is it looked at.
+Which keys and kinds of values a component takes is ``ddoq.config.form``'s.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _DICTIONARIES = (
 
 
 def part_problems(config: Mapping[str, Any]) -> Problems:
-    """Yield cause and remedy of whatever would be called and is no component of its place, and of unusable names."""
+    """Yield cause and remedy of whatever would be called and is no component of its place,
+    and of unusable names.
+    """
     for path, group, part in components(config):
         if not isinstance(part, Mapping):
             choice = f"{path}=..." if path == group else f"+{group}@{path}=..."
@@ -54,7 +57,8 @@ def part_problems(config: Mapping[str, Any]) -> Problems:
 
 
 def components(config: Mapping[str, Any]) -> Places:
-    """Yield dotted path, group and configuration of every component, those of arms and comparisons included.
+    """Yield dotted path, group and configuration of every component,
+    those of arms and comparisons included.
 
     What an arm takes over from the configuration is left out: its problems need not be said twice.
     """
@@ -115,7 +119,9 @@ def _entries(part: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _targets(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the path of every mapping that Hydra would take for something to call, and what it would call."""
+    """Yield the path of every mapping that Hydra would take for something to call,
+    and what it would call.
+    """
     items = (
         value.items()
         if isinstance(value, Mapping)

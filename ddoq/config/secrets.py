@@ -1,4 +1,6 @@
-"""Keep passwords out of the configuration: it is written to files that are shared, and sent to trackers."""
+"""Keep passwords out of the configuration:
+it is written to files that are shared, and sent to trackers.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def is_secret(name: str) -> bool:
 
 
 def check_secrets(values: Iterable[tuple[str, Any]]) -> None:
-    """Raise ConfigError for the first of some ``(dotted key, value)`` that holds a secret; it is not repeated."""
+    """Raise ConfigError for the first of some ``(dotted key, value)`` that holds a secret;
+    it is not repeated.
+    """
     known = {
         name: value
         for name, value in os.environ.items()
@@ -55,7 +59,9 @@ def check_secrets(values: Iterable[tuple[str, Any]]) -> None:
 
 
 def check_words(words: Iterable[str]) -> None:
-    """Raise ConfigError where an argument of the command line, which is written down as well, holds a secret."""
+    """Raise ConfigError where an argument of the command line,
+    which is written down as well, holds a secret.
+    """
     for word in words:
         key, _, value = word.partition("=")
         check_secrets([("the command line", key), (key, value)])

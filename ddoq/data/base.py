@@ -1,4 +1,6 @@
-"""What every data set provides: where its files are, a fingerprint of them, and its images one by one."""
+"""What every data set provides: where its files are, a fingerprint of them,
+and its images one by one.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,12 @@ _MOST_NAMED = 5
 class Source:
     """An opened data set: labels in memory, images decoded on demand.
 
-    ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split. ``unexpected_counts`` says in
-    words where a published data set has another number of images than its authors state. ``unusable`` has a line for
-    whatever is named like an image and is no file that could be read, and ``ignored`` counts what else lies among the
-    images, by kind: both are missing from ``labels``. ``where`` says in words where each split was found, ``notes``
-    what else was decided about splits and classes.
+    ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split.
+    ``unexpected_counts`` says in words where a published data set has another number of images than
+    its authors state. ``unusable`` has a line for whatever is named like an image and is no file
+    that could be read, and ``ignored`` counts what else lies among the images, by kind: both are
+    missing from ``labels``. ``where`` says in words where each split was found, ``notes`` what else
+    was decided about splits and classes.
     """
 
     class_names: list[str]
@@ -90,18 +93,23 @@ class ImageDataset(ABC):
         name: name in tables and folders.
         image_size: side of the square images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        train_per_class: use only this many training images per class (a stratified, seeded draw); ``None`` for all.
-        validation_fraction: share of the training images held out for every choice that is made by accuracy.
-        test_fraction: share of all images held out for testing, where the data come without a test split.
+        train_per_class: use only this many training images per class (a stratified, seeded draw);
+            ``None`` for all.
+        validation_fraction: share of the training images held out for every choice
+            that is made by accuracy.
+        test_fraction: share of all images held out for testing,
+            where the data come without a test split.
         split_seed: seed of these draws. It is not the run's seed: all runs share one split.
-        resize: ``crop`` scales the shorter side and crops the longer one about the centre, ``squash`` scales both sides
-            whatever the aspect ratio.
-        on_bad_image: ``error`` stops where images are no images, ``skip`` leaves them out and lists them in the report.
-            It is about what the files hold: a file that the machine cannot read stops the run in any case.
-        pixel_range: values of 16-bit and float pictures that become black and white, for all of them alike; ``None``:
-            found when the data are indexed, see ``ddoq.data.deep.common_range``.
-        on_leak: test pictures that are training pictures, too: ``keep`` counts and names them, ``skip`` leaves their
-            copies out of training, ``error`` stops.
+        resize: ``crop`` scales the shorter side and crops the longer one about the centre,
+            ``squash`` scales both sides whatever the aspect ratio.
+        on_bad_image: ``error`` stops where images are no images, ``skip`` leaves them out and lists
+            them in the report. It is about what the files hold: a file that the machine cannot read
+            stops the run in any case.
+        pixel_range: values of 16-bit and float pictures that become black and white, for all of
+            them alike; ``None``: found when the data are indexed, see
+            ``ddoq.data.deep.common_range``.
+        on_leak: test pictures that are training pictures, too: ``keep`` counts and names them,
+            ``skip`` leaves their copies out of training, ``error`` stops.
         root: folder of the files; ``None`` searches the folders of ``paths.data``.
     """
 
@@ -123,7 +131,10 @@ class ImageDataset(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a hash of the files' content, the same wherever they lie. Raises DataError if they are missing."""
+        """Return a hash of the files' content, the same wherever they lie.
+
+        Raises DataError if they are missing.
+        """
 
     @abstractmethod
     def open(self) -> Source:
@@ -168,7 +179,9 @@ class ImageDataset(ABC):
             ) from error
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise DataError where an index, by its facts, lacks images that were to be in it, or all those of a class."""
+        """Raise DataError where an index, by its facts, lacks images that were to be in it,
+        or all those of a class.
+        """
         if (num := facts["num_skipped"]) and self.on_bad_image == "error":
             named = [*facts["skipped"][:_MOST_NAMED], *(["…"] if num > _MOST_NAMED else [])]
             raise DataError(
@@ -200,7 +213,10 @@ class ImageDataset(ABC):
         return facts["given"] if "given" in facts else given_splits(self.opened)
 
     def examine(self) -> Source:
-        """Return the opened data set. Raises DataError, before any image is read, where ``check`` would after it."""
+        """Return the opened data set.
+
+        Raises DataError, before any image is read, where ``check`` would after it.
+        """
         source = self.opened
         self.check(
             {"num_skipped": 0, "class_names": source.class_names}
@@ -213,10 +229,12 @@ class ImageDataset(ABC):
         return {name: value for name, value in self.__dict__.items() if name != "opened"}
 
     def fetch(self, folder: Path) -> None:  # noqa: B027 (not abstract: this is the default)
-        """Download what is missing below a folder of ``paths.data``; nothing, for data of the user's own.
+        """Download what is missing below a folder of ``paths.data``;
+        nothing, for data of the user's own.
 
         Raises:
-            DataError: the download failed, or the files are not free to download: the remedy says where they are.
+            DataError: the download failed, or the files are not free to download:
+                the remedy says where they are.
         """
 
 
@@ -226,7 +244,8 @@ def given_splits(source: Source) -> list[str]:
 
 
 def split_facts(source: Source, split: np.ndarray) -> dict[str, Any]:
-    """Return the number of images of every class in every split, and which splits came with the data.
+    """Return the number of images of every class in every split,
+    and which splits came with the data.
 
     Args:
         source: the data set of n images.

@@ -1,4 +1,6 @@
-"""Data sets of small images by name: scikit-learn's digits, (Fashion-)MNIST, CIFAR-10 and -100, SVHN."""
+"""Data sets of small images by name: scikit-learn's digits, (Fashion-)MNIST,
+CIFAR-10 and -100, SVHN.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def _array_source(
     title: str,
     split=("train", "test"),
 ) -> Source:
-    """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``, one of each per split, as a source."""
+    """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``,
+    one of each per split, as a source.
+    """
     if [len(part) for part in images] != [len(part) for part in labels]:
         raise DataError(
             f"dataset: {title} has {sum(map(len, images))} images and {sum(map(len, labels))} labels",
@@ -47,7 +51,10 @@ def _array_source(
 
 @dataclass
 class Digits(ImageDataset):
-    """scikit-learn's 1,797 handwritten digits, 8×8 grey (UCI, Alpaydin & Kaynak 1998). Ships with scikit-learn."""
+    """scikit-learn's 1,797 handwritten digits, 8×8 grey (UCI, Alpaydin & Kaynak 1998).
+
+    Ships with scikit-learn.
+    """
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
@@ -73,9 +80,9 @@ class Digits(ImageDataset):
 class _Torchvision(PublishedDataset):
     """A data set that torchvision can download into the first folder of ``paths.data``.
 
-    A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it, ``_FOLDERS``, the
-    folders that it may be in, ``_FORMS``, the sets of files that make a folder complete, the published form first, and
-    ``_COUNTS``, the numbers of training and test images.
+    A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it,
+    ``_FOLDERS``, the folders that it may be in, ``_FORMS``, the sets of files that make a folder
+    complete, the published form first, and ``_COUNTS``, the numbers of training and test images.
     """
 
     download: bool = True
@@ -140,7 +147,9 @@ class _IDX(_Torchvision):
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the items of a file of bytes, ``[n, *shape]``; no more is unpacked than its header announces."""
+    """Return the items of a file of bytes, ``[n, *shape]``;
+    no more is unpacked than its header announces.
+    """
     with reading(path, _ORIGINAL), gzip.open(path) as file:
         kind, *found = np.frombuffer(file.read(8 + 4 * len(shape)), ">u4").tolist()
         if kind != 0x801 + len(shape) or tuple(found[1:]) != shape or found[0] > _MOST_ITEMS:
@@ -188,10 +197,11 @@ class FashionMNIST(_IDX):
 
 @dataclass
 class _CIFAR(_Torchvision):
-    """RGB 32×32 from torchvision's folder (exact pixels), or from Parquet, as the Hub has it or in two files.
+    """RGB 32×32 from torchvision's folder (exact pixels), or from Parquet,
+    as the Hub has it or in two files.
 
-    Parquet holds whatever pixels it holds; the report names the folder. ``_LABELS`` are the columns that its labels may
-    be in, ``_NAMES`` the classes.
+    Parquet holds whatever pixels it holds; the report names the folder. ``_LABELS`` are the columns
+    that its labels may be in, ``_NAMES`` the classes.
     """
 
     _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -250,7 +260,9 @@ class CIFAR10(_CIFAR):
 
 @dataclass
 class CIFAR100(_CIFAR):
-    """CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32, labelled with its 100 fine classes."""
+    """CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32,
+    labelled with its 100 fine classes.
+    """
 
     _TITLE, _TORCHVISION = "CIFAR-100", "CIFAR100"
     _NAMES, _LABELS = catalogue.CIFAR100, ("label", "fine_label", "labels")
@@ -285,7 +297,9 @@ class SVHN(_Torchvision):
 
 
 def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return images ``[n, 32, 32, 3]`` and digits ``[n]``; the files say 10 where the digit is 0."""
+    """Return images ``[n, 32, 32, 3]`` and digits ``[n]``;
+    the files say 10 where the digit is 0.
+    """
     from scipy.io import loadmat
     from torchvision.datasets import SVHN as published
     from torchvision.datasets.utils import check_md5

@@ -1,4 +1,6 @@
-"""ImageNet-1K, its subsets of the literature, and CIFAR: classes in their published order, and numbers of images."""
+"""ImageNet-1K, its subsets of the literature, and CIFAR:
+classes in their published order, and numbers of images.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,8 @@ class Subset:
 
     Attributes:
         title: as papers write it.
-        counts: numbers of images, by source: ``original`` (ILSVRC2012) or ``fastai`` (another split of fewer images).
+        counts: numbers of images, by source: ``original`` (ILSVRC2012) or ``fastai``
+            (another split of fewer images).
         wnid_list: WordNet ids in label order; empty for all 1,000 classes in ImageNet's.
         archive: the fastai split.
     """
@@ -36,8 +39,8 @@ class Subset:
 
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 
-# The lists are those of MinimaxDiffusion (class_nette, class_woof and class100), which later methods took over; the
-# label is the line. ImageIDC is the first ten of ImageNet-100.
+# The lists are those of MinimaxDiffusion (class_nette, class_woof and class100), which later
+# methods took over; the label is the line. ImageIDC is the first ten of ImageNet-100.
 _NETTE = "n01440764 n02102040 n02979186 n03000684 n03028079 n03394916 n03417042 n03425413 n03445777 n03888257"
 _WOOF = "n02096294 n02093754 n02111889 n02088364 n02086240 n02089973 n02087394 n02115641 n02099601 n02105641"
 _IDC = "n02869837 n01749939 n02488291 n02107142 n13037406 n02091831 n04517823 n04589890 n03062245 n01773797"

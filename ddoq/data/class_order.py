@@ -57,7 +57,9 @@ def reordered(names: Sequence[str], columns: Sequence[int], outputs: Sequence[in
 
 
 def by_number(names: Sequence[str]) -> list[int]:
-    """Return the rank of each class among the numbers that are their names; their labels where not all are numbers."""
+    """Return the rank of each class among the numbers that are their names;
+    their labels where not all are numbers.
+    """
     if not all(name.isdecimal() for name in names):
         return list(range(len(names)))
     ranks = {name: rank for rank, name in enumerate(sorted(names, key=int))}

@@ -7,7 +7,8 @@
     images.safetensors         float32 [n, C, H, W] in units of [0, 1], not clipped, for students
                                (only of methods that optimise pixels; the PNGs are these, clipped)
 
-``torchvision.datasets.ImageFolder`` and ``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
+``torchvision.datasets.ImageFolder`` and
+``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def file_name(label: int, index: int, class_names: list[str]) -> str:
 
 
 def file_names(labels: torch.Tensor, index: torch.Tensor, class_names: list[str]) -> list[str]:
-    """Return the relative path of every image, given the class and the number within the class of each."""
+    """Return the relative path of every image,
+    given the class and the number within the class of each.
+    """
     return [
         file_name(c, k, class_names) for c, k in zip(labels.tolist(), index.tolist(), strict=True)
     ]
@@ -62,7 +65,9 @@ def write_png(path: Path, image: torch.Tensor) -> None:
 
 
 def read_png(path: Path, size: int | None = None) -> torch.Tensor:
-    """Read an image as uint8 ``[C, H, W]``; ``size``: its side in pixels, if it is not to stay as it is."""
+    """Read an image as uint8 ``[C, H, W]``;
+    ``size``: its side in pixels, if it is not to stay as it is.
+    """
     with Image.open(path) as image:
         return to_uint8(image, size or image.width, 1 if image.mode == "L" else 3)
 
@@ -90,7 +95,9 @@ def write_metadata(
     targets: torch.Tensor | None,
     temperature: float,
 ) -> None:
-    """Write what belongs to the images: one row per image, class names, and soft labels if there are any."""
+    """Write what belongs to the images: one row per image, class names,
+    and soft labels if there are any.
+    """
     with atomic_path(folder / METADATA) as temporary:
         pq.write_table(pa.table(columns), temporary)
     write_json(folder / CLASSES, class_names)
@@ -227,7 +234,9 @@ class DistilledDataset(Dataset):
 
 
 def require_inside(names: Iterable[Any], folder: Path) -> None:
-    """Raise DataError where an image would lie outside the folder; the table may come from anybody."""
+    """Raise DataError where an image would lie outside the folder;
+    the table may come from anybody.
+    """
     for name in names:
         path = PureWindowsPath(str(name))  # which takes both kinds of slash for one
         if not isinstance(name, str) or "\0" in name or ".." in path.parts or path.anchor:

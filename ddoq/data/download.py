@@ -87,10 +87,12 @@ class PublishedDataset(ImageDataset):
 
 
 def check_classes(source: Source, title: str, names: Sequence[str], as_table: str) -> None:
-    """Raise DataError where a table under a published name has other classes, or the same ones in another order.
+    """Raise DataError where a table under a published name has other classes,
+    or the same ones in another order.
 
-    Names that are the numbers of the labels (``3``, ``class 3``) are no other classes. Nor are other words for some of
-    them (``car``), as long as most are the same, and none stands where another one is expected.
+    Names that are the numbers of the labels (``3``, ``class 3``) are no other classes. Nor are
+    other words for some of them (``car``), as long as most are the same, and none stands where
+    another one is expected.
 
     Args:
         source: what was opened.
@@ -121,7 +123,9 @@ def check_classes(source: Source, title: str, names: Sequence[str], as_table: st
 
 
 def unexpected_counts(source: Source, title: str, stated: Sequence[int | None]) -> str | None:
-    """Return in words which numbers of training and test images differ from the stated ones; ``None``: nobody says."""
+    """Return in words which numbers of training and test images differ from the stated ones;
+    ``None``: nobody says.
+    """
     problems = [
         f"{number:,} {kind} images where {title} has {expected:,}"
         for kind, split, expected in zip(
@@ -156,7 +160,8 @@ class Archive:
     def extract_below(self, target: Path) -> None:
         """Download the archive and put its folder below ``target``: the whole folder or nothing.
 
-        Members that would land outside are refused, as the archive may come over an insecure connection.
+        Members that would land outside are refused,
+        as the archive may come over an insecure connection.
         """
         from torchvision.datasets.utils import download_url
 

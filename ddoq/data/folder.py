@@ -27,7 +27,8 @@ class Listing:
 
     Attributes:
         root: the folder that ``names`` are relative to.
-        names: of the files, ``n`` of them, with ``/`` between the parts. Not Path objects: there may be a million.
+        names: of the files, ``n`` of them, with ``/`` between the parts.
+            Not Path objects: there may be a million.
         labels: int64 ``[n]``.
         split: str ``[n]``, see ``Source``.
         unusable, ignored: see ``Source``.
@@ -73,7 +74,8 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
 
     Args:
         root: the folder of the data set.
-        folders: split, label, and name relative to ``root`` of every class folder; sub-folders belong to the class.
+        folders: split, label, and name relative to ``root`` of every class folder;
+            sub-folders belong to the class.
     """
     names, labels, split, unusable, ignored = [], [], [], [], Counter()
     for part, label, folder in folders:
@@ -98,14 +100,17 @@ def image_files(folder: Path | str) -> Iterator[str]:
 
 @dataclass
 class ImageFolder(ImageDataset):
-    """``root/<class>/*`` or ``root/{train,val,test}/<class>/*``; sub-folders of a class belong to the class.
+    """``root/<class>/*`` or ``root/{train,val,test}/<class>/*``;
+    sub-folders of a class belong to the class.
 
-    Splits may have other names (``training``, ``test_set``, ``seg_train``, ``dev``), see ``ddoq.data.layout``. Labels
-    follow the sorted class names, in which an accented letter is the same however it is encoded. With ``train`` and
-    ``val`` only, ``val`` is the test set and validation images are drawn from train.
+    Splits may have other names (``training``, ``test_set``, ``seg_train``, ``dev``), see
+    ``ddoq.data.layout``. Labels follow the sorted class names, in which an accented letter is the
+    same however it is encoded. With ``train`` and ``val`` only, ``val`` is the test set and
+    validation images are drawn from train.
 
     Args:
-        class_order: ``text`` sorts the classes as torchvision does, ``number`` by the numbers in their names.
+        class_order: ``text`` sorts the classes as torchvision does,
+            ``number`` by the numbers in their names.
     """
 
     class_order: str = "text"

@@ -25,13 +25,14 @@ _ORIGINAL = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
 
 @dataclass
 class ImageNet(PublishedDataset):
-    """Classes of ImageNet-1K (Russakovsky et al. 2015), labelled in their published order; ``val`` is the test split.
+    """Classes of ImageNet-1K (Russakovsky et al. 2015), labelled in their published order;
+    ``val`` is the test split.
 
     Args:
         classes: an entry of ``CATALOGUE``.
-        source: ``original`` takes the classes out of the folders ``train/<wnid>`` and ``val/<wnid>`` of ILSVRC2012;
-            ``fastai`` reads the version 2 of its archives, another split with fewer training images, from class
-            folders or from Hugging Face Parquet.
+        source: ``original`` takes the classes out of the folders ``train/<wnid>`` and
+            ``val/<wnid>`` of ILSVRC2012; ``fastai`` reads the version 2 of its archives, another
+            split with fewer training images, from class folders or from Hugging Face Parquet.
     """
 
     classes: str = "imagenet1k"

@@ -43,7 +43,9 @@ def write_index(
 
 
 def labels_of(index: Path, split: str) -> np.ndarray:
-    """Return the labels of the images of a split, ``[n]``, in their order; see ``IndexedImages``."""
+    """Return the labels of the images of a split, ``[n]``, in their order;
+    see ``IndexedImages``.
+    """
     table = pq.read_table(
         index / INDEX, columns=["label", "split"], filters=[("split", "=", split)]
     )
@@ -51,7 +53,8 @@ def labels_of(index: Path, split: str) -> np.ndarray:
 
 
 class IndexedImages(Dataset):
-    """Map-style data set of one split: item ``i`` is ``(position, uint8 image [C, size, size], label)``.
+    """Map-style data set of one split: item ``i`` is
+    ``(position, uint8 image [C, size, size], label)``.
 
     Args:
         spec: the data set.

@@ -23,7 +23,8 @@ class LabelSpace:
         names: short readable names, all different: "tench".
         synonyms: all names of the class in one line: "tench, Tinca tinca".
         wnids: WordNet ids such as "n01440764"; ``None`` for classes without one.
-        imagenet: labels among the 1,000 classes of ImageNet-1K (ILSVRC2012); ``None`` for classes that are not there.
+        imagenet: labels among the 1,000 classes of ImageNet-1K (ILSVRC2012);
+            ``None`` for classes that are not there.
     """
 
     names: list[str]
@@ -33,7 +34,9 @@ class LabelSpace:
 
     @classmethod
     def from_classes(cls, class_names: Sequence[str]) -> LabelSpace:
-        """Read the classes off their names; those of the form of a WordNet id are looked up in ``timm``."""
+        """Read the classes off their names; those of the form of a WordNet id are
+        looked up in ``timm``.
+        """
         wnids = [name if is_wnid(name) else None for name in class_names]
         if not any(wnids):
             return cls(list(class_names), list(class_names), wnids, [None] * len(wnids))
@@ -92,7 +95,8 @@ class LabelSpace:
         """Return by which number a class-conditional model knows every class.
 
         Args:
-            classes: ``dataset``: the model was trained with these labels; ``imagenet``: with those of ImageNet-1K.
+            classes: ``dataset``: the model was trained with these labels;
+                ``imagenet``: with those of ImageNet-1K.
             num_known: classes of the model.
             model: its name, for errors.
 

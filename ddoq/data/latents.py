@@ -93,8 +93,8 @@ class Latents:
         labels: of the images that they have to be latents of, ``[n]``, where those are known.
 
     Raises:
-        StoreError: a file is damaged or missing, or latents are not finite, not of one shape, not as many as there are
-            labels, or of other images.
+        StoreError: a file is damaged or missing, or latents are not finite, not of one shape, not
+            as many as there are labels, or of other images.
     """
 
     def __init__(self, folder: Path, labels: np.ndarray | None = None):
@@ -126,7 +126,9 @@ class Latents:
         return np.flatnonzero(self.labels == label)
 
     def pieces(self, label: int) -> Iterator[torch.Tensor]:
-        """Return the latents of a class shard by shard, ``[m, *shape]``: no more than a shard's in memory."""
+        """Return the latents of a class shard by shard,
+        ``[m, *shape]``: no more than a shard's in memory.
+        """
         positions = self.positions(label)
         for shard in np.unique(positions // self._shard_size):
             yield self.at(positions[positions // self._shard_size == shard])

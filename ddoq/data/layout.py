@@ -1,4 +1,7 @@
-"""What the folders of a data set are: splits, classes, or neither. A guess by names is checked against the folders."""
+"""What the folders of a data set are: splits, classes, or neither.
+
+A guess by names is checked against the folders.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,8 @@ from ddoq.data.tree import (
 )
 from ddoq.errors import DataError, override
 
-#: Folders that were splits from the first version on. What is read in another way than then has another fingerprint.
+#: Folders that were splits from the first version on.
+#: What is read in another way than then has another fingerprint.
 _FIRST_KNOWN = frozenset(["train", "validation", "valid", "val", "test"])
 _TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow")
 _MOST_NAMED = 4
@@ -47,7 +51,8 @@ class Part:
         split: that it stands for.
         exact: whether its name says nothing else, see ``split_of``.
         folder: itself.
-        inner: where its folders are: in itself, or, where it wraps another one of its name, in that.
+        inner: where its folders are: in itself, or,
+            where it wraps another one of its name, in that.
     """
 
     split: str
@@ -84,7 +89,8 @@ def recognise(root: Path) -> Layout:
     """Return what the folders below ``root`` are.
 
     Raises:
-        DataError: they are nothing, or could be two things. The remedy names the folder to give, or to rename.
+        DataError: they are nothing, or could be two things.
+            The remedy names the folder to give, or to rename.
     """
     base = root
     for _ in range(_DEEPEST):  # a link may lead in a circle
@@ -103,7 +109,9 @@ def recognise(root: Path) -> Layout:
 
 
 def _only(folder: Path) -> Path | None:
-    """Return the only folder in a folder, where it can be no class, since it holds folders and neither has images."""
+    """Return the only folder in a folder, where it can be no class,
+    since it holds folders and neither has images.
+    """
     inside = subfolders(folder)
     if len(inside) != 1 or (said := split_of(inside[0].name)) and said[1]:
         return None
@@ -118,14 +126,16 @@ def _remedy_without_folders(folder: Path) -> str:
 
 
 def above(folder: Path) -> str | None:
-    """Return as a remedy the folder that a folder lies in, where others beside it hold images, too."""
+    """Return as a remedy the folder that a folder lies in,
+    where others beside it hold images, too.
+    """
     siblings = [sibling for sibling in subfolders(folder.resolve().parent) if images_in(sibling)]
     if len(siblings) < 2:
         return None
     return f"give the folder that holds all class folders: {override('dataset.root', folder.resolve().parent)}"
 
 
-# --- splits ----------------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------
 
 
 def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
@@ -141,7 +151,8 @@ def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
             return None
         parts = [part for part in named if part.exact]
     parts = _each_once(base, parts)
-    # A test folder without class folders has no labels: it keeps its place, and test images are drawn.
+    # A test folder without class folders has no labels:
+    # it keeps its place, and test images are drawn.
     flat = {split_of(top.name)[0] for top in tops if top.name.lower() in _FIRST_KNOWN}
     tested_on = "test" if "test" in flat | {part.split for part in parts} else "validation"
     by_split = [("test" if part.split == tested_on else part.split, part) for part in parts]
@@ -175,7 +186,9 @@ def _part(folder: Path) -> Part | None:
 
 
 def _agreeing(train: Part, parts: Sequence[Part]) -> list[Part]:
-    """Return ``train`` and the parts with more than half of its classes, or of their own, where those are fewer."""
+    """Return ``train`` and the parts with more than half of its classes, or of their own,
+    where those are fewer.
+    """
     return [
         part
         for part in parts
@@ -185,7 +198,8 @@ def _agreeing(train: Part, parts: Sequence[Part]) -> list[Part]:
 
 
 def _stands_alone(base: Path, train: Part, tops: Sequence[Path], named: Sequence[Part]) -> bool:
-    """Return whether a folder called train, with which no other split agrees, is a split all the same.
+    """Return whether a folder called train, with which no other split agrees,
+    is a split all the same.
 
     Raises:
         DataError: it may be the training images, or a class.
@@ -235,11 +249,14 @@ def _beside(tops: Sequence[Path], train: Part, parts: Sequence[Part]) -> Iterato
         yield f"left aside: {printable(top.name)}/, which holds {what}"
 
 
-# --- classes ---------------------------------------------------------------------------------------------------------
+# --- classes ----------------------------------------------------------------------------------
 
 
 def _as_classes(base: Path, tops: Sequence[Path]) -> Layout:
-    """Return the folders as classes. Raises DataError where the folders in them are the classes rather."""
+    """Return the folders as classes.
+
+    Raises DataError where the folders in them are the classes rather.
+    """
     _check_not_splits(base, tops)
     notes = [
         f"{printable(top.name)} is a class: it holds images, and no class folders"

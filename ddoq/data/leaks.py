@@ -18,7 +18,9 @@ def leak_lines(audit: Facts) -> Iterator[str]:
 
 
 def likeness_line(audit: Facts) -> str:
-    """Return how many pictures look nearly like one of another split, in one line; empty where none do."""
+    """Return how many pictures look nearly like one of another split, in one line;
+    empty where none do.
+    """
     alike = [leak for leak in audit["leaks"] if leak["alike"]]
     return "look nearly alike: " + "; ".join(map(_alike_words, alike)) if alike else ""
 
@@ -35,7 +37,9 @@ def _alike_words(leak: Facts) -> str:
 
 
 def leak_counts(audit: Facts) -> dict[str, int]:
-    """Return how many test pictures are training pictures, too, and how many more look nearly like one."""
+    """Return how many test pictures are training pictures, too,
+    and how many more look nearly like one.
+    """
     leak = next(
         leak for leak in audit["leaks"] if (leak["of"], leak["within"]) == ("test", "train")
     )

@@ -33,8 +33,9 @@ _FILLERS = frozenset(
 def split_of(name: str) -> tuple[str, bool] | None:
     """Return the split that a name stands for, and whether it says nothing else.
 
-    ``Train␣``, ``training_set``, ``train_images``, ``trainset`` and ``train2017`` say nothing else; ``seg_train`` and
-    ``chest-xray-test`` say of what. ``train_aug`` and ``test_notes`` stand for no split.
+    ``Train␣``, ``training_set``, ``train_images``, ``trainset`` and ``train2017`` say
+    nothing else; ``seg_train`` and ``chest-xray-test`` say of what. ``train_aug`` and
+    ``test_notes`` stand for no split.
     """
     words = [word for word in re.findall(r"[a-z]+", name.lower()) if word not in _FILLERS]
     if not words:
@@ -55,7 +56,9 @@ def _bare(word: str) -> str:
 
 
 def by_number(name: str) -> list:
-    """Return a key that sorts names by the numbers in them: ``2`` before ``10``, ``class 2`` before ``class 10``."""
+    """Return a key that sorts names by the numbers in them:
+    ``2`` before ``10``, ``class 2`` before ``class 10``.
+    """
     parts = re.split(r"([0-9]+)", name)
     texts, numbers = (
         parts[::2],
@@ -65,5 +68,7 @@ def by_number(name: str) -> list:
 
 
 def ordered(names: Iterable[str], class_order: str) -> list[str]:
-    """Return class names as ``class_order`` sorts them: ``text``, as torchvision's ImageFolder, or ``number``."""
+    """Return class names as ``class_order`` sorts them:
+    ``text``, as torchvision's ImageFolder, or ``number``.
+    """
     return sorted(names, key=by_number if class_order == "number" else None)

@@ -1,4 +1,6 @@
-"""Hugging Face style image Parquet: a column of ``{bytes, path}`` structs and a column of labels."""
+"""Hugging Face style image Parquet: a column of ``{bytes, path}`` structs
+and a column of labels.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,12 @@ _ONE_FORM = (
 
 @dataclass
 class ParquetImages(ImageDataset):
-    """A folder of ``train*.parquet``, ``validation*.parquet`` and ``test*.parquet`` files, or one file.
+    """A folder of ``train*.parquet``, ``validation*.parquet``
+    and ``test*.parquet`` files, or one file.
 
-    The files may lie as the Hub has them (``data/``, ``default/train/``) or as ``save_to_disk`` leaves them, see
-    ``ddoq.data.shards``. With no test file, the validation file is the test set and validation images are drawn from
-    train.
+    The files may lie as the Hub has them (``data/``, ``default/train/``) or as ``save_to_disk``
+    leaves them, see ``ddoq.data.shards``. With no test file, the validation file is the test set
+    and validation images are drawn from train.
 
     Args:
         image_column, label_column: names of the columns.
@@ -127,7 +130,9 @@ def open_parquet(
 
 
 def as_options(root: Path, image_columns: Sequence[str], label_columns: Sequence[str]) -> str:
-    """Return the options that read the tables of a folder with the same columns by ``ParquetImages``."""
+    """Return the options that read the tables of a folder with the same columns
+    by ``ParquetImages``.
+    """
     table = _read(next(file for _, file in find_shards(root)))
     columns = {"image": image_columns, "label": label_columns}
     chosen = {
@@ -173,11 +178,14 @@ def _notes(
     return notes
 
 
-# --- columns ---------------------------------------------------------------------------------------------------------
+# --- columns ----------------------------------------------------------------------------------
 
 
 def _column(table: pa.Table, file: Path, key: str, asked: str | Sequence[str]) -> str:
-    """Return the name of a column. Raises DataError where it is missing; a single one that would do is named."""
+    """Return the name of a column.
+
+    Raises DataError where it is missing; a single one that would do is named.
+    """
     wanted = [asked] if isinstance(asked, str) else list(asked)
     for name in wanted:
         if name in table.column_names:
@@ -243,7 +251,7 @@ def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable
     return read, describe
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------
 
 
 def _class_names(table: pa.Table, column: str) -> list[str] | None:
@@ -258,7 +266,10 @@ def _class_names(table: pa.Table, column: str) -> list[str] | None:
 
 
 def _agreed(classes: Mapping[Path, list[str] | None]) -> list[str] | None:
-    """Return the class names that the files state. Raises ValueError where they differ, or two are the same."""
+    """Return the class names that the files state.
+
+    Raises ValueError where they differ, or two are the same.
+    """
     stated = {tuple(names): file for file, names in classes.items() if names}
     if len(stated) > 1:
         raise ValueError(
@@ -272,7 +283,10 @@ def _agreed(classes: Mapping[Path, list[str] | None]) -> list[str] | None:
 
 
 def _values(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the labels of a file ``[n]``: integers, whole floats, booleans or text. Raises ValueError for others."""
+    """Return the labels of a file ``[n]``: integers, whole floats, booleans or text.
+
+    Raises ValueError for others.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -305,7 +319,9 @@ def _values(column: pa.ChunkedArray) -> np.ndarray:
 def _check_labelled(
     parts: Sequence[np.ndarray], splits: Sequence[str], files: Sequence[Path], base: Path
 ) -> None:
-    """Raise DataError where a split has no labels: they are -1, as in the test files of competitions."""
+    """Raise DataError where a split has no labels:
+    they are -1, as in the test files of competitions.
+    """
     trained = [part for part, split in zip(parts, splits, strict=True) if split in ("", "train")]
     if any(part.dtype.kind == "i" and (part < 0).any() for part in trained):
         return
@@ -323,7 +339,9 @@ def _labels(
     names: Sequence[str] | None,
     class_order: str,
 ) -> tuple[list[str], np.ndarray]:
-    """Return class names and integer labels: from the given names, else from the sorted distinct values."""
+    """Return class names and integer labels:
+    from the given names, else from the sorted distinct values.
+    """
     filled = [(part, file) for part, file in zip(parts, files, strict=True) if len(part)]
     kinds = {"text" if part.dtype.kind == "U" else "numbers": file.name for part, file in filled}
     if len(kinds) > 1:

@@ -16,7 +16,9 @@ _MOST_ASIDE = 3
 
 
 def recognised(source: Source, spec: ImageDataset) -> list[str]:
-    """Return lines for the plan and the report: the classes, the splits and how each was decided."""
+    """Return lines for the plan and the report:
+    the classes, the splits and how each was decided.
+    """
     lines = [
         f"{source.provenance}, {_classes(source.class_names)}",
         "; ".join(_splits(source, spec)),

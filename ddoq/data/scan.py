@@ -1,4 +1,6 @@
-"""One look at every image of a data set: is it one, how bright, and there once? In chunks that survive a killed run."""
+"""One look at every image of a data set: is it one, how bright, and there once?
+In chunks that survive a killed run.
+"""
 
 from __future__ import annotations
 
@@ -105,19 +107,21 @@ class _Looks(Dataset):
 
 
 def scan_images(spec: ImageDataset, folder: Path, num_workers: int = 0) -> Scan:
-    """Decode every image once. The result does not depend on the number of workers, nor on interruptions.
+    """Decode every image once. The result does not depend on the number of workers,
+    nor on interruptions.
 
-    What was no image in an earlier call is looked at again: it may have been repaired. Pictures of 16 bits or floats
-    are looked at twice: only when all have been seen is their common range known.
+    What was no image in an earlier call is looked at again: it may have been repaired. Pictures of
+    16 bits or floats are looked at twice: only when all have been seen is their common range known.
 
     Args:
         spec: the data set.
-        folder: where part files go, and where those of an interrupted call are; see ``remove_parts``.
+        folder: where part files go, and where those of an interrupted call are;
+            see ``remove_parts``.
         num_workers: processes that decode; 0 for this one.
 
     Raises:
-        DataError: the machine cannot read an image; what it holds is no reason to stop here. Or nothing says which
-            values of deep pictures are black and white.
+        DataError: the machine cannot read an image; what it holds is no reason to stop here. Or
+            nothing says which values of deep pictures are black and white.
     """
     items = _Looks(spec)
     chunks = [
@@ -153,7 +157,9 @@ def scan_images(spec: ImageDataset, folder: Path, num_workers: int = 0) -> Scan:
 
 
 def _scaled(spec: ImageDataset, scan: Scan) -> Scan:
-    """Return a scan in which 16-bit and float pictures have been looked at in their common range."""
+    """Return a scan in which 16-bit and float pictures have been looked at
+    in their common range.
+    """
     if not len(scan.deep):
         return scan
     pixel_range = (

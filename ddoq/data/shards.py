@@ -1,4 +1,6 @@
-"""Which files of a folder are the tables of which split: those of the Hub, of its conversions, and of ``datasets``."""
+"""Which files of a folder are the tables of which split:
+those of the Hub, of its conversions, and of ``datasets``.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,8 @@ class Shards:
 
 
 def find_shards(root: Path) -> Shards:
-    """Return the files of a folder, or one file, by split; with no test file, the validation file is the test set.
+    """Return the files of a folder, or one file, by split;
+    with no test file, the validation file is the test set.
 
     Raises:
         DataError: there are none, one is missing, or it is not clear which belong together.
@@ -67,7 +70,9 @@ def find_shards(root: Path) -> Shards:
 
 
 def has_tables(folder: Path, depth: int = _DEEPEST) -> bool:
-    """Return whether there are tables in a folder or, in the layouts that ``find_shards`` knows, below it."""
+    """Return whether there are tables in a folder or,
+    in the layouts that ``find_shards`` knows, below it.
+    """
     if not folder.is_dir():
         return False
     return (
@@ -151,7 +156,9 @@ def _fits(file: Path, split: str) -> bool:
 
 
 def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
-    """Return the files whose names, but for the number of a shard, are those of splits, or all where none says more."""
+    """Return the files whose names, but for the number of a shard, are those of splits,
+    or all where none says more.
+    """
     by_name: dict[str, list[Path]] = {}
     for file in tables:
         by_name.setdefault(_parsed(file)["name"].lower(), []).append(file)
@@ -190,7 +197,10 @@ def _left(aside: Sequence[Path]) -> list[str]:
 
 
 def _without_splits(folder: Path, by_name: dict[str, list[Path]], are_splits: bool) -> Shards:
-    """Return the shards of one table. Raises DataError where the files are several tables, or splits without train."""
+    """Return the shards of one table.
+
+    Raises DataError where the files are several tables, or splits without train.
+    """
     shards = [file for name, files in by_name.items() if is_filler(name) for file in files]
     others = [file for files in by_name.values() for file in files if file not in shards]
     if not are_splits and (shards or len(others) == 1):

@@ -24,8 +24,8 @@ _ARCHIVE = Archive(
 class TinyImageNet(PublishedDataset):
     """Tiny-ImageNet (Stanford CS231n), 200 classes, 100,000 + 10,000 RGB 64×64.
 
-    Labels follow the sorted WordNet ids, as in the literature, which opens it with torchvision's ``ImageFolder``. The
-    validation split is the test split, since the test labels are not public.
+    Labels follow the sorted WordNet ids, as in the literature, which opens it with torchvision's
+    ``ImageFolder``. The validation split is the test split, since the test labels are not public.
     """
 
     def fingerprint(self) -> str:
@@ -84,7 +84,9 @@ class TinyImageNet(PublishedDataset):
 
 
 def _validation(root: Path, number: dict[str, int]) -> tuple[list[str], list[int]]:
-    """Return names relative to ``root`` and labels of the validation images, whose classes are in a file."""
+    """Return names relative to ``root`` and labels of the validation images,
+    whose classes are in a file.
+    """
     if not (root / _ANNOTATIONS).is_file():
         return _sorted(root, number)
     lines = [
@@ -114,7 +116,9 @@ def _is_sorted(folder: Path) -> bool:
 
 
 def _sorted(root: Path, number: dict[str, int]) -> tuple[list[str], list[int]]:
-    """Return names relative to ``root`` and labels of validation images that lie in class folders."""
+    """Return names relative to ``root`` and labels of validation images
+    that lie in class folders.
+    """
     wnids = [folder.name for folder in subfolders(root / "val")]
     if others := [wnid for wnid in wnids if wnid not in number]:
         raise DataError(

@@ -1,4 +1,7 @@
-"""What lies in folders: images, folders, and what is only named like one. Nothing here knows of classes."""
+"""What lies in folders: images, folders, and what is only named like one.
+
+Nothing here knows of classes.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +43,12 @@ def files_below(
 
     Args:
         folder: where to look.
-        above: the folders that this one lies in, by their real paths, as far as links were followed.
+        above: the folders that this one lies in, by their real paths,
+            as far as links were followed.
 
     Yields:
-        Name relative to ``folder``, and what it is: ``IMAGE``; ``LINK`` or ``PIPE`` where something is only named
-        like one; or the kind of anything else: its extension.
+        Name relative to ``folder``, and what it is: ``IMAGE``; ``LINK`` or ``PIPE`` where something
+        is only named like one; or the kind of anything else: its extension.
     """
     with reading(folder, READABLE), os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)

@@ -13,13 +13,16 @@ from ddoq.utils.scaling import VAE_SCALES, latent_scale
 
 
 class VAE(Encoder):
-    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``; see ``ddoq.utils.scaling`` for the two.
+    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``;
+    see ``ddoq.utils.scaling`` for the two.
 
     Args:
-        path: a folder saved by diffusers' ``save_pretrained``, or a hub id. Holds an ``AutoencoderKL`` or
-            ``AutoencoderTiny``, at the top or in the sub-folder ``vae``. Or one file of weights, in the names of
-            diffusers or of CompVis, beside its ``config.json``.
-        posterior: ``mode``, or ``sample``: one draw per image, as D4M does. A tiny autoencoder has no posterior.
+        path: a folder saved by diffusers' ``save_pretrained``, or a hub id. Holds an
+            ``AutoencoderKL`` or ``AutoencoderTiny``, at the top or in the sub-folder
+            ``vae``. Or one file of weights, in the names of diffusers or of CompVis, beside
+            its ``config.json``.
+        posterior: ``mode``, or ``sample``: one draw per image, as D4M does.
+            A tiny autoencoder has no posterior.
         precision: of the network: ``float32``, ``bfloat16`` or ``float16``.
         storage: of latents on disk: ``float32`` or ``float16``.
     """
@@ -41,14 +44,19 @@ class VAE(Encoder):
         self._keep("scale", known.scale)
 
     def _keep(self, name: str, value: float | tuple[float, ...]) -> None:
-        """Keep a number as it is, those of channels as a tensor ``[C, 1, 1]`` that moves with the model."""
+        """Keep a number as it is, those of channels as a tensor ``[C, 1, 1]``
+        that moves with the model.
+        """
         if isinstance(value, tuple):
             self.register_buffer(name, torch.tensor(value).view(-1, 1, 1), persistent=False)
         else:
             setattr(self, name, value)
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the scaled latents. Grey images are fed as RGB to a model that wants three channels."""
+        """Return the scaled latents.
+
+        Grey images are fed as RGB to a model that wants three channels.
+        """
         wanted = self.vae.config.in_channels
         images = images.expand(-1, wanted, -1, -1) if images.shape[1] == 1 else images
         encoded = self.vae.encode(images.to(self.vae.dtype))

@@ -1,4 +1,6 @@
-"""The first contact of the processes of a run: each tells the others that it is there, and has a minute to wait."""
+"""The first contact of the processes of a run:
+each tells the others that it is there, and has a minute to wait.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ _MOST = 8  # processes that a line lists
 def join(place: Place, patience: float) -> None:
     """Make the processes of a run one process group of torch's.
 
-    Torch waits where Python hears no signal, so a thread does it, and this one waits for that thread.
+    Torch waits where Python hears no signal, so a thread does it,
+    and this one waits for that thread.
 
     Args:
         place: of this process.
@@ -163,7 +166,9 @@ class _Contact:
         return _CONNECT if self._complete() else 0.0
 
     def speaks(self) -> bool:
-        """Tell whether the user is to hear of the waiting from this process: from the first, or without it."""
+        """Tell whether the user is to hear of the waiting from this process:
+        from the first, or without it.
+        """
         return self.place.rank == 0 or self._store is None
 
     def missing(self) -> str:

@@ -33,8 +33,8 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, num_steps: int, warmup: in
 class DenoiserModule(L.LightningModule):
     """Fits a class-conditional denoiser with the loss its scheduler's ``prediction_type`` asks for.
 
-    A batch is ``(clean latents, labels, noise, times)``. ``average`` holds the exponential moving average of the
-    weights, which is what generates.
+    A batch is ``(clean latents, labels, noise, times)``. ``average`` holds the exponential moving
+    average of the weights, which is what generates.
     """
 
     def __init__(
@@ -75,7 +75,8 @@ class DenoiserModule(L.LightningModule):
 
 
 class VAEModule(L.LightningModule):
-    """Fits a diffusers ``AutoencoderKL``: ``|x - D(z)|^2 + kl_weight * KL(q(z|x) || N(0, I))``, per-pixel means.
+    """Fits a diffusers ``AutoencoderKL``: ``|x - D(z)|^2 + kl_weight * KL(q(z|x) || N(0, I))``,
+    per-pixel means.
 
     A batch is ``(images, noise)``; the noise samples the posterior.
     """

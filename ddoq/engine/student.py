@@ -24,7 +24,9 @@ _TEST_BATCH = 500
 
 
 class Normalize(nn.Module):
-    """Maps pixels in [0, 1] to zero mean and unit variance, per channel, by the statistics of a data set."""
+    """Maps pixels in [0, 1] to zero mean and unit variance, per channel,
+    by the statistics of a data set.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -37,9 +39,11 @@ class Normalize(nn.Module):
 
 
 class ViewMaker(nn.Module):
-    """Makes the views of a step from images that live on the device: uint8, so that they fit there, or float32.
+    """Makes the views of a step from images that live on the device:
+    uint8, so that they fit there, or float32.
 
-    A batch is ``{"rows": image numbers [B], "draws": random numbers}``: all that travels to the device.
+    A batch is ``{"rows": image numbers [B], "draws": random numbers}``: all that
+    travels to the device.
     """
 
     def __init__(self, images: Tensor, protocol: Protocol, normalize: Normalize):
@@ -59,9 +63,10 @@ class ViewMaker(nn.Module):
 class StudentModule(L.LightningModule):
     """Trains a student with the weighted loss ``(1/B) sum_i w_i * loss_i`` of a protocol.
 
-    A training batch is that of ``ViewMaker``, with the teacher's logits in ``stored`` where they were stored; a
-    validation batch is ``(uint8 images, labels)``. ``history`` collects, at each evaluation, the ``step``, the accuracy
-    ``top1`` and the mean training ``loss`` since the one before; ``logits`` holds those of the last one.
+    A training batch is that of ``ViewMaker``, with the teacher's logits in ``stored`` where they
+    were stored; a validation batch is ``(uint8 images, labels)``. ``history`` collects, at each
+    evaluation, the ``step``, the accuracy ``top1`` and the mean training ``loss`` since the one
+    before; ``logits`` holds those of the last one.
 
     Args:
         network: maps normalised images to logits.
@@ -223,8 +228,8 @@ def train_student(
         views_seed: instead of ``seed``, where views are those that were labelled before.
 
     Returns:
-        ``top1`` at the end and ``top1_best``, the ``accuracies`` along the way, the ``history`` of ``StudentModule``,
-        and the other measures of ``ddoq.evaluation.metrics`` at the end.
+        ``top1`` at the end and ``top1_best``, the ``accuracies`` along the way, the ``history`` of
+        ``StudentModule``, and the other measures of ``ddoq.evaluation.metrics`` at the end.
     """
     module = StudentModule(network, data, protocol, normalize, teacher)
     seed = seed if views_seed is None else views_seed

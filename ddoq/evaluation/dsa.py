@@ -49,8 +49,9 @@ def draw_dsa(
         generator: on the CPU.
 
     Returns:
-        One entry, ``dsa_<operation>``, ``[B, ...]``: color has an offset and two factors, crop a translation in pixels,
-        cutout a centre in pixels, flip a bool, scale a factor per axis, rotate an angle in radians.
+        One entry, ``dsa_<operation>``, ``[B, ...]``: color has an offset and two factors, crop a
+        translation in pixels, cutout a centre in pixels, flip a bool, scale a factor per axis,
+        rotate an angle in radians.
     """
     names = strategy.split("_")
     name = names[int(torch.randint(len(names), (), generator=generator))]

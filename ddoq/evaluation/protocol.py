@@ -16,7 +16,8 @@ from ddoq.evaluation.weights import WeightUse
 
 @dataclass(frozen=True)
 class Rule:
-    """Values of a protocol for some sizes of data set and some students; ``None`` does not ask, or does not set.
+    """Values of a protocol for some sizes of data set and some students;
+    ``None`` does not ask, or does not set.
 
     Args:
         max_ipc: holds up to so many images per class.
@@ -62,8 +63,8 @@ class Rule:
 class Protocol:
     """A training recipe.
 
-    Its length is either ``epochs``, whose number may depend on the images per class, or ``num_steps``, which gives
-    every arm the same number of gradient steps, the full data included.
+    Its length is either ``epochs``, whose number may depend on the images per class, or
+    ``num_steps``, which gives every arm the same number of gradient steps, the full data included.
 
     Args:
         source: where the recipe is from.
@@ -77,13 +78,15 @@ class Protocol:
         momentum, nesterov: of ``sgd``.
         schedule: ``cosine``, ``step`` or ``constant``.
         schedule_by: the rate changes every ``step`` or every ``epoch``.
-        cosine_length: the half-period of the cosine in lengths of the training: with 2 the rate only halves.
-        milestones, milestone_factor: of ``step``: after which shares of the training the rate is multiplied.
+        cosine_length: the half-period of the cosine in lengths of the training:
+            with 2 the rate only halves.
+        milestones, milestone_factor: of ``step``:
+            after which shares of the training the rate is multiplied.
         reset_at_milestones: the optimizer forgets its state there.
-        labels: ``hard``; ``soft``: a teacher labels every view; ``stored``: the same, written to disk first;
-            ``fixed``: a teacher labels every image once.
-        loss: on soft labels: ``kl`` of the softmax at ``temperature``, or ``mse`` of the logits. Hard labels take the
-            cross-entropy.
+        labels: ``hard``; ``soft``: a teacher labels every view; ``stored``: the same, written to
+            disk first; ``fixed``: a teacher labels every image once.
+        loss: on soft labels: ``kl`` of the softmax at ``temperature``, or ``mse`` of the logits.
+            Hard labels take the cross-entropy.
         temperature: of teacher and student; losses are not multiplied by its square.
         hard_share: factor of an additional cross-entropy on hard labels.
         augmentation: of every view.
@@ -98,8 +101,8 @@ class Protocol:
         evaluate_from: share of the training before which there are none.
         selection: what the source reports, ``last`` or ``best``; both are always shown.
         num_seeds: students per arm.
-        redraw: draw codebook and images anew for every student, so that the spread of an arm is that of the method
-            and not of one draw. Needs one generation per student.
+        redraw: draw codebook and images anew for every student, so that the spread of an arm is
+            that of the method and not of one draw. Needs one generation per student.
     """
 
     batch_size: int
@@ -138,7 +141,9 @@ class Protocol:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Protocol:
-        """Return the protocol of a plain configuration; what only schemas and stages read is passed over."""
+        """Return the protocol of a plain configuration;
+        what only schemas and stages read is passed over.
+        """
         values = {known.name: config[known.name] for known in fields(cls) if known.name in config}
         values["augmentation"] = Augmentation(**values.get("augmentation", {}))
         values["weights"] = WeightUse(**values.get("weights", {}))

@@ -1,8 +1,8 @@
 """The scores of DD-Ranking (Li et al. 2025, arXiv:2505.13300), from accuracies as fractions.
 
-They separate what the images are worth from what soft labels and augmentation are worth. The formulas are those of the
-paper. The authors' package (0.2.0) puts percentages into the exponential and takes each student's best epoch on the
-test set: what it prints is on another scale.
+They separate what the images are worth from what soft labels and augmentation are worth. The
+formulas are those of the paper. The authors' package (0.2.0) puts percentages into the exponential
+and takes each student's best epoch on the test set: what it prints is on another scale.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from ddoq.errors import ConfigError
 
 
 def hard_label_recovery(real_hard: float, synthetic_hard: float) -> float:
-    """Return HLR: what students with hard labels lose by the synthetic images. In [-1, 1]; lower is better.
+    """Return HLR: what students with hard labels lose by the synthetic images.
+    In [-1, 1]; lower is better.
 
     Args:
         real_hard: accuracy of students of the full real data.
@@ -27,7 +28,8 @@ def hard_label_recovery(real_hard: float, synthetic_hard: float) -> float:
 
 
 def improvement_over_random(synthetic: float, random: float) -> float:
-    """Return IOR: what the synthetic images gain over as many random real ones. In [-1, 1]; higher is better.
+    """Return IOR: what the synthetic images gain over as many random real ones.
+    In [-1, 1]; higher is better.
 
     Args:
         synthetic: accuracy of students of the synthetic images, by any protocol.
@@ -60,10 +62,12 @@ def augmentation_robust_score(
     random_plain: float,
     weight: float = 0.5,
 ) -> float:
-    """Return ARS: the score of LRS for ``a = weight IOR_aug + (1 - weight) IOR_plain``. In [0, 1]; higher is better.
+    """Return ARS: the score of LRS for ``a = weight IOR_aug + (1 - weight) IOR_plain``.
+    In [0, 1]; higher is better.
 
     Args:
-        synthetic_aug: accuracy of students of the synthetic images, with the protocol's augmentation.
+        synthetic_aug: accuracy of students of the synthetic images,
+            with the protocol's augmentation.
         random_aug: of as many random real images, with the same.
         synthetic_plain: of the synthetic images, without augmentation.
         random_plain: of the random images, without augmentation.

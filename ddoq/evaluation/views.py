@@ -1,4 +1,6 @@
-"""What a student sees: which images at which step, and the random numbers that make views of them."""
+"""What a student sees: which images at which step,
+and the random numbers that make views of them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ddoq.utils.seeding import item_generator
 
 
 class Views:
-    """The views of a training: a function of seed and step alone, whatever device trains, whenever it resumes.
+    """The views of a training: a function of seed and step alone, whatever device trains,
+    whenever it resumes.
 
     Args:
         protocol: resolved.
@@ -64,7 +67,8 @@ class Views:
             epoch, batch = divmod(step, math.ceil(num / size))
             rows = self._order(epoch)[batch * size : (batch + 1) * size]
             return rows, torch.full_like(rows, epoch)
-        # Batches run through the permuted epochs without a gap, so the last images of an epoch are never dropped.
+        # Batches run through the permuted epochs without a gap,
+        # so the last images of an epoch are never dropped.
         positions = torch.arange(step * size, (step + 1) * size)
         epochs = positions // num
         order = {epoch: self._order(epoch) for epoch in epochs.unique().tolist()}

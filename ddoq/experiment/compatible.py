@@ -1,7 +1,8 @@
-"""Whether the pretrained models of a run fit the data and one another: judged from what they say of themselves.
+"""Whether the pretrained models of a run fit the data and one another:
+judged from what they say of themselves.
 
-Everything here reads ``config.json`` and its like, before anything is computed. Models that are still on the hub are
-judged once they have been downloaded.
+Everything here reads ``config.json`` and its like, before anything is computed. Models that are
+still on the hub are judged once they have been downloaded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Problems = Iterator[tuple[str, str]]
 
 
 def check_fit(config: Conf, models: Models) -> None:
-    """Raise DdoqError where a pretrained model cannot serve the data, or was trained on another one's latents.
+    """Raise DdoqError where a pretrained model cannot serve the data,
+    or was trained on another one's latents.
 
     Args:
         config: resolved and checked.
@@ -89,14 +91,18 @@ def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
 
 
 def _generators(config: Conf) -> Iterator[tuple[str, Conf]]:
-    """Yield every generator with pretrained weights, those of arms included, with the key of its path."""
+    """Yield every generator with pretrained weights, those of arms included,
+    with the key of its path.
+    """
     for path, group, part in components(config):
         if group == "generator" and part.get("path"):
             yield f"{path}.path", part
 
 
 def _network(generator: Conf, key: str, models: Models) -> Conf | None:
-    """Return what a generator's network says of itself, if it is here, once its class is known to fit."""
+    """Return what a generator's network says of itself, if it is here,
+    once its class is known to fit.
+    """
     is_dit = generator["_target_"].endswith("DiT")
     part, name = (
         ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
@@ -108,7 +114,9 @@ def _network(generator: Conf, key: str, models: Models) -> Conf | None:
 
 
 def _encoder(config: Conf, models: Models) -> Conf | None:
-    """Return what a pretrained VAE says of itself, if it is here, once it is known to be one that can be used."""
+    """Return what a pretrained VAE says of itself, if it is here,
+    once it is known to be one that can be used.
+    """
     encoder, key = config["encoder"], "encoder.path"
     if not encoder["_target_"].endswith("VAE") or encoder["path"] is None:
         return None
@@ -145,13 +153,15 @@ def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
         )
 
 
-# --- sizes -----------------------------------------------------------------------------------------------------------
+# --- sizes ------------------------------------------------------------------------------------
 
 
 def _size_problems(
     config: Conf, models: Models, networks: list[tuple[str, Conf, Conf]]
 ) -> Problems:
-    """Yield where the encoder or the transformers do not suit the image size, with the nearest sizes that do."""
+    """Yield where the encoder or the transformers do not suit the image size,
+    with the nearest sizes that do.
+    """
     size, known = config["dataset"]["image_size"], _encoder(config, models)
     shape = stated_latent_shape(config)
     if known is None and shape is None:
@@ -218,13 +228,15 @@ def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
     return patch, side
 
 
-# --- channels --------------------------------------------------------------------------------------------------------
+# --- channels ---------------------------------------------------------------------------------
 
 
 def _network_problems(
     config: Conf, key: str, conf: Conf, known: Conf, shape: tuple[int, int] | None
 ) -> Problems:
-    """Yield what speaks against a generator's network: its channels, and conditions that are not given to it."""
+    """Yield what speaks against a generator's network:
+    its channels, and conditions that are not given to it.
+    """
     taken = _number({"in_channels": 4, **known}, "in_channels", key)
     made = known.get("out_channels", None if _is_dit(known) else 4)
     if made not in (None, taken, 2 * taken) or (made == 2 * taken and not _is_dit(known)):

@@ -1,4 +1,6 @@
-"""The pretrained models of a run: where they are, what they say of themselves, what stands for them in keys."""
+"""The pretrained models of a run: where they are, what they say of themselves,
+what stands for them in keys.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from ddoq.utils.weights import check_file, hash_file, read_config, variant_of
 
 Conf = Mapping[str, Any]
 
-#: The parts of a model's folder that each component reads, with the file that tells that a part is there.
+#: The parts of a model's folder that each component reads,
+#: with the file that tells that a part is there.
 PARTS = {
     "ddoq.encoders.VAE": {"vae": "config.json"},
     "ddoq.encoders.TAEF2": {"": "taef2_encoder.pth"},
@@ -43,7 +46,8 @@ PARTS = {
 }
 _OF_TRIAL = ("name", "_target_", "classes", "precision")
 _WEIGHTS = (".json", ".safetensors", ".txt", ".bin", ".pth")
-#: Components that may be given as one file: a VAE beside its config.json, a DiT as its authors release it.
+#: Components that may be given as one file:
+#: a VAE beside its config.json, a DiT as its authors release it.
 _FILES = ("ddoq.encoders.VAE", "ddoq.generators.DiT")
 #: Stands in keys beside a VAE whose latents are scaled channel by channel, which ddoq once ignored.
 _NORMALISED = "+latents_mean,latents_std"
@@ -51,7 +55,10 @@ _NORMALISED = "+latents_mean,latents_std"
 
 @dataclass(frozen=True)
 class Use:
-    """A model as one component uses it. ``place``: a folder, a file, a hub id; ``None``: timm knows."""
+    """A model as one component uses it.
+
+    ``place``: a folder, a file, a hub id; ``None``: timm knows.
+    """
 
     conf: Conf
     key: str
@@ -64,7 +71,8 @@ class Use:
 
 
 class Models:
-    """Finds models in the folders of ``paths.models`` and remembers them by what stands for them in keys.
+    """Finds models in the folders of ``paths.models``
+    and remembers them by what stands for them in keys.
 
     A hub id stands for itself, wherever its files lie; a folder for its content.
 
@@ -83,7 +91,8 @@ class Models:
         self._described: dict[tuple[str, str], Conf] = {}
 
     def identify(self, conf: Conf, key: str) -> str | None:
-        """Return what stands for a component's weights in a content key; ``None`` where ddoq fits them itself.
+        """Return what stands for a component's weights in a content key;
+        ``None`` where ddoq fits them itself.
 
         Args:
             conf: of an encoder, a generator, a feature space or a teacher.
@@ -170,7 +179,9 @@ class Models:
         return " ".join(hash_file(str(path), key, self.digests) for path in (file, *beside))
 
     def locate(self, conf: Conf) -> str:
-        """Return the folder of ``paths.models`` that has all that a component reads, else its path as it is."""
+        """Return the folder of ``paths.models`` that has all that a component reads,
+        else its path as it is.
+        """
         parts = PARTS[conf["_target_"]].items()
 
         def holds(folder: Path) -> bool:
@@ -181,7 +192,9 @@ class Models:
         return locate(conf["path"], self.folders, holds)
 
     def place(self, identity: str, conf: Conf) -> str | None:
-        """Return the folder, file or hub id behind an identity, for the component of a configuration."""
+        """Return the folder, file or hub id behind an identity,
+        for the component of a configuration.
+        """
         return self._uses[identity, conf["_target_"]].place
 
     def key(self, identity: str, conf: Conf) -> str:
@@ -189,8 +202,8 @@ class Models:
         return self._uses[identity, conf["_target_"]].key
 
     def require(self, nodes: list[Node]) -> None:
-        """Raise DataError where a node that has to be computed needs a model that is neither here nor to be had, or
-        one whose files are cut off.
+        """Raise DataError where a node that has to be computed needs a model that is neither here
+        nor to be had, or one whose files are cut off.
         """
         needed = {node.identity.get(name) for node in nodes for name in ("weights", "model")}
         for (identity, _), use in self._uses.items():
@@ -212,7 +225,9 @@ class Models:
                 )
 
     def fetch(self, log: Callable[[str], None]) -> None:
-        """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
+        """Download what is missing into the first folder of ``paths.models``;
+        ``log`` takes a line per model.
+        """
         for use in self._uses.values():
             if use.place is None or not is_hub_id(use.place):
                 log(
@@ -253,7 +268,9 @@ def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> di
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
-    """Return every component of a configuration that may have pretrained weights, with the key of its path."""
+    """Return every component of a configuration that may have pretrained weights,
+    with the key of its path.
+    """
     for part in ("encoder", "generator"):
         if "path" in config[part]:
             yield config[part], f"{part}.path"

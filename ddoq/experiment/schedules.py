@@ -1,4 +1,6 @@
-"""What a model's ``scheduler_config.json`` has to say, so that a noised latent can be denoised by it."""
+"""What a model's ``scheduler_config.json`` has to say,
+so that a noised latent can be denoised by it.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,8 @@ Conf = Mapping[str, Any]
 
 
 def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
-    """Return what a teacher's key is made of: weights and the order of the outputs by content, not by path.
+    """Return what a teacher's key is made of:
+    weights and the order of the outputs by content, not by path.
 
     Args:
         conf: of a teacher.
@@ -46,7 +47,8 @@ def place_of(teacher: Conf, config: Conf) -> str:
 
 
 def check_orders(config: Conf, index: Conf) -> None:
-    """Raise DataError where a file that names outputs does not name each class of the data set once.
+    """Raise DataError where a file that names outputs does not name each class
+    of the data set once.
 
     Args:
         config: resolved.
@@ -71,5 +73,7 @@ def named_outputs(conf: Conf, class_names: Sequence[str]) -> list[str]:
 
 
 def members_of(conf: Conf) -> Iterator[tuple[str, Conf]]:
-    """Yield the name and the configuration of all members of an ensemble; of another teacher, itself."""
+    """Yield the name and the configuration of all members of an ensemble;
+    of another teacher, itself.
+    """
     yield from (conf.get("members") or {"": conf}).items()

@@ -19,9 +19,9 @@ def denoising_errors(
 ) -> Tensor:
     """Return how badly the noise of latents is predicted under each of several labels, ``[n, k]``.
 
-    The diffusion classifier of Li et al. 2023, section 3: the label with the smallest error is the model's answer. All
-    labels of a latent share one noise and one time, in the middle half of the schedule; an error is one call of the
-    network for one latent.
+    The diffusion classifier of Li et al. 2023, section 3: the label with the smallest error is the
+    model's answer. All labels of a latent share one noise and one time, in the middle half of the
+    schedule; an error is one call of the network for one latent.
 
     Args:
         generator: with a variance-preserving schedule.

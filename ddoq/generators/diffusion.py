@@ -1,4 +1,6 @@
-"""What all latent diffusion generators share: from a noised centroid through the reverse process to pixels."""
+"""What all latent diffusion generators share:
+from a noised centroid through the reverse process to pixels.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,24 @@ from ddoq.utils.pretrained import load_scheduler, read_scheduler
 
 @dataclass(kw_only=True)
 class LatentDiffusion(ImageGenerator):
-    """``x_k = D(U_t(z_k, c))``: noise the centroid to time t, denoise it with classifier-free guidance, decode.
+    """``x_k = D(U_t(z_k, c))``: noise the centroid to time t,
+    denoise it with classifier-free guidance, decode.
 
     Args:
         path: folder of the model, as diffusers' pipelines save it, or a hub id.
         encoder: decodes the result.
         label_space: what the classes are.
         strength: share of the sampling steps that are run, in (0, 1].
-        guidance_scale: 1 is unguided, and takes one model call per step instead of two (in one batch).
+        guidance_scale: 1 is unguided, and takes one model call per step instead of
+            two (in one batch).
         num_steps: of the whole schedule.
-        scheduler: class name of a diffusers scheduler; ``None`` for the one saved with the model, as saved.
-        start: ``noised`` centroid; pure ``noise``, which forgets the centroid (strength 1 does not quite: published
-            schedules keep half a percent of it); or ``inversion`` of the centroid by DDIM instead of fresh noise.
-        mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1); 0 for not at all.
+        scheduler: class name of a diffusers scheduler;
+            ``None`` for the one saved with the model, as saved.
+        start: ``noised`` centroid; pure ``noise``, which forgets the centroid (strength 1 does not
+            quite: published schedules keep half a percent of it); or ``inversion`` of the centroid
+            by DDIM instead of fresh noise.
+        mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1);
+            0 for not at all.
         mode_stop: the pull ends at this share of the schedule's time.
         precision: of the networks; the sample itself is kept in float32.
     """
@@ -109,12 +116,16 @@ class LatentDiffusion(ImageGenerator):
         return denoise
 
     def _without_variance(self, output: Tensor, channels: int) -> Tensor:
-        """Drop the second half of the channels, a learned variance, where the scheduler has no use for it."""
+        """Drop the second half of the channels, a learned variance,
+        where the scheduler has no use for it.
+        """
         learned = self.schedule.config.get("variance_type") in ("learned", "learned_range")
         return output if learned else output[:, :channels]
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance, ``u + scale * (c - u)``; a learned variance stays the conditional one."""
+        """Classifier-free guidance, ``u + scale * (c - u)``;
+        a learned variance stays the conditional one.
+        """
         channels = self.network.config.in_channels
         guided = unconditional + scale * (conditional - unconditional)
         return torch.cat([guided[:, :channels], conditional[:, channels:]], 1)

@@ -22,13 +22,14 @@ class DiT(LatentDiffusion):
 
     ``path`` may also be the file that its authors released, see ``ddoq.generators.released``.
 
-    Guidance: diffusers guides all four latent channels, the DiT repository three. Its 4.0 is about 3.25 here
-    (1 + 0.75 x for the x of its ``1 + x``), or exactly 4.0 with ``guidance_channels=3``.
+    Guidance: diffusers guides all four latent channels, the DiT repository three. Its 4.0 is about
+    3.25 here (1 + 0.75 x for the x of its ``1 + x``), or exactly 4.0 with ``guidance_channels=3``.
 
     Args:
-        classes: what the model's class numbers mean: ``dataset``, the labels; ``imagenet``, ImageNet-1K indices, to
-            which labels are mapped by WordNet id.
-        order: the class that each class number means, by name, where it is not what ``classes`` says.
+        classes: what the model's class numbers mean: ``dataset``, the labels; ``imagenet``,
+            ImageNet-1K indices, to which labels are mapped by WordNet id.
+        order: the class that each class number means, by name,
+            where it is not what ``classes`` says.
         guidance_channels: guide only this many of the latent channels; ``None`` for all.
     """
 

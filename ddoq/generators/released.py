@@ -1,8 +1,10 @@
-"""DiT as its authors release it: one file of weights, ``DiT-XL-2-256x256.pt``, read into diffusers' network.
+"""DiT as its authors release it: one file of weights, ``DiT-XL-2-256x256.pt``,
+read into diffusers' network.
 
-The two differ in names (diffusers has the embedders in every block, and queries, keys and values apart) and in three
-numbers that diffusers' configuration or code fixes otherwise: the epsilon of the second norm, the frequencies of the
-time's embedding, and the table of positions, which is the file's.
+The two differ in names (diffusers has the embedders in every block, and queries, keys and
+values apart) and in three numbers that diffusers' configuration or code fixes otherwise: the
+epsilon of the second norm, the frequencies of the time's embedding, and the table of positions,
+which is the file's.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from ddoq.utils.pretrained import for_inference
 from ddoq.utils.state_dicts import read_stored, require_finite
 from ddoq.utils.weights import loading, require_file
 
-#: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1): no tensor tells them.
+#: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1):
+#: no tensor tells them.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 _PATCHES, _TIME, _CLASSES = (
     "x_embedder.proj.weight",
@@ -30,7 +33,8 @@ _EPSILON = 1e-6
 
 
 def describe(path: str, key: str) -> dict[str, dict[str, Any]]:
-    """Return what ``config.json`` of the network and of the scheduler would say; no weights are read.
+    """Return what ``config.json`` of the network and of the scheduler would say;
+    no weights are read.
 
     Args:
         path: of a released file, or of a checkpoint of its training, of which ``ema`` is taken.
@@ -121,7 +125,8 @@ def _config(weights: Mapping[str, Tensor], path: str, key: str) -> dict[str, Any
     }
 
 
-#: Names in the released file and in diffusers: of the ends, of a block, and of the embedders that every block shares.
+#: Names in the released file and in diffusers:
+#: of the ends, of a block, and of the embedders that every block shares.
 _ENDS = {
     "x_embedder.proj": "pos_embed.proj",
     "final_layer.adaLN_modulation.1": "proj_out_1",
@@ -141,7 +146,9 @@ _SHARED = {
 
 
 def _renamed(weights: Mapping[str, Tensor], num_blocks: int) -> dict[str, Tensor]:
-    """Return released weights by diffusers' names; what has no name there keeps its own, and is refused."""
+    """Return released weights by diffusers' names;
+    what has no name there keeps its own, and is refused.
+    """
     renamed = {}
     for name, tensor in weights.items():
         module, _, kind = name.rpartition(".")

@@ -14,13 +14,15 @@ from ddoq.utils.pretrained import load_pretrained, load_text_encoder
 
 @dataclass(kw_only=True)
 class StableDiffusion(LatentDiffusion):
-    """Image-to-image from a latent, without decoding and encoding it again (Rombach et al. 2022; D4M's generator).
+    """Image-to-image from a latent, without decoding and encoding it again
+    (Rombach et al. 2022; D4M's generator).
 
-    Works with every model that has one CLIP text encoder (Stable Diffusion 1.x and 2.x). There is no safety checker:
-    it would replace images of a training set by black ones.
+    Works with every model that has one CLIP text encoder (Stable Diffusion 1.x and 2.x). There is
+    no safety checker: it would replace images of a training set by black ones.
 
     Args:
-        prompt: with ``{name}`` (``tench``) or ``{synonyms}`` (``tench, Tinca tinca``, which is D4M's whole prompt).
+        prompt: with ``{name}`` (``tench``) or ``{synonyms}``
+            (``tench, Tinca tinca``, which is D4M's whole prompt).
         negative_prompt: what guidance moves away from; D4M's is ``cartoon, anime, painting``.
     """
 

@@ -23,7 +23,8 @@ _SIDE = 32
 
 
 class CIFARResNet(Teacher):
-    """A ResNet of depth 6n + 2 for 32×32 images (He et al. 2016, section 4.2) from a plain NumPy archive.
+    """A ResNet of depth 6n + 2 for 32×32 images
+    (He et al. 2016, section 4.2) from a plain NumPy archive.
 
     Args:
         path: a local ``.npz`` of named arrays; nothing is unpickled.
@@ -34,8 +35,8 @@ class CIFARResNet(Teacher):
 
     Raises:
         ConfigError: there is no such depth.
-        DataError: the file is missing, unreadable, or holds another network or another number of classes; or
-            ``order`` does not name each class once.
+        DataError: the file is missing, unreadable, or holds another network or another number of
+            classes; or ``order`` does not name each class once.
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class CIFARResNet(Teacher):
 
 
 class ResNet(nn.Module):
-    """Three groups of (depth - 2) / 6 basic blocks, of 16, 32 and 64 channels, each group at half the resolution."""
+    """Three groups of (depth - 2) / 6 basic blocks, of 16, 32 and 64 channels,
+    each group at half the resolution.
+    """
 
     def __init__(self, depth: int, num_classes: int):
         super().__init__()
@@ -107,7 +110,8 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # option A: a shortcut without weights; the new channels are zeros, half of them before the old ones
+        # option A: a shortcut without weights; the new channels are zeros,
+        # half of them before the old ones
         half = self.added // 2
         shortcut = pad(hidden[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
         hidden = self.bn1(self.conv1(hidden)).relu()
@@ -136,7 +140,9 @@ def _read(path: str | None) -> dict[str, Tensor]:
 
 
 def _depth(weights: dict[str, Tensor]) -> int | None:
-    """Return the depth by the number of blocks; ``None`` where they are not those of such a network."""
+    """Return the depth by the number of blocks;
+    ``None`` where they are not those of such a network.
+    """
     first = [name for name in weights if name.endswith(".conv1.weight")]
     blocks = {sum(name.startswith(f"layer{group}.") for name in first) for group in (1, 2, 3)}
     return 6 * blocks.pop() + 2 if len(blocks) == 1 and blocks != {0} else None

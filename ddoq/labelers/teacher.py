@@ -15,7 +15,8 @@ class Teacher(nn.Module):
     """A finished classifier with all that its inputs and outputs need, without gradients.
 
     Args:
-        network: maps normalised images to logits; its last linear layer is the classifier. It is frozen in place.
+        network: maps normalised images to logits; its last linear layer is the classifier.
+            It is frozen in place.
         mean: of the channels of the images it was trained on, in [0, 1].
         std: their standard deviation.
         image_size: side to which images are resized; ``None``: they come as they are.

@@ -26,20 +26,23 @@ def examine(
     more: More | None = None,
     remedy: Callable[[OrderTrial], str] | None = None,
 ) -> dict:
-    """Return a teacher's accuracy on real images, ``top1`` (a fraction), ``num_images`` and ``order``, if it is usable.
+    """Return a teacher's accuracy on real images, ``top1`` (a fraction),
+    ``num_images`` and ``order``, if it is usable.
 
     Args:
         logits: ``[n, num_classes]`` in the label order of the data set.
         labels: ``[n]``.
         teacher: its name, for errors.
         class_names: of the data set, in label order.
-        more: gives further images of the classes that another order of the outputs would suit better.
+        more: gives further images of the classes
+            that another order of the outputs would suit better.
         remedy: says what to do about outputs in another order.
 
     Raises:
-        StageError: outputs are NaN or infinite or not as many as classes; or they fit the images
-            significantly better in another order (``ddoq.labelers.orders``); or the accuracy is not above
-            chance by an exact binomial test, or, with more than three classes, below twice chance.
+        StageError: outputs are NaN or infinite or not as many as classes; or they fit the
+            images significantly better in another order (``ddoq.labelers.orders``); or the
+            accuracy is not above chance by an exact binomial test, or, with more than three
+            classes, below twice chance.
     """
     num, num_classes = len(labels), len(class_names)
     _check_outputs(logits, num, teacher, num_classes)

@@ -1,4 +1,6 @@
-"""``ddoq store``: look at what is stored, check it, and remove what is damaged or no longer needed."""
+"""``ddoq store``: look at what is stored, check it,
+and remove what is damaged or no longer needed.
+"""
 
 from __future__ import annotations
 
@@ -127,7 +129,7 @@ def days(text: str) -> float:
     return float(text)
 
 
-# --- ls, du ----------------------------------------------------------------------------------------------------------
+# --- ls, du -----------------------------------------------------------------------------------
 
 
 def _list(asked: argparse.Namespace) -> int:
@@ -252,7 +254,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / care.DAY:,.0f} d"
 
 
-# --- verify, repair, gc ----------------------------------------------------------------------------------------------
+# --- verify, repair, gc -----------------------------------------------------------------------
 
 _HINTS = {
     "unfinished": "left by a killed run; the same command resumes in it",

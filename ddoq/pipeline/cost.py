@@ -13,7 +13,8 @@ import psutil
 
 @contextmanager
 def measure_cost(interval: float = 0.05) -> Iterator[dict]:
-    """Yield a dict that holds ``seconds``, ``peak_mib`` (resident memory) and, on a GPU, ``gpu_peak_mib`` in the end.
+    """Yield a dict that holds ``seconds``, ``peak_mib`` (resident memory) and, on a GPU,
+    ``gpu_peak_mib`` in the end.
 
     ``ru_maxrss`` only ever grows within a process, so the peak of one stage is sampled instead.
     """
@@ -44,6 +45,8 @@ def measure_cost(interval: float = 0.05) -> Iterator[dict]:
 
 
 def _gpu():
-    """Return torch's CUDA module where something of this process has used it; torch is not imported for this."""
+    """Return torch's CUDA module where something of this process has used it;
+    torch is not imported for this.
+    """
     torch = sys.modules.get("torch")
     return torch.cuda if torch and torch.cuda.is_initialized() else None

@@ -51,7 +51,9 @@ def _damage(path: Path, file: Mapping[str, Any]) -> str | None:
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
-    """Return a hash of all that a manifest says: the results of ``evaluate`` stand in manifests, not in files."""
+    """Return a hash of all that a manifest says:
+    the results of ``evaluate`` stand in manifests, not in files.
+    """
     said = json.loads(
         json.dumps(
             {name: value for name, value in manifest.items() if name != "seal"}, allow_nan=False

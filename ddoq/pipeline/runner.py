@@ -62,7 +62,8 @@ def execute(
 def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> list[str]:
     """Return the keys of the nodes that this process computed.
 
-    What another job is computing right now is left for later: jobs that need the same nodes share them out.
+    What another job is computing right now is left for later:
+    jobs that need the same nodes share them out.
     """
     done: list[str] = []
     wait = False
@@ -86,7 +87,9 @@ def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> 
 def _ensure_together(
     nodes: list[Node], store: Store, compute: Compute, ranks: Alone, bar: Bar
 ) -> list[str]:
-    """Let all processes compute each node; return the keys of those that this one, the first, committed."""
+    """Let all processes compute each node; return the keys of those that this one,
+    the first, committed.
+    """
     done = []
     for node in nodes:
         run = _bound(compute, node, store)

@@ -1,7 +1,9 @@
-"""What a run is doing right now, as ``status.json`` in its folder, for ``ddoq watch`` and for whoever reads JSON.
+"""What a run is doing right now, as ``status.json`` in its folder,
+for ``ddoq watch`` and for whoever reads JSON.
 
-The run only changes a few attributes. A thread writes them: at most once a second, and every five seconds even if
-nothing has changed, so that ``updated`` tells a dead process from a slow one. No disk is ever in the run's way.
+The run only changes a few attributes. A thread writes them: at most once a second, and every five
+seconds even if nothing has changed, so that ``updated`` tells a dead process from a slow one. No
+disk is ever in the run's way.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ _TICK, _BEAT = 1.0, 5.0  # seconds
 
 
 class Status:
-    """The state of a run: ``planned``, ``stage``, ``node``, ``finished`` and ``waiting`` tell it what happens."""
+    """The state of a run: ``planned``, ``stage``, ``node``,
+    ``finished`` and ``waiting`` tell it what happens.
+    """
 
     def __init__(self):
         self._started = time.time()
@@ -96,8 +100,9 @@ class Status:
     def snapshot(self) -> dict[str, Any]:
         """Return what can be said now, as plain JSON; any thread may ask.
 
-        ``stages`` counts nodes over all processes, ``nodes`` those of this process in the current ``stage``;
-        ``items`` is the innermost progress bar inside the current node, its ``rate`` in items per second.
+        ``stages`` counts nodes over all processes, ``nodes`` those of this process in the current
+        ``stage``; ``items`` is the innermost progress bar inside the current node, its ``rate``
+        in items per second.
         """
         inner = open_bars()[self._outer_bars :]
         return {
@@ -119,13 +124,17 @@ _CURRENT: ContextVar[Status] = ContextVar("status")
 
 
 def current() -> Status:
-    """Return the status of the run that this code is part of; without one, a status that nobody writes."""
+    """Return the status of the run that this code is part of;
+    without one, a status that nobody writes.
+    """
     return _CURRENT.get(Status())
 
 
 @contextmanager
 def followed(folder: Path) -> Iterator[None]:
-    """Keep ``folder/status.json`` up to date during the block; in the end it says how the block ended."""
+    """Keep ``folder/status.json`` up to date during the block;
+    in the end it says how the block ended.
+    """
     status, end = Status(), threading.Event()
     path = Path(folder) / STATUS
     writer = threading.Thread(

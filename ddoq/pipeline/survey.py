@@ -1,4 +1,6 @@
-"""What lies in a store, without opening what need not be opened: names from folders, the rest from the ledger."""
+"""What lies in a store, without opening what need not be opened:
+names from folders, the rest from the ledger.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Artefact:
         root: of the store.
         stage: that made it.
         key: its content key.
-        finished: whether it has a manifest; without one, a process computes it or was killed doing so.
+        finished: whether it has a manifest; without one,
+            a process computes it or was killed doing so.
         title: for people; empty where nobody knows it.
         num_bytes: of all its files; an image with two names counts twice.
         seconds: that computing it took.
@@ -59,7 +62,9 @@ def keys(root: Path, stage: str) -> list[str]:
 
 
 def survey(root: Path, stages: Iterable[str] = STAGES) -> list[Artefact]:
-    """Return all artefacts of some stages. 50,000 finished ones take about a second, and no manifest is opened."""
+    """Return all artefacts of some stages. 50,000 finished ones take about a second,
+    and no manifest is opened.
+    """
     ledger = _ledger(root)
     found = []
     for stage in stages:
@@ -87,7 +92,9 @@ def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> A
 
 
 def last_change(folder: Path) -> float:
-    """Return when an artefact was finished, or when something changed in one that is not; seconds since 1970."""
+    """Return when an artefact was finished, or when something changed in one that is not;
+    seconds since 1970.
+    """
     try:
         return os.stat(folder / MANIFEST).st_mtime
     except OSError:
@@ -109,7 +116,9 @@ def _ledger(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def strays(root: Path) -> list[Path]:
-    """Return what lies beside the artefacts and is not the store's: lock, ledger, digests, stage."""
+    """Return what lies beside the artefacts and is not the store's:
+    lock, ledger, digests, stage.
+    """
     own = {LEDGER, DIGESTS, *STAGES}
     found = [path for path in root.iterdir() if path.name not in own]
     for stage in STAGES:
@@ -128,7 +137,8 @@ def _is_own(path: Path) -> bool:
 
 
 def select(root: Path, names: Iterable[str]) -> list[Path]:
-    """Return the folders that keys (the first digits do) or stages name; all of them without any name.
+    """Return the folders that keys (the first digits do) or stages name;
+    all of them without any name.
 
     Raises:
         StoreError: a name is neither a stage nor the beginning of a key.

@@ -1,4 +1,6 @@
-"""Clustering of classes too large for a Gram matrix: blocks of matrix products find what may move, a loop moves it."""
+"""Clustering of classes too large for a Gram matrix:
+blocks of matrix products find what may move, a loop moves it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ def lloyd(
 ) -> np.ndarray:
     """Return ``[n]`` labels after Lloyd's algorithm from ``centroids`` ``[K, d]``.
 
-    It stops where no point moves, or where an iteration lowers the distortion by less than ``tolerance`` of it.
+    It stops where no point moves, or where an iteration lowers the distortion by less
+    than ``tolerance`` of it.
     """
     labels, last = np.full(len(cloud), -1), np.inf
     for _ in range(max_iterations):
@@ -34,11 +37,12 @@ def lloyd(
 def exchange(
     cloud: PointCloud, labels: np.ndarray, num: int, max_passes: int, tolerance: float
 ) -> np.ndarray:
-    """Return ``[n]`` labels after Hartigan's exchange (see ``ddoq.quantizers.gram.exchange``) from ``labels``.
+    """Return ``[n]`` labels after Hartigan's exchange
+    (see ``ddoq.quantizers.gram.exchange``) from ``labels``.
 
-    A pass only looks at points whose lead over the second-best cell may have been used up by the centroids' drift since
-    they were last seen (as in Hamerly 2010). The search ends after a pass over all points that lowers the distortion by
-    less than ``tolerance`` of it.
+    A pass only looks at points whose lead over the second-best cell may have been used up by the
+    centroids' drift since they were last seen (as in Hamerly 2010). The search ends after a pass
+    over all points that lowers the distortion by less than ``tolerance`` of it.
     """
     labels = labels.copy()
     lead = np.zeros(len(cloud), np.float32)
@@ -85,7 +89,8 @@ def _refill(labels: np.ndarray, cost: np.ndarray, num: int) -> None:
 def _exchange_pass(
     points, squared_norms, mass, products, seen, centroids, labels, masses, sizes, lead
 ):
-    """Visit the points ``seen``; ``products`` are their ``<x_i, c_k>`` at the start and only propose moves.
+    """Visit the points ``seen``; ``products`` are their ``<x_i, c_k>`` at the start
+    and only propose moves.
 
     Returns the distortion that was gained, and what the seen points contributed to it before.
     """

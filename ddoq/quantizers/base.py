@@ -21,8 +21,8 @@ class Quantizer(ABC):
 
     Args:
         num_centroids: K.
-        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every latent is a
-            centroid and some are repeated with mass zero).
+        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every
+            latent is a centroid and some are repeated with mass zero).
     """
 
     streams = False  # whether there is ``fit_stream``, which never holds a whole class
@@ -48,7 +48,8 @@ class Quantizer(ABC):
         """Quantize the latents of one class.
 
         Args:
-            latents: ``[n, *shape]``; or a ``PointCloud`` of them, so that several fits share what does not depend on K.
+            latents: ``[n, *shape]``; or a ``PointCloud`` of them,
+                so that several fits share what does not depend on K.
             generator: all randomness comes from it.
             sample_weight: masses of the latents ``[n]``, equal by default.
             num_folds: cross-fit the held-out distortion with this many folds; 0 leaves it out.
@@ -79,7 +80,9 @@ class Quantizer(ABC):
     def _solve(
         self, cloud: PointCloud, generator: Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return ``[K, d]`` points in the coordinates of the cloud, and the squared distances to them where known."""
+        """Return ``[K, d]`` points in the coordinates of the cloud,
+        and the squared distances to them where known.
+        """
         if len(cloud) >= self.num_centroids:
             return self._centroids_and_distances(cloud, generator)
         return self._of_small_class(cloud.points), None
@@ -100,15 +103,20 @@ class Quantizer(ABC):
     def _centroids_and_distances(
         self, cloud: PointCloud, generator: Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the points, and ``|x_i - z_k|²`` ``[n, K]`` where the search leaves them behind."""
+        """Return the points, and ``|x_i - z_k|²`` ``[n, K]``
+        where the search leaves them behind.
+        """
         return self._centroids(cloud, generator), None
 
     def weights(self) -> Tensor | None:
-        """Return masses ``[K]`` that the method fixes in advance; ``None``: those of the Voronoi cells."""
+        """Return masses ``[K]`` that the method fixes in advance;
+        ``None``: those of the Voronoi cells.
+        """
         return None
 
     def for_class(self, label: int, labels: np.ndarray, generator: Generator) -> Quantizer:
-        """Return the quantizer for one class of many. Only a method that treats classes differently overrides this.
+        """Return the quantizer for one class of many.
+        Only a method that treats classes differently overrides this.
 
         Args:
             label: of the class.
@@ -125,7 +133,8 @@ def cross_fit(
     num_folds: int,
     generator: Generator,
 ) -> float | None:
-    """Return the mean squared distance of every latent to centroids that were fitted without its fold.
+    """Return the mean squared distance of every latent to centroids
+    that were fitted without its fold.
 
     The distortion in the sample falls with K even on noise; this one does not.
 

@@ -15,11 +15,12 @@ from ddoq.quantizers.compiled import compiled
 
 
 class PointCloud:
-    """Points in the plane of the algorithms: flat, float32, centred on their mean (distances are differences of norms).
+    """Points in the plane of the algorithms:
+    flat, float32, centred on their mean (distances are differences of norms).
 
-    What depends on the dimension is computed once and shared by every quantizer and every K that is fitted to the same
-    cloud: the Gram matrix and the Ward dendrogram. Inner products run on the device of the latents, all else on the
-    CPU.
+    What depends on the dimension is computed once and shared by every quantizer and every K that is
+    fitted to the same cloud: the Gram matrix and the Ward dendrogram. Inner products run on the
+    device of the latents, all else on the CPU.
 
     Args:
         latents: ``[n, *shape]``, any floating dtype, n >= 1.
@@ -89,7 +90,10 @@ class PointCloud:
         return float(self.mass @ self.squared_norms)
 
     def subset(self, rows: np.ndarray) -> PointCloud:
-        """Return the cloud of some points, which reuses the Gram matrix where there is one. Masses are rescaled."""
+        """Return the cloud of some points, which reuses the Gram matrix where there is one.
+
+        Masses are rescaled.
+        """
         part = object.__new__(PointCloud)
         part.rows, part.num_latents = None, len(rows)
         part.shape, part.mean, part.points = self.shape, self.mean, self.points[rows]
@@ -105,7 +109,9 @@ class PointCloud:
         return part
 
     def inner(self, others: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return ``<x_i, z_k>`` ``[n, K]`` float32, for ``others`` ``[K, d]`` and all points or those in ``rows``."""
+        """Return ``<x_i, z_k>`` ``[n, K]`` float32,
+        for ``others`` ``[K, d]`` and all points or those in ``rows``.
+        """
         if self._on_device is None:
             return (self.points if rows is None else self.points[rows]) @ others.T
         points = self._on_device if rows is None else self._on_device[torch.from_numpy(rows)]
@@ -119,7 +125,8 @@ class PointCloud:
 
     @cached_property
     def dendrogram(self) -> np.ndarray:
-        """Ward's hierarchy in SciPy's form, ``[n - 1, 4]``; merging costs ``height² / 2n`` of distortion.
+        """Ward's hierarchy in SciPy's form, ``[n - 1, 4]``;
+        merging costs ``height² / 2n`` of distortion.
 
         It knows no masses: do not ask for it where they differ.
         """
@@ -128,7 +135,9 @@ class PointCloud:
         )
 
     def means(self, labels: np.ndarray, num: int) -> np.ndarray:
-        """Return the centroids of the cells ``labels`` ``[n]``, ``[num, d]`` float32; zero for empty cells."""
+        """Return the centroids of the cells ``labels`` ``[n]``, ``[num, d]`` float32;
+        zero for empty cells.
+        """
         return _cell_means(self.points, self.mass, labels, num)
 
     def distances_to_own(self, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -136,7 +145,9 @@ class PointCloud:
         return _distances_to_own(self.points, centroids, labels)
 
     def squared_distances(self, centroids: np.ndarray) -> np.ndarray:
-        """Return ``|x_i - z_k|²`` as ``[n, K]`` float32, for ``centroids`` ``[K, d]`` in the cloud's coordinates."""
+        """Return ``|x_i - z_k|²`` as ``[n, K]`` float32,
+        for ``centroids`` ``[K, d]`` in the cloud's coordinates.
+        """
         found = self.inner(centroids)
         found *= -2
         found += self.squared_norms[:, None].astype(np.float32)
@@ -144,7 +155,9 @@ class PointCloud:
         return np.maximum(found, 0, out=found)
 
     def squared_distances_to_means(self, labels: np.ndarray, num: int) -> np.ndarray:
-        """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels`` from the Gram matrix alone, ``[n, num]``."""
+        """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels``
+        from the Gram matrix alone, ``[n, num]``.
+        """
         sums, squares, masses, _ = gram.cells(self.gram, self.mass, labels, num)
         return np.ascontiguousarray(gram.distances(self.gram, sums, squares, masses).T)
 

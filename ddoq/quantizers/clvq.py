@@ -22,13 +22,14 @@ _START = 16  # latents per centroid among which the start is sought
 
 @dataclass
 class CLVQ(Quantizer):
-    """Mini-batch k-means as in the paper, which is CLVQ (Pagès 2015): every latent pulls its nearest centroid.
+    """Mini-batch k-means as in the paper, which is CLVQ (Pagès 2015):
+    every latent pulls its nearest centroid.
 
-    The v-th latent that centroid k wins moves it by ``z_k += v^-step_exponent (x - z_k)``. With exponent 1 a centroid
-    is the mean of what it won; exponents in (1/2, 1) forget the start faster and still satisfy the Robbins-Monro
-    conditions ``sum γ = ∞``, ``sum γ² < ∞``. Every latent is used in every pass; masses come from a final pass. Memory
-    does not depend on the number of latents: a batch, the centroids, and the sample in which greedy k-means++ finds
-    the start.
+    The v-th latent that centroid k wins moves it by ``z_k += v^-step_exponent (x - z_k)``. With
+    exponent 1 a centroid is the mean of what it won; exponents in (1/2, 1) forget the start faster
+    and still satisfy the Robbins-Monro conditions ``sum γ = ∞``, ``sum γ² < ∞``. Every latent is
+    used in every pass; masses come from a final pass. Memory does not depend on the number of
+    latents: a batch, the centroids, and the sample in which greedy k-means++ finds the start.
 
     Args:
         batch_size: latents that are assigned at once; 1 is CLVQ to the letter.
@@ -61,7 +62,8 @@ class CLVQ(Quantizer):
         """Quantize latents that are read in pieces, several times.
 
         Args:
-            batches: called once per pass; returns the latents of the class in pieces ``[m, *shape]``, always the same.
+            batches: called once per pass; returns the latents of the class
+                in pieces ``[m, *shape]``, always the same.
             generator: all randomness comes from it.
         """
         first = next(iter(batches())).float()
@@ -98,7 +100,9 @@ class CLVQ(Quantizer):
 
 
 def _nearest(batch: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest centroid of every row, and all squared distances less the rows' own norms."""
+    """Return the nearest centroid of every row,
+    and all squared distances less the rows' own norms.
+    """
     scores = np.square(centroids).sum(1) - 2 * batch @ centroids.T
     return scores.argmin(1), scores
 
@@ -130,7 +134,9 @@ def _compete(batch, winners, centroids, wins, exponent):
 def _streamed_codebook(
     stream: Callable[[], Iterable[np.ndarray]], centroids: np.ndarray
 ) -> Codebook:
-    """Assign every latent in one more pass and weigh the cells, as ``codebook_from_centroids`` does in memory."""
+    """Assign every latent in one more pass and weigh the cells,
+    as ``codebook_from_centroids`` does in memory.
+    """
     num = len(centroids)
     assignments, total, squares, seen, distortion = [], 0.0, 0.0, 0, 0.0
     closest, nearest = np.full(num, np.inf), np.zeros(num, np.int64)

@@ -1,4 +1,6 @@
-"""The compiler of the quantizers' loops: numba's, which keeps its code on the disk where there is a place for it."""
+"""The compiler of the quantizers' loops:
+numba's, which keeps its code on the disk where there is a place for it.
+"""
 
 from __future__ import annotations
 

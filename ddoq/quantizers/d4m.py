@@ -16,18 +16,20 @@ from ddoq.quantizers.cloud import PointCloud
 
 @dataclass
 class D4M(Quantizer):
-    """D4M's clustering, one class at a time: one pass of scikit-learn's ``MiniBatchKMeans.partial_fit``.
+    """D4M's clustering, one class at a time:
+    one pass of scikit-learn's ``MiniBatchKMeans.partial_fit``.
 
-    The shuffled class comes in batches of ``km_expand * K`` latents, with seed 0 whatever the run's seed. Its
-    properties are kept, since they are what the published numbers contain: with ``km_expand=1`` (the shipped ImageNet
-    script) the first K latents are the start, and the last ``n mod (km_expand * K)`` latents are never seen, except
-    those of one class, the class of the last image of the epoch. Its running counts are not masses: they miss latents
+    The shuffled class comes in batches of ``km_expand * K`` latents, with seed 0 whatever the
+    run's seed. Its properties are kept, since they are what the published numbers contain:
+    with ``km_expand=1`` (the shipped ImageNet script) the first K latents are the start, and
+    the last ``n mod (km_expand * K)`` latents are never seen, except those of one class, the
+    class of the last image of the epoch. Its running counts are not masses: they miss latents
     and count others twice.
 
     Args:
         km_expand: latents per batch and centroid.
-        leftover: ``released``: as described; ``flush``: the repaired variant, in which every class sees all its latents
-            and a class smaller than a batch is one batch.
+        leftover: ``released``: as described; ``flush``: the repaired variant, in which every class
+            sees all its latents and a class smaller than a batch is one batch.
     """
 
     km_expand: int = 1
@@ -41,8 +43,8 @@ class D4M(Quantizer):
     def for_class(self, label: int, labels: np.ndarray, generator: Generator) -> D4M:
         """Return the quantizer of one class of many; ``labels`` are those of all images.
 
-        The last image of a shuffled epoch is any image: its class is drawn with ``generator``, the same for every
-        class.
+        The last image of a shuffled epoch is any image:
+        its class is drawn with ``generator``, the same for every class.
         """
         last = labels[int(torch.randint(len(labels), (), generator=generator))]
         return D4M(

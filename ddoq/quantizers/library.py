@@ -1,4 +1,6 @@
-"""Clusterings of well-kept libraries, behind the same interface: references, and variants that the literature uses."""
+"""Clusterings of well-kept libraries, behind the same interface:
+references, and variants that the literature uses.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from ddoq.quantizers.cloud import PointCloud
 
 @dataclass
 class SklearnKMeans(Quantizer):
-    """scikit-learn's k-means: Lloyd with greedy k-means++ starts, to convergence. Slower; for reference.
+    """scikit-learn's k-means: Lloyd with greedy k-means++ starts, to convergence.
+    Slower; for reference.
 
     Args:
         num_restarts: independent starts; the lowest distortion wins.
@@ -81,7 +84,8 @@ class FaissKMeans(Quantizer):
 
 @dataclass
 class BisectingKMeans(Quantizer):
-    """Divisive k-means (scikit-learn): the cell with the largest sum of squares is split in two until there are K.
+    """Divisive k-means (scikit-learn): the cell with the largest sum of squares is split
+    in two until there are K.
 
     Args:
         num_restarts: of every split.
@@ -101,10 +105,11 @@ class BisectingKMeans(Quantizer):
 
 @dataclass
 class GaussianMixture(Quantizer):
-    """The means of a Gaussian mixture (scikit-learn), the modes of MGD3 (Chan-Santiago et al. 2025).
+    """The means of a Gaussian mixture (scikit-learn),
+    the modes of MGD3 (Chan-Santiago et al. 2025).
 
-    It is fitted to the leading principal components, where densities mean something; a point is the mean of the
-    latents, weighted by their responsibilities.
+    It is fitted to the leading principal components, where densities mean something; a point is the
+    mean of the latents, weighted by their responsibilities.
 
     Args:
         num_components: principal components; all there are if fewer.
@@ -138,7 +143,9 @@ class GaussianMixture(Quantizer):
 
 
 def principal_components(cloud: PointCloud, num: int) -> np.ndarray:
-    """Return the points along their leading principal components, ``[n, num]`` float32, or fewer columns."""
+    """Return the points along their leading principal components, ``[n, num]`` float32,
+    or fewer columns.
+    """
     num = min(num, *cloud.points.shape)
     return decomposition.PCA(
         num,

@@ -1,8 +1,8 @@
 """How well weighted points stand for a class.
 
-With mu the empirical measure of the latents ``x_1..x_n`` and nu = sum_k w_k delta_{z_k}: ``W2^2(mu, nu)`` is smallest
-over w at the masses of the Voronoi cells, where it equals the distortion ``(1/n) sum_i min_k |x_i - z_k|^2``
-(Graf & Luschgy 2000).
+With mu the empirical measure of the latents ``x_1..x_n`` and nu = sum_k w_k delta_{z_k}:
+``W2^2(mu, nu)`` is smallest over w at the masses of the Voronoi cells, where it equals the
+distortion ``(1/n) sum_i min_k |x_i - z_k|^2`` (Graf & Luschgy 2000).
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def squared_distances(latents: Tensor, centroids: Tensor) -> Tensor:
 def w2_squared(
     latents: Tensor, centroids: Tensor, weights: Tensor, sample_weight: Tensor | None = None
 ) -> float:
-    """Return the exact squared Wasserstein-2 distance of the latents to the weighted points (network simplex).
+    """Return the exact squared Wasserstein-2 distance of the latents to the weighted points
+    (network simplex).
 
     Args:
         latents: ``[n, *shape]``.
@@ -51,7 +52,9 @@ def w2_squared(
 def transport_cost(
     costs: np.ndarray, weights: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> float:
-    """Return the least cost of moving masses ``[n]`` (equal by default) to masses ``[K]``; ``costs`` is ``[n, K]``."""
+    """Return the least cost of moving masses ``[n]`` (equal by default) to masses ``[K]``;
+    ``costs`` is ``[n, K]``.
+    """
     source = np.ones(len(costs)) if sample_weight is None else np.asarray(sample_weight, np.float64)
     target = np.asarray(weights, np.float64)
     return float(
@@ -70,7 +73,9 @@ def effective_size(weights: Tensor) -> float:
 
 
 def dispersion(weights: Tensor) -> float:
-    """Return the coefficient of variation of the masses, their standard deviation over their mean; 0 if equal."""
+    """Return the coefficient of variation of the masses,
+    their standard deviation over their mean; 0 if equal.
+    """
     return (weights.std(unbiased=False) / weights.mean()).item()
 
 
@@ -78,8 +83,8 @@ def dispersion(weights: Tensor) -> float:
 class Rate:
     """The power law ``W2 ∝ K^slope``, fitted by least squares on log-log axes.
 
-    ``dimension`` is what Zador's theorem, ``W2 ∝ K^(-1/d)``, makes of the slope: -1/slope. Both are ``None`` where
-    there are fewer than two points; the dimension also where W2 does not fall.
+    ``dimension`` is what Zador's theorem, ``W2 ∝ K^(-1/d)``, makes of the slope: -1/slope. Both are
+    ``None`` where there are fewer than two points; the dimension also where W2 does not fall.
     """
 
     slope: float | None

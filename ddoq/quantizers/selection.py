@@ -49,7 +49,8 @@ class Nearest(Quantizer):
 
 @dataclass
 class Herding(Quantizer):
-    """Greedy mean matching (Welling 2009, as in iCaRL): each latent moves the chosen mean to the class mean.
+    """Greedy mean matching (Welling 2009, as in iCaRL):
+    each latent moves the chosen mean to the class mean.
 
     Deterministic; the first K of a larger selection are the selection for K.
     """
@@ -72,7 +73,8 @@ class Herding(Quantizer):
 class KCenter(Quantizer):
     """Greedy k-center (Gonzalez 1985): each latent is the farthest from those chosen.
 
-    The first is the nearest to the mean. Deterministic; at most twice the smallest possible covering radius.
+    The first is the nearest to the mean. Deterministic;
+    at most twice the smallest possible covering radius.
     """
 
     selects = True

@@ -23,9 +23,11 @@ def print_best(selection: Selection) -> None:
 
 
 def best(groups: Sequence[Group]) -> View:
-    """Return the best arm for every data set, protocol, labels, teacher, student and number of images per class.
+    """Return the best arm for every data set, protocol, labels, teacher,
+    student and number of images per class.
 
-    Where students were measured on the validation split, only they are candidates. The full data are none.
+    Where students were measured on the validation split, only they are candidates.
+    The full data are none.
 
     Raises:
         DataError: there are no candidates.

@@ -1,4 +1,7 @@
-"""From the store's manifests to the tables of a run. Nothing is computed that a manifest does not say."""
+"""From the store's manifests to the tables of a run.
+
+Nothing is computed that a manifest does not say.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,10 @@ class Effect:
 
 @dataclass(frozen=True)
 class Curve:
-    """W2 against the number of points, of one quantizer. Squared distances in units of the latents."""
+    """W2 against the number of points, of one quantizer.
+
+    Squared distances in units of the latents.
+    """
 
     name: str
     #: The measures over all classes at every K that all of them can have.
@@ -94,7 +100,9 @@ _MEASURES = ("top1", "top1_best", "top5", "ece", "per_class")
 
 
 def _codebook(facts: dict[str, Any]) -> dict[str, float | None]:
-    """Return the measures over all classes; their points are averaged as the measures are, over the latents."""
+    """Return the measures over all classes;
+    their points are averaged as the measures are, over the latents.
+    """
     rows = facts["per_class"]
     size = sum(row["num"] * row["num_centroids"] for row in rows) / sum(row["num"] for row in rows)
     return {key: value for key, value in facts.items() if key != "per_class"} | {
@@ -103,7 +111,9 @@ def _codebook(facts: dict[str, Any]) -> dict[str, float | None]:
 
 
 def curves(experiment: Experiment, store: Store) -> list[Curve]:
-    """Return W2 against K for every quantizer that was followed, the main arm's last; empty if none was."""
+    """Return W2 against K for every quantizer that was followed, the main arm's last;
+    empty if none was.
+    """
     found = []
     for name, node in experiment.curves.items():
         facts = store.manifest(node)["facts"]
@@ -113,8 +123,8 @@ def curves(experiment: Experiment, store: Store) -> list[Curve]:
 
 
 def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> list[dict[str, Any]]:
-    """Return one row per class: its name, the measures of the main arm's first codebook, slope and dimension; none
-    where its images were not made from points.
+    """Return one row per class: its name, the measures of the main arm's first codebook, slope and
+    dimension; none where its images were not made from points.
 
     Args:
         experiment: the run.
@@ -134,7 +144,9 @@ def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> lis
 
 
 def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> list[Effect]:
-    """Return what each ingredient adds, as paired differences over seeds, one ingredient at a time."""
+    """Return what each ingredient adds, as paired differences over seeds,
+    one ingredient at a time.
+    """
     by_arm = {line.label: line for line in main}
     name, split = experiment.main_name, experiment.config["split"]
     twin = by_arm.get(f"{name}_uniform", by_arm.get(name.removesuffix("_weighted")))
@@ -170,7 +182,9 @@ def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> 
 
 
 def optimisations(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:
-    """Return ``steps`` and mean ``losses`` of the first set of every arm whose images a method optimised, by arm."""
+    """Return ``steps`` and mean ``losses`` of the first set of every arm
+    whose images a method optimised, by arm.
+    """
     followed: dict[str, dict[str, Any]] = {}
     for entry in experiment.entries:
         if entry.table == "main" and entry.images and entry.images.stage == "distill":

@@ -34,7 +34,10 @@ in quotes ("arm=ddoq strength=0.4").
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; return the exit code. Raises DdoqError for what a user can solve."""
+    """Do what the command line says; return the exit code.
+
+    Raises DdoqError for what a user can solve.
+    """
     name = arguments[0] if arguments[:1] in (["best"], ["compare"]) else ""
     options = _parser(name).parse_args(arguments[1:] if name else arguments)
     outputs = options.outputs

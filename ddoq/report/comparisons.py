@@ -1,4 +1,6 @@
-"""Arms beside each other: on the same seeds, under other students, teachers and labels, and by DD-Ranking's scores."""
+"""Arms beside each other: on the same seeds, under other students, teachers and labels,
+and by DD-Ranking's scores.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Pivot:
 
 @dataclass(frozen=True)
 class Score:
-    """DD-Ranking's scores of an arm, over seeds; ``None`` where a run does not have what they are made of."""
+    """DD-Ranking's scores of an arm, over seeds;
+    ``None`` where a run does not have what they are made of.
+    """
 
     arm: str
     hlr: Summary

@@ -33,7 +33,9 @@ _STYLE = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in ddoq's style, whatever the user's matplotlibrc says; that of a notebook is as before afterwards."""
+    """Draw in ddoq's style, whatever the user's matplotlibrc says;
+    that of a notebook is as before afterwards.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -125,7 +127,9 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
 
 @styled()
 def entropy_figure(weights: list[float], entropies: list[float]) -> str:
-    """Return the entropy of the teacher's labels, over that of knowing nothing, against the weights."""
+    """Return the entropy of the teacher's labels, over that of knowing nothing,
+    against the weights.
+    """
     figure = Figure(figsize=(4.6, 2.6))
     axes = figure.subplots()
     axes.scatter(weights, entropies, s=12, color=MAIN, alpha=0.5, lw=0)
@@ -139,8 +143,8 @@ def entropy_figure(weights: list[float], entropies: list[float]) -> str:
 def curve_figure(curves: list[Curve]) -> str:
     """Return W2, over the standard deviation of the classes, against K: both axes logarithmic.
 
-    The last curve is the main quantizer's: with its own masses, with equal masses and held out. Empty where it has
-    no point with W2 above zero.
+    The last curve is the main quantizer's: with its own masses, with equal masses and held out.
+    Empty where it has no point with W2 above zero.
     """
     *others, main = curves
     figure = Figure(figsize=(4.8, 3.2))
@@ -181,7 +185,9 @@ def curve_figure(curves: list[Curve]) -> str:
 
 
 def _rate(curve: Curve) -> str:
-    """Return the second line of a legend entry: the fitted power of K and the dimension it implies."""
+    """Return the second line of a legend entry:
+    the fitted power of K and the dimension it implies.
+    """
     if curve.slope is None:
         return ""
     dimension = "" if curve.dimension is None else f", d ≈ {curve.dimension:.1f}"
@@ -189,7 +195,9 @@ def _rate(curve: Curve) -> str:
 
 
 def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
-    """Draw one measure of a curve where it is known and above zero; return whether it is anywhere."""
+    """Draw one measure of a curve where it is known and above zero;
+    return whether it is anywhere.
+    """
     shares = [(point["num_centroids"], share(point, measure)) for point in curve.points]
     shown = [(num, value**0.5) for num, value in shares if value is not None and value > 1e-9]
     if shown:
@@ -198,7 +206,9 @@ def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
 
 
 def number_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label a logarithmic x axis with plain numbers: those of ``nums``, in order, that have room."""
+    """Label a logarithmic x axis with plain numbers:
+    those of ``nums``, in order, that have room.
+    """
     room, ticks = np.log(nums[-1] / nums[0]) / 16, []
     for num in nums:
         if not ticks or np.log(num / ticks[-1]) > room:
@@ -208,7 +218,9 @@ def number_ticks(axes: Axes, nums: list[int]) -> None:
 
 
 def plain_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+    """Label logarithmic axes with plain numbers:
+    x with those of ``nums`` that have room, y with round ones.
+    """
     number_ticks(axes, nums)
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(MaxNLocator(6) if high < 8 * low else LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,7 @@
-"""From what a user names (runs, folders, sweeps, queries) to rows of results. What is damaged is named and left out."""
+"""From what a user names (runs, folders, sweeps, queries) to rows of results.
+
+What is damaged is named and left out.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,12 @@ class Selection:
 
 
 def select(what: Sequence[str], outputs: Path) -> Selection:
-    """Return the rows of what the user named; all runs below ``outputs`` where only queries are given.
+    """Return the rows of what the user named;
+    all runs below ``outputs`` where only queries are given.
 
     Args:
-        what: run folders or their names, folders of runs, sweeps' folders or names, queries (``ipc=10,50``).
+        what: run folders or their names, folders of runs, sweeps' folders or names,
+            queries (``ipc=10,50``).
         outputs: where ``runs`` and ``sweeps`` are.
 
     Raises:
@@ -82,7 +87,9 @@ def is_query(text: str) -> bool:
 
 
 def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
-    """Return the rows of run folders; append one line to ``warnings`` for each with something damaged or old."""
+    """Return the rows of run folders; append one line to ``warnings`` for each
+    with something damaged or old.
+    """
     rows, old = [], 0
     for run in runs:
         found, damage = _read_run(run) if is_run(run) else ([], ["no results yet"])
@@ -145,7 +152,8 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def _setting(run: Path) -> str:
-    """Return what old rows do not say themselves: all of a run's configuration that changes a student, no seed.
+    """Return what old rows do not say themselves:
+    all of a run's configuration that changes a student, no seed.
 
     Without a configuration nobody knows, and the run shares its means with no other.
     """
@@ -161,7 +169,7 @@ def _setting(run: Path) -> str:
     )
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
+# --- places -----------------------------------------------------------------------------------
 
 
 def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
@@ -205,7 +213,10 @@ def _sweep_folder(place: str, outputs: Path) -> Path | None:
 
 
 def read_sweep(sweep: Path) -> dict[str, Any]:
-    """Return what a sweep's folder says about it; empty for any other folder. Raises DataError if it is damaged."""
+    """Return what a sweep's folder says about it; empty for any other folder.
+
+    Raises DataError if it is damaged.
+    """
     path = sweep / SWEEP
     try:
         found = read_json(path)

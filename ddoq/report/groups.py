@@ -44,7 +44,8 @@ _UNSEEN = ("augmentation", "strength", "weighting")
 class Group:
     """Students that may be averaged: the same in all but the seed, each of them once.
 
-    ``variant`` says how a group differs from others that would be called the same; empty where none is.
+    ``variant`` says how a group differs from others that would be called the same;
+    empty where none is.
     """
 
     rows: tuple[Row, ...]
@@ -53,8 +54,9 @@ class Group:
     def __getitem__(self, name: str) -> Any:
         """Return a field that all rows share; ``None`` where they do not say.
 
-        ``ipc`` of the full data is ``None``, since they are the same at every ``ipc``; ``condition`` is what sets the
-        group apart that its label does not show, e.g. ``strength=0.4``.
+        ``ipc`` of the full data is ``None``, since they are the same at every
+        ``ipc``; ``condition`` is what sets the group apart that its label does not
+        show, e.g. ``strength=0.4``.
         """
         first = self.rows[0]
         if name == "ipc" and is_full(first):
@@ -90,7 +92,9 @@ class Group:
 
     @property
     def device_hours(self) -> float | None:
-        """All that stands behind these students, one device each; what they share is counted once."""
+        """All that stands behind these students, one device each;
+        what they share is counted once.
+        """
         shared, students = self.mean("shared_seconds"), [row.get("seconds") for row in self.rows]
         sets = {row.get("set_key"): row.get("distil_seconds") for row in self.rows}
         if shared is None or None in students or None in sets.values():
@@ -99,7 +103,8 @@ class Group:
 
 
 def groups_of(rows: Sequence[Row]) -> list[Group]:
-    """Return the groups of rows, in the order: split, data, protocol, student, images per class, arm.
+    """Return the groups of rows, in the order:
+    split, data, protocol, student, images per class, arm.
 
     A student that several runs have counts once.
     """
@@ -155,7 +160,9 @@ def _number_first(value: Any) -> tuple[int, float, str]:
 
 
 def distinct(groups: Sequence[Group]) -> list[Group]:
-    """Leave out groups of students that are already there: a comparison repeats the run's own setting."""
+    """Leave out groups of students that are already there:
+    a comparison repeats the run's own setting.
+    """
     seen: set[tuple] = set()
     kept = []
     for group in groups:

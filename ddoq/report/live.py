@@ -40,7 +40,8 @@ def page_of(view: View, last: bool = False) -> Path:
 
 
 class LivePage:
-    """Keeps ``live.html`` of a sweep or a run up to date during a ``with`` block, and writes it a last time at its end.
+    """Keeps ``live.html`` of a sweep or a run up to date during a ``with`` block,
+    and writes it a last time at its end.
 
     A page that cannot be written is no reason to end what it shows: all errors are passed over.
 

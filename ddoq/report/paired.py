@@ -70,7 +70,9 @@ def _rows(text: str, rows: list[Row], queries: Sequence[str], outputs: Path) -> 
 
 
 def _free(names: Sequence[str], sides: Sequence[list[Row]], arms: set[str]) -> set[str]:
-    """Return the fields in which a pair may differ: arms, what queries name, and the settings of two runs."""
+    """Return the fields in which a pair may differ:
+    arms, what queries name, and the settings of two runs.
+    """
     free: set[str] = set()
     for text in names:
         if is_query(text):

@@ -1,4 +1,6 @@
-"""From the files that runs and sweeps leave below ``outputs`` to what a watcher wants to know of them."""
+"""From the files that runs and sweeps leave below ``outputs``
+to what a watcher wants to know of them.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from ddoq.utils.io import parse_json, read_json
 
 SWEEP = "sweep.json"
 
-#: The states of a run, in the order in which a watcher should look at them. A silent one says that it is running, but
-#: has said nothing for ``_SILENT`` seconds.
+#: The states of a run, in the order in which a watcher should look at them. A silent one says that
+#: it is running, but has said nothing for ``_SILENT`` seconds.
 STATES = ("failed", "silent", "interrupted", "running", "waiting", "done")
 ENDED = ("failed", "interrupted", "done")
 _SILENT = 60
@@ -28,11 +30,13 @@ _RECENT = 600  # seconds in which a run must have been heard of to be shown with
 
 @dataclass(frozen=True)
 class Point:
-    """One run. What its files do not say is ``None`` or empty; times are in seconds, ``updated`` since 1970.
+    """One run. What its files do not say is ``None`` or empty;
+    times are in seconds, ``updated`` since 1970.
 
-    ``done`` and ``total`` count artefacts over all stages, ``stage_done`` and ``stage_total`` those of the current
-    stage; ``items`` is what the innermost progress bar counts, so far and in all, ``rate`` how many a second;
-    ``left`` is an estimate for the current stage; ``top1`` the mean of the main arm on test.
+    ``done`` and ``total`` count artefacts over all stages, ``stage_done`` and ``stage_total`` those
+    of the current stage; ``items`` is what the innermost progress bar counts, so far and in all,
+    ``rate`` how many a second; ``left`` is an estimate for the current stage; ``top1`` the mean of
+    the main arm on test.
     """
 
     label: str
@@ -58,7 +62,9 @@ class Point:
 
     @property
     def share(self) -> float:
-        """How much of the run is done, in [0, 1], counting artefacts and the items of the one being computed."""
+        """How much of the run is done, in [0, 1],
+        counting artefacts and the items of the one being computed.
+        """
         if self.state == "done":
             return 1.0
         inside = self.items[0] / self.items[1] if self.items and self.items[1] else 0.0
@@ -67,7 +73,10 @@ class Point:
 
 @dataclass(frozen=True)
 class View:
-    """Some runs at one moment. ``folder`` is where a page about them belongs, ``command`` what started them."""
+    """Some runs at one moment.
+
+    ``folder`` is where a page about them belongs, ``command`` what started them.
+    """
 
     name: str
     folder: Path
@@ -107,8 +116,8 @@ def find(outputs: Path, name: str | None = None) -> Callable[[], View]:
 
     Args:
         outputs: ``paths.outputs`` of the runs.
-        name: of a sweep or of a run, or the folder of one; ``None`` for the newest sweep, or if that has ended for
-            whatever runs now.
+        name: of a sweep or of a run, or the folder of one; ``None`` for the newest sweep, or if
+            that has ended for whatever runs now.
 
     Raises:
         ConfigError: there is nothing of that name.
@@ -185,7 +194,8 @@ def _recent(outputs: Path) -> View:
 
 
 def _point(folder: Path, label: str, now: float, until: str | None = None) -> Point:
-    """Read a run. A status that cannot be understood is as good as none: the run has said nothing yet.
+    """Read a run. A status that cannot be understood is as good as none:
+    the run has said nothing yet.
 
     One that has ended before the stage ``until`` waits for the sweep's next wave.
     """
@@ -240,7 +250,8 @@ def _left(
 ) -> float | None:
     """Return the seconds that the current stage still takes, or ``None`` where nothing says so.
 
-    Of the current node, the remaining items at their rate; of the others, what the finished ones took on average.
+    Of the current node, the remaining items at their rate;
+    of the others, what the finished ones took on average.
     """
     others = int(nodes["total"]) - int(nodes["done"]) - 1
     mean = float(nodes["seconds"]) / nodes["done"] if nodes["done"] else None

@@ -1,4 +1,6 @@
-"""Published accuracies, beside ours only where they were measured in the same way on the same images."""
+"""Published accuracies, beside ours only
+where they were measured in the same way on the same images.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ FILE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """One number of a paper. ``top1`` and ``std`` in percent; ``selection``: the epoch it reports."""
+    """One number of a paper.
+
+    ``top1`` and ``std`` in percent; ``selection``: the epoch it reports.
+    """
 
     method: str
     dataset: str
@@ -62,8 +67,8 @@ def published() -> list[Published]:
 def agrees(group: Group, number: Published) -> bool:
     """Tell whether our students were trained and measured as those of a published number.
 
-    The protocol and the student are the shipped ones, with nothing changed but the number of seeds; the data have the
-    same source and as many images. What an old row does not say does not agree.
+    The protocol and the student are the shipped ones, with nothing changed but the number of seeds;
+    the data have the same source and as many images. What an old row does not say does not agree.
     """
     data = _file()["datasets"][number.dataset]
     counts = [group["num_train"], group["num_validation"]]

@@ -34,8 +34,8 @@ class Query:
         """Return the rows with one of the values.
 
         Raises:
-            DataError: no row has such a field, or none has one of the values: a slip would else shrink a table
-                without a word.
+            DataError: no row has such a field, or none has one of the values:
+                a slip would else shrink a table without a word.
         """
         fields = {name for row in rows for name in row}
         if self.key not in fields:
@@ -52,7 +52,9 @@ class Query:
 
 
 def _spelling(value: Any) -> str:
-    """Return a value as text, numbers in one spelling: 0.20 is 0.2, 10.0 is 10; ``none`` for what is not known."""
+    """Return a value as text, numbers in one spelling: 0.20 is 0.2, 10.0 is 10;
+    ``none`` for what is not known.
+    """
     if value is None or value == "null":
         return "none"
     try:

@@ -1,4 +1,7 @@
-"""One row per student, with all that tables of many runs need. Nothing is computed that a manifest does not say."""
+"""One row per student, with all that tables of many runs need.
+
+Nothing is computed that a manifest does not say.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,13 @@ _MEASURES = ("w2_squared", "w2_squared_uniform", "variance", "held_out_distortio
 
 
 def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
-    """Return one row per student, on whichever split; accuracies are fractions, squared distances those of latents.
+    """Return one row per student, on whichever split;
+    accuracies are fractions, squared distances those of latents.
 
-    Students with the same ``group_key`` differ in nothing but their seeds; with the same ``arm_key`` their
-    distilled sets were made in the same way; with the same ``recipe_key`` they are the same network, trained by the
-    same protocol. What a manifest does not say, or no longer can, is ``None``.
+    Students with the same ``group_key`` differ in nothing but their seeds; with the same
+    ``arm_key`` their distilled sets were made in the same way; with the same ``recipe_key`` they
+    are the same network, trained by the same protocol. What a manifest does not say, or no
+    longer can, is ``None``.
     """
 
     @cache
@@ -116,10 +121,12 @@ def _meaning(node: Node) -> str:
 
 
 def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
-    """Return the measures of a student's codebook, and what it cost to get as far as its distilled set.
+    """Return the measures of a student's codebook,
+    and what it cost to get as far as its distilled set.
 
-    ``distil_seconds`` are those of the set itself, which students without a redraw share (``set_key``);
-    ``shared_seconds`` those of what other arms use as well. See ``ddoq.report.costs.ArmCost``.
+    ``distil_seconds`` are those of the set itself, which students without a redraw share
+    (``set_key``); ``shared_seconds`` those of what other arms use as well. See
+    ``ddoq.report.costs.ArmCost``.
     """
     nodes = unique([entry.evaluate])
     found = {node.key: manifest(node) for node in nodes}
@@ -158,7 +165,9 @@ def _strength(entry: Entry) -> float | None:
 
 
 def _precisions(entry: Entry) -> dict[str, str | None]:
-    """Return the precisions of the networks behind a student's images; ``None`` where there are none."""
+    """Return the precisions of the networks behind a student's images;
+    ``None`` where there are none.
+    """
     if entry.quantize is None:
         return {"encoder_precision": None, "generator_precision": None}
     generator = entry.images.identity["generator"]

@@ -1,4 +1,6 @@
-"""Groups of students as tables: accuracies, two fields against each other, cost; and all of it as plain fields."""
+"""Groups of students as tables: accuracies, two fields against each other, cost;
+and all of it as plain fields.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ from ddoq.report.view import View
 
 #: What a reader is told once where it is the same everywhere, and in a column where it is not.
 SETTING = ("dataset", "protocol", "labels", "teacher", "student")
-#: What two groups must share to stand in one pivot, unless it is the row or the column; ``arm`` brings its parts.
+#: What two groups must share to stand in one pivot, unless it is the row or the column;
+#: ``arm`` brings its parts.
 _BLOCK = (*SETTING, "ipc", "arm", "condition", "variant", "split")
 PIVOTS = (("arm", "ipc"), ("student", "teacher"), ("arm", "dataset"))
 #: What a field is where it is ``None``.
@@ -21,7 +24,10 @@ _NONE = {"ipc": "all"}
 
 
 def main_view(groups: Sequence[Group], split: str) -> View | None:
-    """Return the table of all groups of a split; ``None`` where there are none. Whatever is constant is said once."""
+    """Return the table of all groups of a split; ``None`` where there are none.
+
+    Whatever is constant is said once.
+    """
     groups = [group for group in groups if group["split"] == split]
     if not groups:
         return None
@@ -99,8 +105,8 @@ def cost_view(groups: Sequence[Group]) -> View:
 def pivots(groups: Sequence[Group], row: str, column: str, least: int = 2) -> list[View]:
     """Return tables of accuracies by two fields, one for each combination of all the others.
 
-    Groups are never averaged. The full data stand beside all others. A column that is a dataset is a
-    dataset with its protocol, labels, teacher and student: each has its own.
+    Groups are never averaged. The full data stand beside all others. A column that is a dataset is
+    a dataset with its protocol, labels, teacher and student: each has its own.
 
     Args:
         groups: of any rows.
@@ -173,7 +179,9 @@ def _shown_by(row: str, column: str) -> set[str]:
 def _beside_full(
     groups: Sequence[Group], row: str, column: str
 ) -> Iterator[tuple[dict[str, Any], Group]]:
-    """Yield the fields of every group; those of the full data once for all that they stand beside."""
+    """Yield the fields of every group; those of the full data once for all
+    that they stand beside.
+    """
     names, same = (
         (*LABEL, *PARTS, "condition", "variant"),
         ("dataset", "protocol", "student", "split"),
@@ -213,7 +221,8 @@ def _constant(groups: Sequence[Group], names: Sequence[str]) -> tuple[str, list[
 def _values(groups: Sequence[Group], names: Sequence[str]) -> dict[str, list[Any]]:
     """Return the different values of fields, in order.
 
-    The full data have hard labels, no teacher and no number of images per class, whatever the others have.
+    The full data have hard labels, no teacher and no number of images per class,
+    whatever the others have.
     """
     own = [group for group in groups if group["ipc"] is not None] or groups
     return {
@@ -227,7 +236,10 @@ def _values(groups: Sequence[Group], names: Sequence[str]) -> dict[str, list[Any
 
 
 def record(group: Group) -> dict[str, Any]:
-    """Return a group as a flat row of numbers and words; ``None`` for what is not known. Accuracies are fractions."""
+    """Return a group as a flat row of numbers and words; ``None`` for what is not known.
+
+    Accuracies are fractions.
+    """
     best, top5 = group.summary("top1_best"), group.summary("top5")
     named = (
         "dataset_source",

@@ -1,4 +1,6 @@
-"""Figures of many runs, as SVG. matplotlib is imported with this module: import it where a figure is drawn."""
+"""Figures of many runs, as SVG. matplotlib is imported with this module:
+import it where a figure is drawn.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _MOST = 8  # settings drawn
 
 @styled()
 def accuracy_figures(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """Return accuracy against images per class, with 95 % intervals: a title and an SVG for every setting.
+    """Return accuracy against images per class, with 95 % intervals:
+    a title and an SVG for every setting.
 
     Settings with one number of images per class are left out. The full data are a line across.
     """
@@ -64,9 +67,11 @@ def _accuracy(groups: Sequence[Group], full: Sequence[Group]) -> str:
 
 @styled()
 def w2_figure(runs: Iterable[Path], groups: Sequence[Group]) -> str:
-    """Return W2 over the standard deviation of the classes against K, both logarithmic; empty without two K.
+    """Return W2 over the standard deviation of the classes against K, both logarithmic;
+    empty without two K.
 
-    From the curves that the runs measured, where their store still has them; else from the codebooks of the arms.
+    From the curves that the runs measured, where their store still has them;
+    else from the codebooks of the arms.
     """
     curves = _measured(runs) or _of_arms(groups)
     curves = {name: points for name, points in curves.items() if len(points) > 1}
@@ -95,7 +100,9 @@ def w2_figure(runs: Iterable[Path], groups: Sequence[Group]) -> str:
 
 
 def _measured(runs: Iterable[Path]) -> dict[str, dict[int, float]]:
-    """Return W2 by K of every quantizer that a run followed; what is missing or damaged is left out."""
+    """Return W2 by K of every quantizer that a run followed;
+    what is missing or damaged is left out.
+    """
     found: dict[str, dict[str, dict[int, float]]] = {}
     for run in runs:
         try:

@@ -20,7 +20,8 @@ from ddoq.utils.io import write_text
 
 
 def write(run_folders: list[Path], target: Path, title: str) -> None:
-    """Print the table of some runs and write ``table.csv``, ``table.md``, ``table.tex`` and ``report.html``.
+    """Print the table of some runs and write ``table.csv``, ``table.md``,
+    ``table.tex`` and ``report.html``.
 
     Args:
         run_folders: with ``results.jsonl``; those without are named and left out.

@@ -21,7 +21,9 @@ def percent(summary: Summary, signed: bool = False) -> str:
 
 
 def interval(summary: Summary, low: float = 0.0) -> str:
-    """Return the 95 % interval of the mean in percent, within ``low`` and 100, or a dash for one value."""
+    """Return the 95 % interval of the mean in percent, within ``low`` and 100,
+    or a dash for one value.
+    """
     if math.isnan(summary.ci95):
         return "–"
     bottom, top = summary.interval(low, 1)
@@ -63,12 +65,15 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:z.{digits}f}"
 
 
-#: Below it, in squared units of the latents, a variance is rounding: the images of a class are all the same.
+#: Below it, in squared units of the latents, a variance is rounding:
+#: the images of a class are all the same.
 _NO_VARIANCE = 1e-12
 
 
 def share(measures: dict[str, float | None], measure: str) -> float | None:
-    """Return a squared distance as a share of the class variance; ``None`` where either is not known."""
+    """Return a squared distance as a share of the class variance;
+    ``None`` where either is not known.
+    """
     known = measures[measure] is not None and measures["variance"] > _NO_VARIANCE
     return measures[measure] / measures["variance"] if known else None
 
@@ -79,7 +84,9 @@ def relative(measures: dict[str, float | None] | None, measure: str) -> str:
 
 
 def saved(measures: dict[str, float | None]) -> str:
-    """Return by how many percent the points' own masses lower W2² against equal masses, or a dash."""
+    """Return by how many percent the points' own masses lower W2² against
+    equal masses, or a dash.
+    """
     own, equal = share(measures, "w2_squared"), share(measures, "w2_squared_uniform")
     # As many points as latents: both are nothing but rounding.
     if own is None or equal is None or equal < 1e-9:

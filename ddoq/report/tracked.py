@@ -57,7 +57,9 @@ def tracked(
 
 
 def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dict[str, float]:
-    """Return accuracies (fractions), measures of codebooks (in units of the latents), seconds and MiB, all finite."""
+    """Return accuracies (fractions), measures of codebooks (in units of the latents),
+    seconds and MiB, all finite.
+    """
     codebooks = {
         f"codebook/{line.label}/{name}": line.codebook[name]
         for line in main
@@ -77,7 +79,9 @@ def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dic
 def artefacts(
     experiment: Experiment, store: Store, entry: Entry
 ) -> tuple[Artefact | None, Artefact]:
-    """Return the codebook, if there is one, and the distilled data of an entry; the latents are only named."""
+    """Return the codebook, if there is one, and the distilled data of an entry;
+    the latents are only named.
+    """
     config = experiment.config
     slug = f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}"
     about = {
@@ -99,7 +103,8 @@ def artefacts(
 
 def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:
     facts = store.manifest(entry.evaluate)["facts"]
-    # Artefacts from before there was a history know the accuracies, but not after which steps they were measured.
+    # Artefacts from before there was a history know the accuracies,
+    # but not after which steps they were measured.
     accuracies = enumerate(facts.get("accuracies", ()), 1)
     curve = facts.get("history") or [{"step": i, "top1": top1} for i, top1 in accuracies]
     size = f"-ipc{row['ipc']}" if entry.label else ""

@@ -26,7 +26,8 @@ _MOST = 3  # keys of a configuration named in one variant
 
 
 def describe(groups: Sequence[Group], config_of: Callable[[str], Mapping[str, Any]]) -> list[str]:
-    """Return how groups of one name differ: by what rows say, by their runs' configurations, or by keys.
+    """Return how groups of one name differ:
+    by what rows say, by their runs' configurations, or by keys.
 
     Args:
         groups: two or more.

@@ -1,4 +1,6 @@
-"""A table of text, and the forms in which it leaves the house: terminal, Markdown, LaTeX. (HTML is a template's.)"""
+"""A table of text, and the forms in which it leaves the house: terminal, Markdown, LaTeX.
+(HTML is a template's.)
+"""
 
 from __future__ import annotations
 

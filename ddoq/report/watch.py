@@ -144,7 +144,9 @@ def _keep_page(read: Callable[[], View], interval: float) -> None:
 
 
 def frame(view: View, width: int, height: int | None = None) -> Group:
-    """Return the picture of a view for a terminal; with a ``height``, only the runs that fit, the urgent ones first."""
+    """Return the picture of a view for a terminal;
+    with a ``height``, only the runs that fit, the urgent ones first.
+    """
     errors = [line for point in view.points if point.error for line in _error(point)]
     errors = errors[: None if height is None else height // 3]
     room = len(view.points) if height is None else max(1, height - _AROUND - len(errors))

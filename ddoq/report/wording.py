@@ -7,7 +7,9 @@ from ddoq.utils.console import duration
 
 
 def speed(rate: float | None) -> str:
-    """Return items per second, or per minute where those are few; a question mark for what is not known."""
+    """Return items per second, or per minute where those are few;
+    a question mark for what is not known.
+    """
     if rate is None:
         return "?"
     if rate < 0.1:

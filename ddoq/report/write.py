@@ -1,4 +1,6 @@
-"""Write the run's folder: rows, plan, configuration, the page, and the way to the distilled data."""
+"""Write the run's folder: rows, plan, configuration, the page,
+and the way to the distilled data.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ PIVOTS = {
     "labels": "Kinds of labels",
     "augmentation": "With and without augmentation",
 }
-#: What an index says of its images since a later day than its version, and what it stands for where it is silent.
+#: What an index says of its images since a later day than its version,
+#: and what it stands for where it is silent.
 _SINCE = {
     "recognised": [],
     "ignored": {},
@@ -52,8 +55,8 @@ _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per c
 def write_report(
     experiment: Experiment, store: Store, steps: list[Step], run_dir: Path, tracker: Tracker
 ) -> None:
-    """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``, ``report.html``
-    and the link ``distilled``; print the table.
+    """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``,
+    ``report.html`` and the link ``distilled``; print the table.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = result_rows(experiment, store)
@@ -172,7 +175,9 @@ def _data(index: dict, leaks: list[dict]) -> str:
 
 
 def _images(distilled: Path) -> list[dict]:
-    """Return the first classes with their first images, heaviest first, and thumbnails for the page."""
+    """Return the first classes with their first images, heaviest first,
+    and thumbnails for the page.
+    """
     rows = pq.read_table(distilled / "metadata.parquet").to_pylist()
     classes: dict[int, dict] = {}
     for row in sorted(rows, key=lambda row: (row["label"], -row["weight"])):
@@ -226,7 +231,9 @@ def _models(experiment: Experiment, store: Store) -> list[dict]:
 
 
 def _entropy_figure(experiment: Experiment, store: Store) -> str:
-    """Return the label entropy of the main arm's images against their weights, where it was measured."""
+    """Return the label entropy of the main arm's images against their weights,
+    where it was measured.
+    """
     node = experiment.fidelity.get(experiment.main_name)
     if node is None:
         return ""
@@ -235,7 +242,8 @@ def _entropy_figure(experiment: Experiment, store: Store) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed.
+    """Let ``target`` name the folder ``source``: a relative link,
+    or a copy where links are not allowed.
 
     It takes its name when it is whole: two processes may write the report of one run.
     """

@@ -1,4 +1,6 @@
-"""check_generator: whether a generator trained elsewhere knows the data set's classes by their labels."""
+"""check_generator: whether a generator trained elsewhere knows the data set's
+classes by their labels.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,16 @@ _BY_CHANCE = 0.05
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: as what the generator knows real images, and what that says about its order.
+    """Write nothing but facts: as what the generator knows real images,
+    and what that says about its order.
 
-    With up to 16 classes all other orders are compared; with more, that of the numbers, where names are numbers.
-    A generator that tells no classes apart, or not in these few images, is not refused.
+    With up to 16 classes all other orders are compared; with more, that of the numbers,
+    where names are numbers. A generator that tells no classes apart, or not in these few
+    images, is not refused.
 
     Raises:
-        StageError: its classes fit the images significantly better in another order, which is then written to the
-            folder ``orders`` beside the store.
+        StageError: its classes fit the images significantly better in another order, which is then
+            written to the folder ``orders`` beside the store.
     """
     names, trial = index_facts(inputs["index"]).class_names, _Trial(node, inputs, runtime)
     if len(names) <= _FEW_CLASSES:
@@ -93,7 +97,9 @@ class _Trial:
     def of_all_orders(
         self, num_classes: int
     ) -> tuple[Sequence[int], float, np.ndarray, np.ndarray]:
-        """Return the order that fits, the p value of the given one, and the answers that say so, with their labels."""
+        """Return the order that fits, the p value of the given one, and the answers that say so,
+        with their labels.
+        """
 
         def look(seen: np.ndarray, classes: Sequence[int], most: int) -> np.ndarray:
             share = max(4, min(most, _MOST_CALLS // (len(classes) * num_classes)))
@@ -119,7 +125,9 @@ class _Trial:
     def of_another(
         self, order: Sequence[int]
     ) -> tuple[Sequence[int], float, np.ndarray, np.ndarray]:
-        """Return the same, where there is but one other order; images are of classes that it moves."""
+        """Return the same, where there is but one other order;
+        images are of classes that it moves.
+        """
         moved = [label for label, output in enumerate(order) if label != output]
         chosen = further(
             self.latents.labels, len(self.latents), np.empty(0, int), dict.fromkeys(moved, 1)

@@ -32,13 +32,14 @@ _FURTHER = 50  # images of each class that another order would suit better
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: accuracy on real images and what they say about the order, each member's, too.
+    """Write nothing but facts: accuracy on real images and what they say about the order,
+    each member's, too.
 
     Images are of the validation split, and of the train split where that has too few of a class.
 
     Raises:
-        StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows them in another
-            order, which is then written to the folder ``orders`` beside the store.
+        StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows
+            them in another order, which is then written to the folder ``orders`` beside the store.
     """
     known, conf = index_facts(inputs["index"]), node.identity["teacher"]
     splits = [split for split in ("validation", "train") if sum(known.counts[split])]
@@ -91,7 +92,9 @@ class _Trial:
         return self.outputs(self.chosen)
 
     def outputs(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the logits of all members ``[members, n, classes]`` and the labels ``[n]`` of some images."""
+        """Return the logits of all members ``[members, n, classes]``
+        and the labels ``[n]`` of some images.
+        """
         remedy = "replace the weights in teacher.path, or take another teacher"
         promised = Batches(Handover(f"teacher: {self.title}", "outputs", remedy))
         logits: list[Tensor] = []

@@ -26,10 +26,11 @@ from ddoq.utils.seeding import item_generator
 
 
 def each_class(labels: list[int], work: Callable[[int], None], title: str) -> None:
-    """Call ``work`` for every class, on as many threads as there are cores, each with one thread of BLAS.
+    """Call ``work`` for every class, on as many threads as there are cores,
+    each with one thread of BLAS.
 
-    (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What is done when one
-    class fails stays done; its error is raised.
+    (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What
+    is done when one class fails stays done; its error is raised.
     """
     with progress_bar(title, len(labels)) as bar, threadpool_limits(1):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -43,7 +44,8 @@ def each_class(labels: list[int], work: Callable[[int], None], title: str) -> No
 
 
 class ClassQuantizer:
-    """Quantizes the classes of an ``encode`` artefact, in the space of the latents or in another one.
+    """Quantizes the classes of an ``encode`` artefact,
+    in the space of the latents or in another one.
 
     Args:
         identity: of the node: ``quantizer``, ``space``, ``on_small_class`` and ``seed``.
@@ -86,7 +88,9 @@ class ClassQuantizer:
         latents: torch.Tensor | PointCloud,
         num_folds: int,
     ) -> Codebook:
-        """Return the codebook of a class; ``latents`` may be a cloud where they are quantized as they are."""
+        """Return the codebook of a class; ``latents`` may be a cloud
+        where they are quantized as they are.
+        """
         quantizer, generator = self.quantizer(label, num_centroids)
         space = self.identity["space"]
         if space["name"] == "latents":
@@ -130,7 +134,9 @@ def require_codebook(
 
 
 def measures(codebook: Codebook, pieces: Iterable[torch.Tensor]) -> dict[str, float | None]:
-    """Return what is known about a class's codebook, given its latents in pieces; see ``ddoq.quantizers.measures``."""
+    """Return what is known about a class's codebook, given its latents in pieces;
+    see ``ddoq.quantizers.measures``.
+    """
     costs = np.concatenate(
         [squared_distances(piece.cpu(), codebook.centroids).numpy() for piece in pieces]
     )

@@ -1,4 +1,6 @@
-"""curve: how W2 falls with the number of points, for every class: the rate of the theory, measured."""
+"""curve: how W2 falls with the number of points, for every class:
+the rate of the theory, measured.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,11 @@ from ddoq.utils.io import read_json, write_json
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Quantize every class at every K; facts: measures per K, the rate of every class and of all together.
+    """Quantize every class at every K; facts:
+    measures per K, the rate of every class and of all together.
 
-    A K that a class cannot have (fewer latents, or a quantizer that refuses it) is left out for all.
+    A K that a class cannot have (fewer latents, or a quantizer that refuses it)
+    is left out for all.
     """
     classes = ClassQuantizer(node.identity, inputs, runtime)
     labels = list(range(classes.num_classes))
@@ -53,7 +57,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def _measure_class(node: Node, classes: ClassQuantizer, label: int, part: Path) -> None:
     positions, latents = classes.of_class(label)
-    # One Gram matrix and one dendrogram for all K; in another space, the coordinates differ from fold to fold.
+    # One Gram matrix and one dendrogram for all K;
+    # in another space, the coordinates differ from fold to fold.
     shared = PointCloud(latents) if node.identity["space"]["name"] == "latents" else latents
     rows = []
     for num in node.identity["num_centroids"]:

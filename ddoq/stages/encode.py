@@ -24,7 +24,9 @@ SHARD_SIZE = 1024  # latents per file: the unit of resuming, and of sharing out 
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write latent shards and their index; facts: number, shape, type on disk, mean and standard deviation."""
+    """Write latent shards and their index; facts:
+    number, shape, type on disk, mean and standard deviation.
+    """
     encoder = _encoder(node, inputs, runtime)
     images = runtime.images(inputs["index"], "train")
     writer = LatentWriter(folder, images.labels, SHARD_SIZE, encoder.storage)

@@ -27,8 +27,9 @@ _NEIGHBOURS, _NUM_REAL = 5, 10_000
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``images.parquet``; facts: the measures of ``ddoq.evaluation.fidelity`` with the points' weights, the
-    teacher's accuracy on the images, their labels' mean entropy and its rank correlation with the weights.
+    """Write ``images.parquet``; facts: the measures of ``ddoq.evaluation.fidelity`` with the
+    points' weights, the teacher's accuracy on the images, their labels' mean entropy and its rank
+    correlation with the weights.
     """
     distilled = load_distilled(inputs["label"])
     stored = Latents(inputs["features"], labels_of(inputs["index"], "train"))

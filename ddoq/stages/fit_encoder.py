@@ -22,7 +22,9 @@ _NUM_MEASURED = 512  # images behind the scaling factor and the PSNR
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``vae/`` in diffusers' format; facts: ``psnr_db`` on validation images, parameters, latent shape."""
+    """Write ``vae/`` in diffusers' format; facts:
+    ``psnr_db`` on validation images, parameters, latent shape.
+    """
     fit = node.identity["fit"]
     images, _ = runtime.tensors(inputs["index"], "train")
     torch.manual_seed(item_seed(fit["seed"], "vae"))

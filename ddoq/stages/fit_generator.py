@@ -23,7 +23,9 @@ _NUM_EPOCHS = 20  # a checkpoint after each
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``transformer/`` and ``scheduler/`` in diffusers' format; facts: parameters and the last loss."""
+    """Write ``transformer/`` and ``scheduler/`` in diffusers' format;
+    facts: parameters and the last loss.
+    """
     fit = node.identity["fit"]
     stored = Latents(inputs["encode"], labels_of(inputs["index"], "train"))
     latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
@@ -77,7 +79,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 def build_transformer(
     fit: Mapping, shape: tuple[int, ...], num_classes: int
 ) -> DiTTransformer2DModel:
-    """Return an untrained DiT for latents of a shape ``[C, H, W]``; its null class is ``num_classes``."""
+    """Return an untrained DiT for latents of a shape ``[C, H, W]``;
+    its null class is ``num_classes``.
+    """
     transformer = DiTTransformer2DModel(
         num_attention_heads=fit["num_heads"],
         attention_head_dim=fit["head_dim"],
@@ -88,7 +92,8 @@ def build_transformer(
         patch_size=fit["patch_size"],
         num_embeds_ada_norm=num_classes,
     )
-    # Labels are dropped in the batch, by its own seed. The model would drop them per block, from the global one.
+    # Labels are dropped in the batch, by its own seed.
+    # The model would drop them per block, from the global one.
     for module in transformer.modules():
         if isinstance(module, LabelEmbedding):
             module.dropout_prob = 0.0

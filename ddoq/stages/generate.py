@@ -46,7 +46,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         for number, image in zip(batch[0].tolist(), from_unit(images.cpu()), strict=True):
             write_png(folder / names[number], image)
 
-    # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.
+    # A batch is repeated whole if one of its images is missing:
+    # in another batch, the last bit may round otherwise.
     batches = [
         batch
         for batch in runtime.ranks.mine(runtime.batches(list(range(len(points)))))
@@ -78,7 +79,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 def _generator(
     node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime
 ) -> ImageGenerator:
-    """Return the generator; one that was fitted here is tried first, if it is to work in another precision."""
+    """Return the generator; one that was fitted here is tried first,
+    if it is to work in another precision.
+    """
     conf = node.identity["generator"]
     if conf["name"] == "real":
         return build(conf, images=runtime.images(inputs["index"], SPLITS[0]))

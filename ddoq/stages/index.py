@@ -1,4 +1,6 @@
-"""index: look at every image once; list the usable ones with their split; measure mean and deviation."""
+"""index: look at every image once; list the usable ones with their split;
+measure mean and deviation.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,13 @@ _MOST_NAMED = 1000  # images listed in the facts
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``index.parquet`` and ``pictures.parquet``; facts: the label space, counts per split and class, mean, std,
-    range of 16-bit and float pictures, what is left out.
+    """Write ``index.parquet`` and ``pictures.parquet``; facts: the label space, counts per split
+    and class, mean, std, range of 16-bit and float pictures, what is left out.
 
     Raises:
-        DataError: there are unreadable images, and ``on_bad_image=error``: all have been looked at, so that the same
-            command with ``skip`` goes on from here, or what a class has for training is unreadable.
+        DataError: there are unreadable images, and ``on_bad_image=error``: all have been looked at,
+            so that the same command with ``skip`` goes on from here, or what a class has for
+            training is unreadable.
     """
     spec, source = runtime.dataset, runtime.dataset.examine()
     scan = scan_images(spec, folder, runtime.num_workers)
@@ -102,7 +105,9 @@ def _scale_warnings(scan: Scan) -> Iterator[str]:
 
 
 def _remove_what_is_wrong(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Remove what was made from an earlier index of this key, if that one had other splits or other pixels."""
+    """Remove what was made from an earlier index of this key,
+    if that one had other splits or other pixels.
+    """
     try:
         earlier = read_json(folder / MANIFEST)["facts"]
     except FileNotFoundError:

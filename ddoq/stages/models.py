@@ -25,7 +25,9 @@ from ddoq.utils.weights import loading
 
 
 def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> Encoder:
-    """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
+    """Return the encoder that a node's identity names,
+    from its input folder or from pretrained weights.
+    """
     weights = identity.get("weights")
     path = (
         str(inputs["encoder"])
@@ -87,7 +89,8 @@ _NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")
 
 
 def try_generators(nodes: Iterable[Node], space: LabelSpace, models: Models) -> None:
-    """Load every generator that nodes need, each once: a bad one is known before anything is encoded.
+    """Load every generator that nodes need, each once:
+    a bad one is known before anything is encoded.
 
     Args:
         nodes: of the stage ``generate``, with pretrained generators.
@@ -108,7 +111,9 @@ def try_generators(nodes: Iterable[Node], space: LabelSpace, models: Models) -> 
 
 
 def _warn_of_prompts(generator: Mapping, class_names: Sequence[str]) -> None:
-    """Say so where prompts consist of names that are no words: numbers, single letters, unknown WordNet ids."""
+    """Say so where prompts consist of names that are no words:
+    numbers, single letters, unknown WordNet ids.
+    """
     names = [name for name in class_names if _NO_WORD.fullmatch(name)]
     if names and "{" in generator.get("prompt", ""):
         console.print(

@@ -12,7 +12,8 @@ from ddoq.generators import LatentDiffusion
 from ddoq.stages.runtime import Runtime
 
 OTHERS = ("bfloat16", "float32")  # what is tried where a precision fails, in this order
-#: How far from float32, in dB, the outputs of a denoiser may be. The bound is a guess: a tenth of their own size.
+#: How far from float32, in dB, the outputs of a denoiser may be.
+#: The bound is a guess: a tenth of their own size.
 _OUTPUTS_DB = 20.0
 
 
@@ -23,7 +24,8 @@ def require_precision(
     labels: torch.Tensor,
     runtime: Runtime,
 ) -> dict:
-    """Return the facts of a generator's probe: one step at its noisiest and one at its least noisy time.
+    """Return the facts of a generator's probe:
+    one step at its noisiest and one at its least noisy time.
 
     Args:
         make: returns the generator in a precision.

@@ -1,6 +1,8 @@
-"""probe: whether networks work in the precision that is asked for, on a few real images, before they are used.
+"""probe: whether networks work in the precision that is asked for, on a few real images,
+before they are used.
 
-Nothing is made of it: a precision is part of the key of what is computed with it, and never changed on the way.
+Nothing is made of it: a precision is part of the key of what is computed with it,
+and never changed on the way.
 """
 
 from __future__ import annotations
@@ -31,24 +33,24 @@ from ddoq.utils.console import console
 from ddoq.utils.handover import Handover
 
 _NUM_IMAGES, _NUM_DENOISED = 16, 4
-#: How far from float32, in dB, images may be. In bfloat16 six autoencoders are 43 to 60 dB off, in float16 61 to 88;
-#: their own errors are 22 to 28 dB.
+#: How far from float32, in dB, images may be. In bfloat16 six autoencoders are 43 to 60 dB off, in
+#: float16 61 to 88; their own errors are 22 to 28 dB.
 _IMAGES_DB = 35.0
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: the precision, the device, and how far the results in it are from those in float32
-    (``agreement_db``; ``None`` in float32); of an encoder also ``psnr_db``, the error of its round trip, and
-    ``constant_db``, that of the best single colour.
+    """Write nothing but facts: the precision, the device, and how far the results in it are from
+    those in float32 (``agreement_db``; ``None`` in float32); of an encoder also ``psnr_db``, the
+    error of its round trip, and ``constant_db``, that of the best single colour.
 
     Raises:
-        StageError: images or outputs are not finite, or far from those in float32; the remedy names a precision that
-            was tried and works.
+        StageError: images or outputs are not finite, or far from those in float32; the remedy names
+            a precision that was tried and works.
     """
     return (_generator if "generator" in node.identity else _encoder)(node, inputs, runtime)
 
 
-# --- encoders --------------------------------------------------------------------------------------------------------
+# --- encoders ---------------------------------------------------------------------------------
 
 
 def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
@@ -96,7 +98,9 @@ def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
 def _round_trip(
     identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime, images: torch.Tensor
 ) -> tuple:
-    """Return latents, as they are stored, and images, as they are decoded from these, both float32 on the CPU."""
+    """Return latents, as they are stored, and images, as they are decoded from these,
+    both float32 on the CPU.
+    """
     encoder, fitting = (
         load_encoder(identity, inputs, runtime).to(runtime.device),
         FittingBatches("probe"),
@@ -123,7 +127,9 @@ def _round_trip(
 
 
 def _announce(node: Node, found: Mapping) -> None:
-    """Say how well an encoder reconstructs; a network that knows nothing of images is worse than one colour."""
+    """Say how well an encoder reconstructs;
+    a network that knows nothing of images is worse than one colour.
+    """
     error, num = f"{found['psnr_db']:.1f} dB", found["num_images"]
     console.print(f"  encoder: {error} on {num} real images, {found['precision']}", soft_wrap=True)
     if found["psnr_db"] < found["constant_db"]:
@@ -135,7 +141,7 @@ def _announce(node: Node, found: Mapping) -> None:
         )
 
 
-# --- generators ------------------------------------------------------------------------------------------------------
+# --- generators -------------------------------------------------------------------------------
 
 
 def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
@@ -150,7 +156,7 @@ def _generator(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict
     return require_precision(make, conf["precision"], latents, labels, runtime)
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 def _real_images(index: Path, runtime: Runtime, num: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -23,7 +23,9 @@ from ddoq.utils.seeding import item_generator
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``codebook.safetensors``; facts: the measures of ``ddoq.quantizers.measures``, per class and overall."""
+    """Write ``codebook.safetensors``; facts:
+    the measures of ``ddoq.quantizers.measures``, per class and overall.
+    """
     classes = ClassQuantizer(node.identity, inputs, runtime)
     budget = _budget(node, classes, folder)
     labels = list(range(classes.num_classes))
@@ -49,7 +51,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 
 def overall(rows: list[dict]) -> dict[str, float | None]:
-    """Return the measures of all classes together: means over latents; ``None`` where a class has none."""
+    """Return the measures of all classes together: means over latents;
+    ``None`` where a class has none.
+    """
     total = sum(row["num"] for row in rows)
     names = [name for name in rows[0] if name not in ("label", "num", "num_centroids")]
     return {
@@ -83,11 +87,12 @@ def _quantize_class(
 
 
 def load_points(inputs: Mapping[str, Path]) -> ClassCodebooks:
-    """Return the points of a ``quantize`` artefact, if they are those of the training images in ``index``.
+    """Return the points of a ``quantize`` artefact,
+    if they are those of the training images in ``index``.
 
     Raises:
-        StoreError: a point is not finite; or classes without points, points out of order, or a point whose training
-            image is of another class.
+        StoreError: a point is not finite; or classes without points, points out of order, or a
+            point whose training image is of another class.
     """
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
     handover = Handover(

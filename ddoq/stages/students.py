@@ -24,7 +24,9 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard de
 def training_data(
     identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
 ) -> tuple[TrainingSet, Protocol]:
-    """Return what a student is trained on, the train split where nothing was distilled, and its recipe."""
+    """Return what a student is trained on, the train split
+    where nothing was distilled, and its recipe.
+    """
     known = index_facts(inputs["index"])
     recipe = resolved(identity, known)
     size = recipe.image_size or runtime.dataset.image_size
@@ -37,7 +39,9 @@ def training_data(
 
 
 def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDataset:
-    """Return a distilled set as it is, if its classes are those of the data, in their order, none without an image."""
+    """Return a distilled set as it is, if its classes are those of the data, in their order,
+    none without an image.
+    """
     handover = Handover(f"{data.path}", "classes", "remove it and run again", StoreError)
     handover.order(data.class_names, class_names)
     handover.count(len(data.labels.unique()), len(class_names))
@@ -45,7 +49,9 @@ def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDatas
 
 
 def resolved(identity: Mapping, index: IndexFacts) -> Protocol:
-    """Return the protocol of an identity (``protocol``, ``student``, ``ipc``) after its rules, given the index."""
+    """Return the protocol of an identity (``protocol``, ``student``, ``ipc``) after its rules,
+    given the index.
+    """
     ipc = identity["ipc"]
     if ipc is None:  # the full data
         ipc = sum(index.counts["train"]) / index.num_classes
@@ -73,7 +79,9 @@ def train_and_measure(
     runtime: Runtime,
     **options,
 ) -> tuple[nn.Module, dict]:
-    """Train the student that an identity names (``student``, ``seed``); return it and its measures on a split."""
+    """Train the student that an identity names (``student``, ``seed``);
+    return it and its measures on a split.
+    """
     size, seed = data.images.shape[-1], identity["seed"]
     network, normalize = new_student(
         identity["student"], index_facts(index), recipe.normalization, size, seed
@@ -98,7 +106,9 @@ def new_student(
 
 
 def normalization(name: str, index: IndexFacts) -> Normalize:
-    """Return the normalisation by the train split (``dataset``) or by ImageNet's published statistics."""
+    """Return the normalisation by the train split
+    (``dataset``) or by ImageNet's published statistics.
+    """
     if name == "imagenet":
         return Normalize(*_IMAGENET)
     return Normalize(index.mean, index.std)

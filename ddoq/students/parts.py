@@ -13,7 +13,9 @@ T = TypeVar("T")
 
 
 def choose(key: str, name: str | int, choices: Mapping[str | int, T]) -> T:
-    """Return ``choices[name]``; raise ConfigError, naming the config key, where there is no such choice."""
+    """Return ``choices[name]``; raise ConfigError, naming the config key,
+    where there is no such choice.
+    """
     if name not in choices:
         raise ConfigError(
             f"{key}: there is no '{name}'", did_you_mean(str(name), map(str, choices))
@@ -22,7 +24,9 @@ def choose(key: str, name: str | int, choices: Mapping[str | int, T]) -> T:
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Instance norm with affine weights: one group per channel, which behaves alike in training and testing."""
+    """Instance norm with affine weights: one group per channel,
+    which behaves alike in training and testing.
+    """
 
     def __init__(self, channels: int):
         super().__init__(channels, channels)
@@ -31,7 +35,8 @@ class InstanceNorm(nn.GroupNorm):
         """Return normalised maps ``[B, C, H, W]``.
 
         Raises:
-            ConfigError: a map is a single pixel. It would become zero, and the student would be at chance.
+            ConfigError: a map is a single pixel. It would become zero,
+                and the student would be at chance.
         """
         if maps.shape[-2:] == (1, 1):
             raise ConfigError(

@@ -21,9 +21,10 @@ _NORMS = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity
 class ResNetAP(nn.Module):
     """A ResNet whose every stride is an average pooling after a convolution of stride 1.
 
-    Kim et al. 2022 (IDC), as used by Gu et al. 2024 (Minimax). The stem follows the image: a 3×3 convolution up to
-    64 pixels; with 2×2 pooling up to 128; above, a 7×7 convolution with 4×4 pooling. Stages of 64, 128, 256 and 512
-    channels (four times these for bottlenecks); the last map is averaged.
+    Kim et al. 2022 (IDC), as used by Gu et al. 2024 (Minimax). The stem follows the image: a
+    3×3 convolution up to 64 pixels; with 2×2 pooling up to 128; above, a 7×7 convolution with
+    4×4 pooling. Stages of 64, 128, 256 and 512 channels (four times these for bottlenecks); the
+    last map is averaged.
 
     Args:
         channels: of the image.
@@ -78,7 +79,9 @@ class ResNetAP(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3×3 convolutions of ``width`` channels, or a bottleneck, plus a shortcut; pooled before the last one."""
+    """Two 3×3 convolutions of ``width`` channels, or a bottleneck, plus a shortcut;
+    pooled before the last one.
+    """
 
     def __init__(self, incoming: int, width: int, pool: int, norm: str, bottleneck: bool):
         super().__init__()
@@ -109,6 +112,8 @@ class _Residual(nn.Module):
 
 
 def _convolution(incoming: int, outgoing: int, kernel: int, norm: str) -> list[nn.Module]:
-    """Return a convolution that keeps the size of its maps, and its norm, whose shift makes a bias superfluous."""
+    """Return a convolution that keeps the size of its maps, and its norm,
+    whose shift makes a bias superfluous.
+    """
     convolution = nn.Conv2d(incoming, outgoing, kernel, padding=kernel // 2, bias=norm == "none")
     return [convolution, _NORMS[norm](outgoing)]

@@ -20,14 +20,17 @@ class TimmStudent(nn.Module):
         num_classes: outputs.
         image_size: side of the image.
         model: timm name, e.g. ``resnet18``.
-        norm: ``instance`` puts instance norm, its weights at one, in place of every batch norm, as the evaluation of
-            IDC and Minimax does. A model without batch norm (transformers, ConvNeXt) keeps the norm it has, for a
-            protocol may ask for instance norm in all its students. ``batch`` and ``None`` leave every model as it is.
-        small_stem: replace a ResNet's stride-2 7×7 stem and max pooling by a 3×3 convolution for images up to 64×64,
-            as the literature does. Other models have no such stem and stay as they are.
+        norm: ``instance`` puts instance norm, its weights at one, in place of every batch norm, as
+            the evaluation of IDC and Minimax does. A model without batch norm (transformers,
+            ConvNeXt) keeps the norm it has, for a protocol may ask for instance norm in all its
+            students. ``batch`` and ``None`` leave every model as it is.
+        small_stem: replace a ResNet's stride-2 7×7 stem and max pooling by a 3×3 convolution
+            for images up to 64×64, as the literature does. Other models have no such stem
+            and stay as they are.
 
     Raises:
-        ConfigError: timm has no such model, there is no such norm, or images of this size do not fit.
+        ConfigError: timm has no such model, there is no such norm,
+            or images of this size do not fit.
     """
 
     def __init__(
@@ -72,14 +75,18 @@ class TimmStudent(nn.Module):
 
 
 def _shrink_stem(network: nn.Module, channels: int) -> None:
-    """Let a ResNet see every pixel of a small image; leave other models, and ResNets of another stem, alone."""
+    """Let a ResNet see every pixel of a small image;
+    leave other models, and ResNets of another stem, alone.
+    """
     if isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d):
         network.conv1 = nn.Conv2d(channels, network.conv1.out_channels, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
 
 
 def _replace_batch_norm(module: nn.Module) -> None:
-    """Put instance norm in place of every batch norm inside a module, keeping what timm built into the latter."""
+    """Put instance norm in place of every batch norm inside a module,
+    keeping what timm built into the latter.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             norm = InstanceNorm(child.num_features)
@@ -93,7 +100,8 @@ def _try_size(network: nn.Module, channels: int, image_size: int) -> None:
     """Classify one black image: most models find out only then that a size does not fit.
 
     Raises:
-        ValueError: patches do not cover the image; timm would drop what is left over without a word.
+        ValueError: patches do not cover the image;
+            timm would drop what is left over without a word.
         Exception: whatever timm or torch raise otherwise.
     """
     patches = getattr(network, "patch_embed", None)

@@ -37,7 +37,9 @@ class Nodes:
 
 
 def read_partitions(text: str) -> list[Nodes]:
-    """Return what ``sinfo`` prints with the format ``%P|%D|%c|%m|%G|%l``, equal nodes in different states together."""
+    """Return what ``sinfo`` prints with the format ``%P|%D|%c|%m|%G|%l``,
+    equal nodes in different states together.
+    """
     numbers: dict[tuple, int] = {}
     for line in text.splitlines():
         fields = line.strip().split("|")
@@ -112,7 +114,8 @@ class Asked:
     def error(
         self, cause: str, partitions: Sequence[Nodes], partition: str | None, done: str = ""
     ) -> ConfigError:
-        """Return the error that says what was asked for, what there is, and which overrides would fit.
+        """Return the error that says what was asked for, what there is,
+        and which overrides would fit.
 
         Args:
             cause: what SLURM does not do, and its reason.

@@ -49,7 +49,9 @@ class Point:
         return " ".join(self.swept) or self.name
 
     def is_reported(self) -> bool:
-        """Tell whether the run's folder has the report of just these artefacts, or is not to have one."""
+        """Tell whether the run's folder has the report of just these artefacts,
+        or is not to have one.
+        """
         if self.job.run.until != "report":
             return True
         try:
@@ -71,7 +73,8 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
     """Return the points of a sweep, each run once.
 
     Raises:
-        DdoqError: for the points that are wrong, by number and by what was swept; nothing has been started.
+        DdoqError: for the points that are wrong, by number and by what was swept;
+            nothing has been started.
     """
     common = set.intersection(*map(set, lists))
     fingerprints: dict[str, str] = {}

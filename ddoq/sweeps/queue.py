@@ -1,6 +1,8 @@
-"""SLURM's queue as a launcher watches it: what its jobs wait for, whether they can start at all, and their end.
+"""SLURM's queue as a launcher watches it:
+what its jobs wait for, whether they can start at all, and their end.
 
-submitit submits and waits for results; it never looks at the queue. So that happens in a thread, while this one looks.
+submitit submits and waits for results; it never looks at the queue.
+So that happens in a thread, while this one looks.
 """
 
 from __future__ import annotations
@@ -275,7 +277,9 @@ def _run(*command: str) -> str:
 
 
 def refusal(error: Exception, asked: Asked) -> Exception:
-    """Return the two lines that say why a submission failed; the error itself where SLURM has no part in it."""
+    """Return the two lines that say why a submission failed;
+    the error itself where SLURM has no part in it.
+    """
     text = f"{error}\n{error.__cause__ or ''}"
     if "Could not detect" in text or isinstance(error, FileNotFoundError):
         return ConfigError(

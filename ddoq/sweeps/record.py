@@ -1,4 +1,6 @@
-"""What is written about a sweep: ``outputs/sweeps/<name>/sweep.json``, by which tables and views find its runs."""
+"""What is written about a sweep: ``outputs/sweeps/<name>/sweep.json``,
+by which tables and views find its runs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from ddoq.utils.io import write_json
 
 
 def sweep_name(points: Sequence[Point]) -> str:
-    """Return ``sweep.name``, or a name that the same points always give: readable first, unique by their runs."""
+    """Return ``sweep.name``, or a name that the same points always give:
+    readable first, unique by their runs.
+    """
     config = points[0].job.config
     if config["sweep"]["name"]:
         return config["sweep"]["name"]

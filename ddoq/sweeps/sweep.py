@@ -20,7 +20,8 @@ from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
 from ddoq.utils.ranks import company
 
-#: Starts jobs, each given by its overrides, with the resources of a wave; returns each one's error, if it had any.
+#: Starts jobs, each given by its overrides, with the resources of a wave;
+#: returns each one's error, if it had any.
 Launch = Callable[[Sequence[Sequence[str]], Wave], Sequence[DdoqError | None]]
 
 
@@ -36,7 +37,8 @@ def run_sweep(
         launcher: the resources that its jobs have, unless a wave says otherwise.
 
     Raises:
-        DdoqError: a point is wrong, and nothing was started; or some points failed, and the others are finished.
+        DdoqError: a point is wrong, and nothing was started;
+            or some points failed, and the others are finished.
     """
     points = expand(lists, compose)
     first = points[0].job
@@ -74,7 +76,10 @@ def run_sweep(
 def _run_waves(
     name: str, points: list[Point], todo: list[Wave], launch: Launch
 ) -> dict[str, DdoqError]:
-    """Start wave after wave; return the errors of the points that failed, by run name. Those miss the later waves."""
+    """Start wave after wave; return the errors of the points that failed, by run name.
+
+    Those miss the later waves.
+    """
     for point in points:
         # Discarded here, once: a job would compute again what another one just has.
         for node in point.job.stale:
@@ -112,7 +117,9 @@ def _unfinished(wave: Wave) -> DdoqError:
 
 
 def _report(point: Point) -> None:
-    """Write the report of a run that needed no job of its own; the sweep's table says what it would print."""
+    """Write the report of a run that needed no job of its own;
+    the sweep's table says what it would print.
+    """
     config = point.job.config
     changes = {
         "run": {**config["run"], "from": None, "quiet": True},

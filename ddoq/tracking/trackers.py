@@ -40,9 +40,11 @@ class CSVTracker(Tracker):
 
 
 class TensorBoardTracker(Tracker):
-    """Writes event files below ``tensorboard``: the run's metrics in one folder, every student's curve in its own.
+    """Writes event files below ``tensorboard``: the run's metrics in one folder,
+    every student's curve in its own.
 
-    The package ``tensorboard`` itself writes them; torch's writer would only put torch in front of it.
+    The package ``tensorboard`` itself writes them;
+    torch's writer would only put torch in front of it.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path):

@@ -1,4 +1,6 @@
-"""Weights & Biases: one run for the job, one for each student, and the data with what they were made from."""
+"""Weights & Biases: one run for the job, one for each student,
+and the data with what they were made from.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _CONNECT, _UPLOAD = 15.0, 300.0
 
 _LATER = "the run goes on without it; the same command mirrors it later"
 
-#: Of a student's run, which only holds a curve: the machine and its packages are those of the job's run.
+#: Of a student's run, which only holds a curve:
+#: the machine and its packages are those of the job's run.
 _LIGHT = {
     "x_disable_stats": True,
     "x_disable_meta": True,
@@ -31,10 +34,12 @@ _LIGHT = {
 
 
 class WandbTracker(Tracker):
-    """Mirrors a run to W&B, where ids are stable: a requeued or repeated job, or student, continues its own run.
+    """Mirrors a run to W&B, where ids are stable:
+    a requeued or repeated job, or student, continues its own run.
 
-    The sweep, or else the data set, is the group. Whatever W&B raises and however long it takes, the run goes on. What
-    W&B has missed it gets from the same command later, which then computes nothing.
+    The sweep, or else the data set, is the group. Whatever W&B raises and however long it
+    takes, the run goes on. What W&B has missed it gets from the same command later, which
+    then computes nothing.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path):
@@ -76,7 +81,9 @@ class WandbTracker(Tracker):
         )
 
     def log(self, results: Results) -> None:
-        """Log the table, the pictures, the metrics and the data; then every student, each in a run of its own."""
+        """Log the table, the pictures, the metrics and the data;
+        then every student, each in a run of its own.
+        """
         if self._run is None:
             return
         _guarded(lambda: self._log_results(results))
@@ -108,7 +115,8 @@ class WandbTracker(Tracker):
 
     def _log_artefacts(self, codebook: Artefact | None, distilled: Artefact) -> None:
         if codebook is not None:
-            # What `use_artifact` does with an artefact that W&B may not have yet, without waiting, and offline, too.
+            # What `use_artifact` does with an artefact that W&B may not have yet, without waiting,
+            # and offline, too.
             self._run._log_artifact(
                 _wandb_artifact(codebook), aliases=[codebook.key], use_after_commit=True
             )
@@ -130,7 +138,10 @@ def _is_choice(group: str, part: Any) -> bool:
 
 
 def _wandb_artifact(artefact: Artefact) -> Any:
-    """Return W&B's description of a folder. Equal contents are one version there; no file is copied here."""
+    """Return W&B's description of a folder.
+
+    Equal contents are one version there; no file is copied here.
+    """
     import wandb
 
     name = re.sub(r"[^\w.-]", "-", artefact.name)
@@ -144,7 +155,10 @@ def _wandb_artifact(artefact: Artefact) -> Any:
 
 
 def _log_student(run: Any, student: Student) -> bool:
-    """Fill and end a student's run. Steps are stated, so that a run that is continued drops what it has already."""
+    """Fill and end a student's run.
+
+    Steps are stated, so that a run that is continued drops what it has already.
+    """
     for point in student.curve:
         run.log(
             {name: value for name, value in point.items() if name != "step"},
@@ -158,7 +172,8 @@ def _log_student(run: Any, student: Student) -> bool:
 def _guarded(action: Callable[[], Any], seconds: float = _UPLOAD, then: str = _LATER) -> Any:
     """Return what ``action`` returns; ``None``, with a warning, where it fails or takes too long.
 
-    Not every call into W&B has a time limit of its own, so it is waited for in a thread, which may be left behind.
+    Not every call into W&B has a time limit of its own, so it is waited for in a thread,
+    which may be left behind.
     """
     future: Future = Future()
 

@@ -9,7 +9,9 @@ from ddoq.utils.ranks import number
 
 
 def check_accelerator(accelerator: str) -> None:
-    """Raise ConfigError where a device is asked for that this process does not have; ``auto`` and ``cpu`` always do."""
+    """Raise ConfigError where a device is asked for that this process does not have;
+    ``auto`` and ``cpu`` always do.
+    """
     import torch
 
     is_here = {"gpu": torch.cuda.is_available, "mps": torch.backends.mps.is_available}.get(
@@ -30,7 +32,8 @@ def check_accelerator(accelerator: str) -> None:
 
 
 def cuda_index(accelerator: str) -> int | None:
-    """Return the number of this process's GPU among those it sees; ``None`` without one, or without its permission.
+    """Return the number of this process's GPU among those it sees;
+    ``None`` without one, or without its permission.
 
     Args:
         accelerator: Lightning's; ``auto`` and ``gpu`` allow a GPU.
@@ -44,6 +47,8 @@ def cuda_index(accelerator: str) -> int | None:
 
 
 def device_of(accelerator: str) -> str:
-    """Return where plain torch code computes: this process's GPU if there is one and ``accelerator`` allows it."""
+    """Return where plain torch code computes:
+    this process's GPU if there is one and ``accelerator`` allows it.
+    """
     index = cuda_index(accelerator)
     return "cpu" if index is None else f"cuda:{index}"

@@ -22,14 +22,16 @@ _FORBIDDEN = (
 
 
 def disk_error(error: BaseException, root: Path | str | None) -> StoreError | None:
-    """Return what a full, read-only or forbidden disk means to a user; ``None`` for any other error.
+    """Return what a full, read-only or forbidden disk means to a user;
+    ``None`` for any other error.
 
-    Libraries wrap the operating system's error (safetensors in one of its own, Hydra in none), so the whole chain
-    of causes and the message are looked at.
+    Libraries wrap the operating system's error (safetensors in one of its own, Hydra in none), so
+    the whole chain of causes and the message are looked at.
 
     Args:
         error: what was raised.
-        root: ``paths.outputs`` or a folder in it, if it is known: what lies elsewhere is not to be mended by that key.
+        root: ``paths.outputs`` or a folder in it, if it is known:
+            what lies elsewhere is not to be mended by that key.
     """
     while error is not None:
         number, place = (

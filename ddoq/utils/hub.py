@@ -27,12 +27,16 @@ KNOWN = {
 
 
 def is_hub_id(path: str) -> bool:
-    """Tell whether ``path`` has the form ``owner/name`` or ``owner/name@revision`` and is no local folder."""
+    """Tell whether ``path`` has the form ``owner/name`` or ``owner/name@revision``
+    and is no local folder.
+    """
     return not Path(path).exists() and _HUB_ID.fullmatch(path) is not None
 
 
 def locate(path: str, folders: Iterable[str | Path], holds: Callable[[Path], bool]) -> str:
-    """Return the place of a model: the first of ``folder/path`` that holds it, else ``path`` as it is."""
+    """Return the place of a model: the first of ``folder/path`` that holds it,
+    else ``path`` as it is.
+    """
     if Path(path).exists():
         return path
     return next(
@@ -41,7 +45,8 @@ def locate(path: str, folders: Iterable[str | Path], holds: Callable[[Path], boo
 
 
 def part_folder(folder: str | Path, subfolder: str, marker: str) -> Path | None:
-    """Return where one part of a model is: in its sub-folder or at the top; ``None`` where it is in neither.
+    """Return where one part of a model is: in its sub-folder or at the top;
+    ``None`` where it is in neither.
 
     A VAE may be one file, with its configuration beside it.
     """
@@ -51,7 +56,9 @@ def part_folder(folder: str | Path, subfolder: str, marker: str) -> Path | None:
 
 
 def local_part(path: str, subfolder: str, marker: str) -> Path | None:
-    """Return where one part of a model is on this machine, the hub's cache included; ``None`` where it is not."""
+    """Return where one part of a model is on this machine, the hub's cache included;
+    ``None`` where it is not.
+    """
     if (folder := part_folder(path, subfolder, marker)) or not is_hub_id(path):
         return folder
     repo, _, revision = path.partition("@")
@@ -63,7 +70,8 @@ def local_part(path: str, subfolder: str, marker: str) -> Path | None:
 
 
 def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json") -> Path:
-    """Return the local folder of one part of a model, from the hub (its cache first) where ``path`` is a hub id.
+    """Return the local folder of one part of a model,
+    from the hub (its cache first) where ``path`` is a hub id.
 
     Args:
         path: a local folder, or a hub id ``owner/name`` or ``owner/name@revision``.
@@ -90,7 +98,8 @@ def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json
     return part_folder(snapshot, subfolder, marker)
 
 
-#: How to make what is missing of a model, by the part: with {path}, {top}, {folder} and {key} to be filled in.
+#: How to make what is missing of a model, by the part:
+#: with {path}, {top}, {folder} and {key} to be filled in.
 _REMEDIES = {
     "vae": "copy the config.json of this VAE beside it (that of Stable Diffusion 1 and 2, where there "
     "is a network: `hf download stabilityai/sd-vae-ft-mse config.json --local-dir '{top}'`)",
@@ -120,7 +129,9 @@ def _remedy(path: Path, subfolder: str, key: str, marker: str) -> str:
 
 
 def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
-    """Return the files of one part of a model on the hub: its configuration and one copy of its weights."""
+    """Return the files of one part of a model on the hub:
+    its configuration and one copy of its weights.
+    """
     top = f"{subfolder}/{marker}" not in files
     inside = [f for f in sorted(files) if ("/" not in f if top else f.startswith(f"{subfolder}/"))]
     half = [f for f in inside if f.endswith(f".{_HALF}.safetensors")]
@@ -134,10 +145,12 @@ def wanted_files(files: set[str], subfolder: str, marker: str) -> list[str]:
 
 
 def hub_files(path: str, key: str, remedy: str | None = None) -> set[str]:
-    """Return the names of a model's files on the hub: one small request without retries tells if there is a network.
+    """Return the names of a model's files on the hub:
+    one small request without retries tells if there is a network.
 
     Raises:
-        DataError: the hub does not answer, or does not give this model: what it is, and where to put it.
+        DataError: the hub does not answer, or does not give this model:
+            what it is, and where to put it.
     """
     repo, _, revision = path.partition("@")
     about = f" ({KNOWN[repo]})" if repo in KNOWN else ""

@@ -1,4 +1,6 @@
-"""Paths as people write them in configurations and on command lines, made those of folders; once, here."""
+"""Paths as people write them in configurations and on command lines,
+made those of folders; once, here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ _OF_COMPONENTS = ("path", "root")  # the fields of components that hold one
 
 
 def expand_paths(part: Any, key: str = "") -> Any:
-    """Return a resolved configuration, or a part of it, in which every path is as ``expand_path`` returns it.
+    """Return a resolved configuration, or a part of it,
+    in which every path is as ``expand_path`` returns it.
 
     Raises:
         ConfigError: see ``expand_path``.

@@ -1,4 +1,7 @@
-"""Several processes that compute one run together. This one is alone; ``ddoq.engine.ranks`` has company."""
+"""Several processes that compute one run together.
+
+This one is alone; ``ddoq.engine.ranks`` has company.
+"""
 
 from __future__ import annotations
 
@@ -76,15 +79,19 @@ def company() -> int:
 
 
 def granted(name: str) -> int:
-    """Return how many tasks or GPUs SLURM has granted, by one of its variables; 1 where that says nothing."""
+    """Return how many tasks or GPUs SLURM has granted, by one of its variables;
+    1 where that says nothing.
+    """
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else 1
 
 
 def unused_tasks() -> int:
-    """Return how many tasks SLURM has granted where this process is none of them, but of a shell or script; else 0.
+    """Return how many tasks SLURM has granted where this process is none of them,
+    but of a shell or script; else 0.
 
-    Such a shell may have all variables that srun sets, or some of them. It gets one process, and awaits nothing.
+    Such a shell may have all variables that srun sets, or some of them.
+    It gets one process, and awaits nothing.
     """
     tasks = granted("SLURM_NTASKS")
     return tasks if tasks > 1 and "RANK" not in os.environ and not _is_task() else 0
@@ -130,9 +137,9 @@ def _place_of_torchrun() -> Place:
 def _is_task() -> bool:
     """Tell whether srun started this process as one of several tasks.
 
-    Shells inside an allocation have the variables, too: that of ``salloc`` those of the job, that of ``srun --pty``
-    all of them (the other tasks' shells have ended at once), and what they submit inherits them. So the task has to
-    be this process or above it, and no shell on a terminal.
+    Shells inside an allocation have the variables, too: that of ``salloc`` those of the job, that
+    of ``srun --pty`` all of them (the other tasks' shells have ended at once), and what they submit
+    inherits them. So the task has to be this process or above it, and no shell on a terminal.
     """
     names = ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_TASK_PID", "SLURM_PROCID")
     values = [os.environ.get(name, "") for name in names]
@@ -176,7 +183,9 @@ def _place_of_srun() -> Place:
 
 
 def _first_node(nodes: str) -> str:
-    """Return the first name of a list as SLURM writes it: ``gpu[07-09,12],login`` begins with ``gpu07``."""
+    """Return the first name of a list as SLURM writes it:
+    ``gpu[07-09,12],login`` begins with ``gpu07``.
+    """
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", re.match(r"(?:\[[^\]]*\]|[^,])*", nodes).group())
 
 

@@ -1,4 +1,6 @@
-"""How a pretrained VAE's latents are brought to unit variance, as its ``config.json`` says and its pipelines do."""
+"""How a pretrained VAE's latents are brought to unit variance,
+as its ``config.json`` says and its pipelines do.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,16 @@ from typing import Any
 
 from ddoq.errors import DataError
 
-#: The classes of diffusers that ddoq reads, with the scaling factor that stands for one that is not stated.
+#: The classes of diffusers that ddoq reads,
+#: with the scaling factor that stands for one that is not stated.
 VAE_SCALES = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 _REMEDY = "replace it by the model's own"
 
 
 @dataclass(frozen=True)
 class LatentScale:
-    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``; each is a number, or a tuple of one per channel.
+    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``;
+    each is a number, or a tuple of one per channel.
 
     Attributes:
         shift: ``shift_factor``, or ``latents_mean``.
@@ -32,15 +36,17 @@ class LatentScale:
 def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
     """Return what a VAE's configuration says of its latents.
 
-    A model with ``latents_mean`` and ``latents_std`` is scaled as in Stable Diffusion XL's pipelines,
-    ``(E(x) - mean) * scaling_factor / std``; one with a ``shift_factor`` as in Stable Diffusion 3's.
+    A model with ``latents_mean`` and ``latents_std`` is scaled as in Stable Diffusion XL's
+    pipelines, ``(E(x) - mean) * scaling_factor / std``; one with a ``shift_factor`` as in
+    Stable Diffusion 3's.
 
     Args:
         known: ``config.json`` of the VAE.
         key: config key that errors name.
 
     Raises:
-        DataError: a number is none, is zero where it divides, or there are too few or contradictory ones.
+        DataError: a number is none, is zero where it divides,
+            or there are too few or contradictory ones.
     """
     default = VAE_SCALES[known.get("_class_name")]
     factor = _positive(known, "scaling_factor", known.get("scaling_factor", default), key)

@@ -20,10 +20,12 @@ from ddoq.utils.weights import loading, reason, require_file
 
 
 def read_weights(path: str, model: str, key: str) -> dict[str, Any]:
-    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name; nothing that is pickled is run.
+    """Return the tensors of a local ``.safetensors`` or ``.pth`` file by name;
+    nothing that is pickled is run.
 
-    Training scripts wrap them (``state_dict``, ``model``, ``net``, ...), name them by what they were wrapped in
-    (``module.``, ``_orig_mod.``, Lightning's ``model.``), and add what profilers count: all that is taken off.
+    Training scripts wrap them (``state_dict``, ``model``, ``net``, ...), name them by what they
+    were wrapped in (``module.``, ``_orig_mod.``, Lightning's ``model.``), and add what profilers
+    count: all that is taken off.
 
     Args:
         path: of the file.
@@ -55,7 +57,8 @@ def read_stored(path: str, model: str, key: str, device: str = "cpu") -> Any:
         device: ``meta`` reads shapes alone.
 
     Raises:
-        DataError: it is damaged, or holds pickled objects that are more than tensors, numbers and arguments.
+        DataError: it is damaged, or holds pickled objects that are more than tensors,
+            numbers and arguments.
     """
     with loading(model, key):
         if Path(path).suffix == ".safetensors":
@@ -81,7 +84,8 @@ _WRAPPERS = (
 )
 
 
-#: What wrappers put before every name: DataParallel, ``torch.compile``, a Lightning module's attribute.
+#: What wrappers put before every name: DataParallel, ``torch.compile``,
+#: a Lightning module's attribute.
 _PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "network.")
 
 
@@ -112,7 +116,9 @@ def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
 
 
 def _plain_types() -> list[Any]:
-    """Return what checkpoints hold besides tensors that is data and runs nothing: arguments and NumPy's numbers."""
+    """Return what checkpoints hold besides tensors that is data and runs nothing:
+    arguments and NumPy's numbers.
+    """
     scalar, array = np._core.multiarray.scalar, np._core.multiarray._reconstruct
     old = [(scalar, "numpy.core.multiarray.scalar"), (array, "numpy.core.multiarray._reconstruct")]
     kinds = {
@@ -150,7 +156,9 @@ def require_finite(
     remedy: str = "replace the file by an undamaged one",
     error: type[DdoqError] = DataError,
 ) -> None:
-    """Raise ``error`` where a weight of a network is NaN or infinite: whatever it computed would be, hours later."""
+    """Raise ``error`` where a weight of a network is NaN or infinite:
+    whatever it computed would be, hours later.
+    """
     tensors = network.state_dict()
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:

@@ -1,4 +1,5 @@
-"""What shells, containers and notebooks hand to the libraries, made harmless before these are imported.
+"""What shells, containers and notebooks hand to the libraries,
+made harmless before these are imported.
 
 Only the command line calls it: a notebook that imports ddoq keeps its surroundings as they are.
 """
@@ -12,7 +13,8 @@ import tempfile
 import warnings
 from pathlib import Path
 
-#: Variables that name a folder. Libraries fail late, and each in its own way, where there can be none.
+#: Variables that name a folder. Libraries fail late, and each in its own way,
+#: where there can be none.
 _FOLDERS = (
     *("TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR"),
     *("HF_HOME", "HF_HUB_CACHE", "TORCH_HOME", "TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"),
@@ -23,7 +25,9 @@ _COMPILED = Path(__file__).resolve().parents[1] / "quantizers" / "__pycache__"
 
 
 def guard() -> None:
-    """Make streams, locale and variables such that no library stumbles over them; a second call changes nothing."""
+    """Make streams, locale and variables such that no library stumbles over them;
+    a second call changes nothing.
+    """
     _open_streams()
     _speak_utf8()
     _let_print()
@@ -35,7 +39,9 @@ def guard() -> None:
 
 
 def _open_streams() -> None:
-    """Open what the shell has closed (``>&-``): the next file would get its number, and what is printed with it."""
+    """Open what the shell has closed (``>&-``):
+    the next file would get its number, and what is printed with it.
+    """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
     os.close(number)
@@ -47,7 +53,8 @@ def _open_streams() -> None:
 def _speak_utf8() -> None:
     """Start Python anew in its UTF-8 mode where the locale has another encoding.
 
-    Names of files would be other texts there, and files that libraries write could not hold every name.
+    Names of files would be other texts there,
+    and files that libraries write could not hold every name.
     """
     if sys.getfilesystemencoding() == "utf-8" or "utf8" in sys._xoptions or not sys.executable:
         return
@@ -65,14 +72,18 @@ def _let_print() -> None:
 
 
 def _let_warn() -> None:
-    """Take ``PYTHONWARNINGS=error`` (a test runner's) back: libraries warn of one another's ways, and go on."""
+    """Take ``PYTHONWARNINGS=error`` (a test runner's) back:
+    libraries warn of one another's ways, and go on.
+    """
     if any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("default")
         os.environ["PYTHONWARNINGS"] = "default"  # of the processes that this one starts
 
 
 def _check_folders() -> None:
-    """Pass over variables that name no possible folder, so that libraries take their own default."""
+    """Pass over variables that name no possible folder,
+    so that libraries take their own default.
+    """
     for name in _FOLDERS:
         folder = os.environ.get(name)
         can_be = folder and (os.path.isdir(folder) or (name != "TMPDIR" and _is_writable(folder)))
@@ -104,7 +115,9 @@ def _find_caches() -> None:
 
 
 def _of_user(variable: str, name: str) -> str:
-    """Return a folder of the user's; without a home it is none, and must not become one that is called ``~``."""
+    """Return a folder of the user's; without a home it is none,
+    and must not become one that is called ``~``.
+    """
     folder = os.environ.get(variable) or os.path.join(os.path.expanduser("~"), name)
     return "" if folder.startswith("~") else folder
 
@@ -125,7 +138,8 @@ def _keep_in_private(variable: str, name: str) -> None:
 
 
 def _private_folder() -> str:
-    """Return a temporary folder that nobody else can have put anything into: numba's cache is run as it is found.
+    """Return a temporary folder that nobody else can have put anything into:
+    numba's cache is run as it is found.
 
     Raises:
         OSError: there is no temporary folder.

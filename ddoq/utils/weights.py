@@ -48,7 +48,10 @@ _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def check_file(path: Path, key: str) -> None:
-    """Raise DataError where a ``.safetensors`` file is none or is cut off. Its header tells; no weights are read."""
+    """Raise DataError where a ``.safetensors`` file is none or is cut off.
+
+    Its header tells; no weights are read.
+    """
     if path.suffix == ".safetensors":
         with loading(str(path), key), safe_open(path, "np"):
             pass
@@ -74,9 +77,12 @@ def read_config(file: Path, key: str) -> dict[str, Any]:
 def require_class(
     known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str
 ) -> str:
-    """Return the class of a model, by its ``config.json``; raise ConfigError where it is none of those that fit."""
+    """Return the class of a model, by its ``config.json``;
+    raise ConfigError where it is none of those that fit.
+    """
     name = known.get("_class_name")
-    # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
+    # Published DiT checkpoints still carry the class name from
+    # before diffusers split its transformers up.
     name = class_names[0] if name == "Transformer2DModel" else name
     if name not in class_names:
         raise ConfigError(
@@ -127,7 +133,9 @@ def loading(model: str, key: str) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """Return the first sentence of an error, cut to 200 characters; torch puts what is wrong into its second line."""
+    """Return the first sentence of an error, cut to 200 characters;
+    torch puts what is wrong into its second line.
+    """
     first, *others = str(error).splitlines() or [type(error).__name__]
     said = f"{first} {others[0]}" if first.endswith(":") and others else first.split(". ")[0]
     return shorten(said, 200, placeholder=" …")

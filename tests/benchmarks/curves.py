@@ -1,10 +1,12 @@
-"""W2 against the number of points, of the curves in a store: `python tests/benchmarks/curves.py outputs/store` (CSV).
+"""W2 against the number of points, of the curves in a store:
+`python tests/benchmarks/curves.py outputs/store` (CSV).
 
 Names of folders in ``outputs/store/encode`` after it leave out the curves of other latents.
 
-W2² is a share of the variance of a class; `masses` is what the masses of the cells change of W2 against equal masses,
-in percent; `slope` and `dimension` are those of `W2 ∝ K^slope` and of `K^(-1/dimension)`, over K up to 50: beyond, the
-classes of ImageNette have less than seven latents per centroid.
+W2² is a share of the variance of a class; `masses` is what the masses of the cells change of W2
+against equal masses, in percent; `slope` and `dimension` are those of `W2 ∝ K^slope` and of
+`K^(-1/dimension)`, over K up to 50: beyond, the classes of ImageNette have less than seven
+latents per centroid.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ def manifest(store: Path, stage: str, key: str) -> dict:
 
 
 def curves(store: Path, wanted: Collection[str]) -> Iterator[tuple[dict[str, str], dict]]:
-    """Yield what each curve is of, and its facts; of the wanted latents, or with no names of all."""
+    """Yield what each curve is of, and its facts;
+    of the wanted latents, or with no names of all.
+    """
     for finished in sorted((store / "curve").glob("*/manifest.json")):
         curve = read_json(finished)
         latents, identity = curve["body"]["inputs"]["encode"], curve["body"]["identity"]

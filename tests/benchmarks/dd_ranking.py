@@ -1,17 +1,20 @@
-"""Our evaluator against DD-Ranking's, on a distilled folder of CIFAR-10: `dd_ranking.py outputs/runs/<run>/distilled`.
+"""Our evaluator against DD-Ranking's, on a distilled folder of CIFAR-10:
+`dd_ranking.py outputs/runs/<run>/distilled`.
 
-The form of CIFAR-10 that the folder was made of is given by `--data`; the README's rows are of the JPEG form.
+The form of CIFAR-10 that the folder was made of is given by `--data`;
+the README's rows are of the JPEG form.
 
-Needs DD-Ranking (Li et al. 2025): `pip install --no-deps ddranking kornia kornia_rs tqdm pandas`, or its checkout on
-PYTHONPATH (0.2.0 asks for numpy below 2 and scipy below 1.16; what is called here runs with later ones).
-Its ConvNet-3 is trained and tested by the loops of its LabelRobustScoreHard (its GeneralEvaluator ends with a NameError
-in 0.2.0), our ConvNet-D3 by ours: with the same images, hard labels, no weights, and the same normalisation, initial
-weights, SGD, batch size, epochs and steps of the rate. Two recipes: `plain` sees all images in every batch and has no
-augmentation, so nothing is random and the two students should end as one; `dsa` has small batches and DSA, where order
-and augmentation are each side's own.
-Besides the distilled set: `random`, as many real images, drawn for every seed, for the improvement over random; and
-`full`, the train split for as many gradient steps, by ours alone. Accuracies are fractions of the test images; `best`
-is that of the best tenth epoch.
+Needs DD-Ranking (Li et al. 2025): `pip install --no-deps ddranking kornia kornia_rs tqdm pandas`,
+or its checkout on PYTHONPATH (0.2.0 asks for numpy below 2 and scipy below 1.16; what is called
+here runs with later ones). Its ConvNet-3 is trained and tested by the loops of its
+LabelRobustScoreHard (its GeneralEvaluator ends with a NameError in 0.2.0), our ConvNet-D3 by ours:
+with the same images, hard labels, no weights, and the same normalisation, initial weights, SGD,
+batch size, epochs and steps of the rate. Two recipes: `plain` sees all images in every batch and
+has no augmentation, so nothing is random and the two students should end as one; `dsa` has small
+batches and DSA, where order and augmentation are each side's own.
+Besides the distilled set: `random`, as many real images, drawn for every seed, for the improvement
+over random; and `full`, the train split for as many gradient steps, by ours alone. Accuracies are
+fractions of the test images; `best` is that of the best tenth epoch.
 """
 
 from __future__ import annotations
@@ -87,7 +90,9 @@ class Measured:
 
 
 def read_cifar10(split: str, every: int = 1, root: Path | None = None) -> Split:
-    """Return uint8 images ``[n, 3, 32, 32]`` and labels ``[n]`` of a split, or of every so many-th image."""
+    """Return uint8 images ``[n, 3, 32, 32]`` and labels ``[n]`` of a split,
+    or of every so many-th image.
+    """
     source = CIFAR10("cifar10", SIZE, 3, search=tuple(DATA), root=root and str(root)).open()
     rows = np.flatnonzero(source.split == split)[::every].tolist()
     return torch.stack([to_uint8(source.read(i), SIZE, 3) for i in rows]), torch.from_numpy(
@@ -96,7 +101,9 @@ def read_cifar10(split: str, every: int = 1, root: Path | None = None) -> Split:
 
 
 def read_distilled(folder: Path) -> TrainingSet:
-    """Return a distilled set of CIFAR-10 with hard labels and without weights: DD-Ranking knows no weights."""
+    """Return a distilled set of CIFAR-10 with hard labels and without weights:
+    DD-Ranking knows no weights.
+    """
     distilled = load_distilled(folder)
     images, num_classes = distilled.training_set().images, len(distilled.class_names)
     if (num_classes, *images.shape[1:]) != (NUM_CLASSES, 3, SIZE, SIZE):
@@ -153,7 +160,9 @@ class TheirEvaluator(LabelRobustScoreHard):
     def train(
         self, network: nn.Module, images: Tensor, labels: Tensor, rate: float
     ) -> tuple[float, float]:
-        """Train in place on normalised images; return the last and the best accuracy as fractions."""
+        """Train in place on normalised images; return the last
+        and the best accuracy as fractions.
+        """
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             best = self._compute_hard_label_metrics(network, images, None, rate, labels, mode="syn")
             last = validate(network, self.test_loader_syn, self.device, self.class_map)
@@ -189,7 +198,9 @@ def by_ours(
 
 @torch.inference_mode()
 def distance(ours: nn.Module, theirs: nn.Module, images: Tensor) -> dict[str, float]:
-    """Return the largest difference of two students' weights, and the share of images that they label alike."""
+    """Return the largest difference of two students' weights,
+    and the share of images that they label alike.
+    """
     pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
     alike = ours.eval()(images).argmax(1) == theirs.eval()(images).argmax(1)
     return {
@@ -208,7 +219,9 @@ def random_set(images: Tensor, labels: Tensor, ipc: int, seed: int) -> TrainingS
 def rows_of(
     distilled: TrainingSet, train: Split, test: Split, epochs: int, num_seeds: int
 ) -> Iterator[dict]:
-    """Yield one row per recipe, set, seed and side; DD-Ranking's hold the ``distance`` from ours."""
+    """Yield one row per recipe, set, seed and side;
+    DD-Ranking's hold the ``distance`` from ours.
+    """
     pixels = train[0].float() / 255
     normalize = Normalize(pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist())
     del pixels  # 600 MB
@@ -243,7 +256,9 @@ def values(rows: list[dict], key: str, **known: str) -> list[float]:
 
 
 def table_of(rows: list[dict]) -> Table:
-    """Return mean and standard deviation over seeds, and the paired difference ours - theirs, in percent."""
+    """Return mean and standard deviation over seeds,
+    and the paired difference ours - theirs, in percent.
+    """
     table = Table("recipe", "set", "top-1 %", "ours", "DD-Ranking", "difference", box=None)
     for recipe, data in dict.fromkeys((row["recipe"], row["set"]) for row in rows):
         here = {"recipe": recipe, "set": data}
@@ -259,7 +274,9 @@ def table_of(rows: list[dict]) -> Table:
 
 
 def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Return HLR, IOR and LRS of each side, from mean last accuracies as fractions; HLR's full data are ours."""
+    """Return HLR, IOR and LRS of each side, from mean last accuracies as fractions;
+    HLR's full data are ours.
+    """
     full, found = summarize(values(rows, "last", recipe="dsa", set="full")).mean, {}
     for side in ("ours", "DD-Ranking"):
         distilled, random = (

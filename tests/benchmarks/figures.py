@@ -1,7 +1,9 @@
-"""The figure of the study from its rows: `python tests/benchmarks/figures.py tests/assets/study.png`.
+"""The figure of the study from its rows:
+`python tests/benchmarks/figures.py tests/assets/study.png`.
 
-Accuracy against images per class; W2 against centroids on log-log axes (its slope is the rate); what the centroid adds
-to diffusion from noise alone, against the strength of diffusion. Bars are Student's 95 % intervals.
+Accuracy against images per class; W2 against centroids on log-log axes (its slope is the rate);
+what the centroid adds to diffusion from noise alone, against the strength of diffusion. Bars are
+Student's 95 % intervals.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def accuracies(axes: Axes) -> None:
 
 
 def distances(axes: Axes) -> None:
-    """Draw W2 over the standard deviation of a class against the number of centroids, of k-means in latents."""
+    """Draw W2 over the standard deviation of a class against the number of centroids,
+    of k-means in latents.
+    """
     with (ROWS / "curves.csv").open(newline="") as file:
         rows = [
             row

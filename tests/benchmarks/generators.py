@@ -1,8 +1,10 @@
-"""Generators and VAE against diffusers' stock pipelines: `make bench-generators`, the full models with DEVICE=cuda.
+"""Generators and VAE against diffusers' stock pipelines:
+`make bench-generators`, the full models with DEVICE=cuda.
 
-In each repetition every side runs once, in turn, in one process: the stock pipeline image by image (D4M), the same on
-a batch, ours, and ours with levers. Weights, noise, steps, guidance and scheduler are the same, so images must agree.
-Wall seconds after a warm-up. Words select: cuda (and then tiny, for the small models), DiT, SD, encode.
+In each repetition every side runs once, in turn, in one process: the stock pipeline image by image
+(D4M), the same on a batch, ours, and ours with levers. Weights, noise, steps, guidance and
+scheduler are the same, so images must agree. Wall seconds after a warm-up. Words select: cuda (and
+then tiny, for the small models), DiT, SD, encode.
 """
 
 from __future__ import annotations
@@ -39,8 +41,9 @@ OUTPUT = ROOT / "outputs" / "benchmarks" / "generators.json"
 SPACE = LabelSpace.from_classes(imagenet_wnids()[::16])  # 63 classes
 JOBS, REPEATS, FEW = ("DiT", "SD", "encode"), 5, 4  # few images where a side is slow
 ONE, BATCH, OURS = "stock, one at a time", "stock, batch", "ours"
-#: Largest gap between the images (in [0, 1]) or latents (of unit scale) of sides of one precision: the maximum for
-#: float32; the mean for bfloat16, in which the stock pipelines keep the sample itself, where ours keeps it in float32.
+#: Largest gap between the images (in [0, 1]) or latents (of unit scale) of sides of one precision:
+#: the maximum for float32; the mean for bfloat16, in which the stock pipelines keep the sample
+#: itself, where ours keeps it in float32.
 TOLERANCE = {"float32": ("max", 1e-3), "bfloat16": ("mean", 0.02)}
 
 
@@ -119,7 +122,9 @@ def networks(setting: Setting) -> dict[str, Callable[[], nn.Module]]:
 
 
 def save_models(setting: Setting, folder: Path, device: str) -> None:
-    """Save random models as the published ones are; tokenizer and schedulers are those of the tests."""
+    """Save random models as the published ones are;
+    tokenizer and schedulers are those of the tests.
+    """
     save_dit(folder / "dit"), save_stable_diffusion(folder / "sd")
     torch.manual_seed(0)
     for place, make in networks(setting).items():
@@ -132,7 +137,9 @@ def save_models(setting: Setting, folder: Path, device: str) -> None:
 
 
 def flops(setting: Setting, what: str, side: int) -> float:
-    """Return the floating-point operations of one call for one image, counted on tensors without storage."""
+    """Return the floating-point operations of one call for one image,
+    counted on tensors without storage.
+    """
     with torch.device("meta"), torch.no_grad():
         call, when, options = networks(setting)[what.split()[0]](), torch.zeros(1).long(), {}
         if what == "dit/transformer":
@@ -167,7 +174,9 @@ def points_of(num: int, side: int, device: str) -> Points:
 
 
 def model_of(job: str, folder: Path, precision: str, **options) -> LatentDiffusion | VAE:
-    """Return our generator or encoder: DiT from pure noise, all that its stock pipeline does; SD with D4M's options."""
+    """Return our generator or encoder: DiT from pure noise, all that its stock pipeline does;
+    SD with D4M's options.
+    """
     encoder = VAE(str(folder / "sd"), precision=precision)
     options |= {"encoder": encoder, "label_space": SPACE, "precision": precision}
     if job == "DiT":
@@ -196,7 +205,9 @@ def ours_of(model: LatentDiffusion | VAE) -> Callable[[Points], Tensor]:
 
 
 def stock_of(model: LatentDiffusion | VAE) -> Callable[[Points], Tensor]:
-    """Return diffusers' side with the networks of ours; Stable Diffusion's encodes the prompts at every call."""
+    """Return diffusers' side with the networks of ours;
+    Stable Diffusion's encodes the prompts at every call.
+    """
     if isinstance(model, VAE):
         call = torch.inference_mode()(model.vae.encode)
         return lambda some: (
@@ -245,7 +256,9 @@ def stock_of(model: LatentDiffusion | VAE) -> Callable[[Points], Tensor]:
 
 @dataclass
 class Side:
-    """One way to do a job, and what was measured of it; ``seconds`` are per image, one number per repetition."""
+    """One way to do a job, and what was measured of it;
+    ``seconds`` are per image, one number per repetition.
+    """
 
     method: str
     precision: str
@@ -349,7 +362,9 @@ def matmul_peak(device: str, precision: str) -> float:
 
 
 def rows_of(sides: list[Side], peaks: dict[str, float]) -> Iterator[dict]:
-    """Yield a line per side; its images are compared with those of the first side of the same precision."""
+    """Yield a line per side; its images are compared
+    with those of the first side of the same precision.
+    """
     one, batch, first = sides[0], sides[1], {}  # the first images of each precision
     for side in sides:  # ratios are taken within each repetition: median, least, most
         row = {"method": side.method, "precision": side.precision, "skipped": side.skipped}
@@ -421,7 +436,9 @@ def table_of(title: str, rows: list[dict]) -> Table:
 
 
 def bars(config: str, rows: list[dict]) -> Iterator[str]:
-    """Yield whether each bar is met: on a GPU by any lever that keeps precision and images; an even race is met."""
+    """Yield whether each bar is met: on a GPU by any lever that keeps precision and images;
+    an even race is met.
+    """
     done = [row for row in rows if row["method"].startswith(OURS) and row.get("agrees")]
     for row in [
         row
@@ -449,7 +466,10 @@ def bars(config: str, rows: list[dict]) -> Iterator[str]:
 
 
 def main(words: list[str]) -> None:
-    """Run some jobs, or all; print and write their rows. Rows of other devices, configurations and jobs stay."""
+    """Run some jobs, or all; print and write their rows.
+
+    Rows of other devices, configurations and jobs stay.
+    """
     device = "cuda" if "cuda" in words else "cpu"
     config, console, rows = (
         "tiny" if device == "cpu" or "tiny" in words else "full",

@@ -1,4 +1,6 @@
-"""Latents to measure on: real ones where ../shared/data has them, and a synthetic field anywhere."""
+"""Latents to measure on: real ones where ../shared/data has them,
+and a synthetic field anywhere.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ CACHE = Path(__file__).resolve().parents[2] / "outputs" / "benchmarks" / "latent
 
 @torch.inference_mode()
 def imagenette(label: int) -> np.ndarray:
-    """Return the tiny VAE's latents of a class of ImageNette at 128 px, ``[n, 8192]`` float32; encoded once."""
+    """Return the tiny VAE's latents of a class of ImageNette at 128 px,
+    ``[n, 8192]`` float32; encoded once.
+    """
     path = CACHE / f"imagenette-{label}.npy"
     if not path.exists():
         encoder = TAEF2(str(SHARED / "vae_taef2"))
@@ -46,7 +50,9 @@ def imagenette(label: int) -> np.ndarray:
 
 
 def fashion_mnist(label: int | None = None) -> np.ndarray:
-    """Return the pixels of a class of Fashion-MNIST in [0, 1], ``[6000, 784]``, or of all classes, ``[60000, 784]``."""
+    """Return the pixels of a class of Fashion-MNIST in [0, 1], ``[6000, 784]``, or of all classes,
+    ``[60000, 784]``.
+    """
     folder = SHARED / "fashion_mnist"
     pixels = np.frombuffer(
         gzip.decompress((folder / "train-images-idx3-ubyte.gz").read_bytes()), np.uint8, offset=16
@@ -75,7 +81,8 @@ def cifar10(label: int) -> np.ndarray:
 
 
 def synthetic(num: int, side: int, seed: int) -> np.ndarray:
-    """Return ``[num, 4 side^2]`` latents: fields of power-law spectrum around 25 modes, and a white floor.
+    """Return ``[num, 4 side^2]`` latents: fields of power-law spectrum around 25 modes,
+    and a white floor.
 
     The floor has the same share of the variance at every size.
     """

@@ -1,7 +1,9 @@
-"""A million latents of 1,000 classes through the store: `python tests/benchmarks/load.py [latents] [dim] [classes]`.
+"""A million latents of 1,000 classes through the store:
+`python tests/benchmarks/load.py [latents] [dim] [classes]`.
 
-Shards are written as ``encode`` writes them; then ``quantize``, and the hash of its input, run on one thread: once with
-the images in the order of their classes, as folders have them, and once shuffled. Seconds and peak memory of each step.
+Shards are written as ``encode`` writes them; then ``quantize``, and the hash of its input, run on
+one thread: once with the images in the order of their classes, as folders have them, and once
+shuffled. Seconds and peak memory of each step.
 """
 
 from __future__ import annotations

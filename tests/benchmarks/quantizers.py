@@ -1,7 +1,9 @@
-"""Quantizers against scikit-learn, faiss and POT: `make bench-quantizers`, or with the names of some sections.
+"""Quantizers against scikit-learn, faiss and POT:
+`make bench-quantizers`, or with the names of some sections.
 
-Both sides run in one process, interleaved, on one thread each; times are CPU seconds, medians over seeds. Distortions
-are recomputed from the centroids and divided by the variance of the class. Writes outputs/benchmarks/quantizers.json.
+Both sides run in one process, interleaved, on one thread each; times are CPU seconds, medians over
+seeds. Distortions are recomputed from the centroids and divided by the variance of the class.
+Writes outputs/benchmarks/quantizers.json.
 """
 
 from __future__ import annotations
@@ -97,7 +99,8 @@ def large_sets() -> Iterator[tuple[str, np.ndarray]]:
 def bench_kmeans() -> Iterator[dict]:
     """Ours with 1 and 10 starts against scikit-learn with 1 and 10 and one run of faiss.
 
-    Ten starts of scikit-learn are ten runs with one: their times are summed, the best distortion counts.
+    Ten starts of scikit-learn are ten runs with one:
+    their times are summed, the best distortion counts.
     """
     for name, points in small_sets():
         tensor = torch.from_numpy(points)
@@ -193,7 +196,9 @@ def bench_sweep() -> Iterator[dict]:
 
 
 def bench_barycenter() -> Iterator[dict]:
-    """The balanced barycentre against POT's, in float32 and in float64; W2² with equal masses over the variance."""
+    """The balanced barycentre against POT's, in float32 and in float64;
+    W2² with equal masses over the variance.
+    """
     for name, points in small_sets():
         tensor, mass = torch.from_numpy(points), np.full(len(points), 1 / len(points))
         variance = PointCloud(tensor).variance
@@ -220,7 +225,9 @@ def bench_barycenter() -> Iterator[dict]:
 
 
 def bench_held_out() -> Iterator[dict]:
-    """Lloyd against exchanges on latents that the centroids were not fitted to: five folds, mean of 3 seeds."""
+    """Lloyd against exchanges on latents that the centroids were not fitted to:
+    five folds, mean of 3 seeds.
+    """
     sets = [("synthetic 1300 × 4096", latents.synthetic(1300, 32, 0))]
     if latents.SHARED.is_dir():
         sets += [(f"ImageNette class {c}, tiny VAE", latents.imagenette(c)) for c in (0, 1)]
@@ -247,7 +254,9 @@ def bench_held_out() -> Iterator[dict]:
 
 
 def bench_masses() -> Iterator[dict]:
-    """What masses take off W2² against equal weights, for D4M's points and for k-means; and what float16 changes."""
+    """What masses take off W2² against equal weights, for D4M's points and for k-means;
+    and what float16 changes.
+    """
     sets = [("synthetic 1300 × 4096", latents.synthetic(1300, 32, 0))]
     if latents.SHARED.is_dir():
         sets += [
@@ -276,7 +285,9 @@ def bench_masses() -> Iterator[dict]:
 
 
 def bench_imagenet(num_classes: int = 40) -> Iterator[dict]:
-    """A slice of ImageNet-1K's shape from float16 on disk, all four K, on two threads: wall seconds and memory."""
+    """A slice of ImageNet-1K's shape from float16 on disk, all four K, on two threads:
+    wall seconds and memory.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.npy"
         stored = np.lib.format.open_memmap(path, "w+", np.float16, (num_classes, 1300, 4096))

@@ -1,4 +1,6 @@
-"""Time `ddoq store` on a synthetic store: `python tests/benchmarks/store.py [50000]`, and the hashing of inputs."""
+"""Time `ddoq store` on a synthetic store:
+`python tests/benchmarks/store.py [50000]`, and the hashing of inputs.
+"""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
-"""Training of students against the literature's loop over PNG files: `make bench-students`, at 224 with DEVICE=cuda.
+"""Training of students against the literature's loop over PNG files:
+`make bench-students`, at 224 with DEVICE=cuda.
 
-In each repetition every side runs once, in turn, in one process: torchvision's ImageFolder and transforms on PIL
-images in a DataLoader, with workers that start at every epoch (torch's default) or stay; the same with images decoded
-once into memory, without workers or with ones that stay; and ours. Images, network, batch size, augmentation
-(RandomResizedCrop, flip, CutMix) and AdamW are the same. The stock loop is the shortest there is: no accuracy, no sync.
-Wall seconds per epoch after a warm-up: "views" up to the batch that the network sees, the other jobs with the network.
-Ours starts a trainer and tests on ten images in every repetition, 0.1 s that a real training pays once, too.
-Words select: cuda, tiny (a quick look at the smallest set, which is not stored), views, width32, width128; on a GPU
-float32, bfloat16 in place of the widths.
+In each repetition every side runs once, in turn, in one process: torchvision's ImageFolder and
+transforms on PIL images in a DataLoader, with workers that start at every epoch (torch's default)
+or stay; the same with images decoded once into memory, without workers or with ones that stay; and
+ours. Images, network, batch size, augmentation (RandomResizedCrop, flip, CutMix) and AdamW are the
+same. The stock loop is the shortest there is: no accuracy, no sync. Wall seconds per epoch after a
+warm-up: "views" up to the batch that the network sees, the other jobs with the network. Ours starts
+a trainer and tests on ten images in every repetition, 0.1 s that a real training pays once, too.
+Words select: cuda, tiny (a quick look at the smallest set, which is not stored), views, width32,
+width128; on a GPU float32, bfloat16 in place of the widths.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ STOCK, STOCK_STAYS, MEMORY, MEMORY_STAYS, OURS = (
 
 
 def save_images(folder: Path, ipc: int, size: int) -> None:
-    """Write class folders of PNGs: a smooth pattern per class, a weaker one per image, and noise."""
+    """Write class folders of PNGs: a smooth pattern per class,
+    a weaker one per image, and noise.
+    """
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(NUM_CLASSES).repeat_interleave(ipc)
     coarse = torch.randn(NUM_CLASSES, 3, 4, 4, generator=generator)[labels]
@@ -92,7 +96,9 @@ class InMemory(ImageFolder):
 
 
 def cutmix(images: Tensor, generator: np.random.Generator) -> tuple[Tensor, float]:
-    """Paste a box of other images of the batch in place; return their rows and the share that is left."""
+    """Paste a box of other images of the batch in place;
+    return their rows and the share that is left.
+    """
     partner, size = (
         torch.from_numpy(generator.permutation(len(images))).to(images.device),
         images.shape[-1],
@@ -121,7 +127,9 @@ class Stock:
         self.device, self.generator = device, np.random.default_rng(0)
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor, float]]:
-        """Yield the mixed images of an epoch, labels, those of the partners, and the share of the former."""
+        """Yield the mixed images of an epoch, labels, those of the partners,
+        and the share of the former.
+        """
         for images, labels in self.loader:
             images, labels = (part.to(self.device, non_blocking=True) for part in (images, labels))
             partner, share = cutmix(images, self.generator)
@@ -235,7 +243,9 @@ def network_of(job: str) -> nn.Module:
 
 @torch.no_grad()
 def loss_of(network: nn.Module, data: TrainingSet, device: str) -> float:
-    """Return the loss on plain images; in training mode, as a few steps are too few for batch norm's averages."""
+    """Return the loss on plain images; in training mode,
+    as a few steps are too few for batch norm's averages.
+    """
     images = Normalize(MEAN, STD)(data.images[:: len(data.images) // 100].float() / 255)
     return cross_entropy(
         network.to(device).train()(images.to(device)),
@@ -244,7 +254,9 @@ def loss_of(network: nn.Module, data: TrainingSet, device: str) -> float:
 
 
 def run(side: Side, job: str, data: TrainingSet, device: str) -> float:
-    """Return the wall seconds of an epoch; what the network saw and learned is noted outside of them."""
+    """Return the wall seconds of an epoch; what the network saw
+    and learned is noted outside of them.
+    """
     network, wait = (
         network_of(job).to(device),
         torch.cuda.synchronize if device == "cuda" else lambda: None,

@@ -1,10 +1,11 @@
-"""The tables of the study from its rows: `python tests/benchmarks/study.py`, or with files: `... rows.csv ...`.
+"""The tables of the study from its rows: `python tests/benchmarks/study.py`, or with files:
+`... rows.csv ...`.
 
-Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the like), kept in
-``tests/benchmarks/study``. Without arguments, prints the tables that the README and ``tests/benchmarks/README.md`` show
-(``tests/test_study.py`` compares them). Of a file, prints every arm with mean, standard deviation and Student's 95 %
-interval, and its paired differences, over the same seeds, from random real images, from D4M, and from its twin with
-equal weights.
+Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the
+like), kept in ``tests/benchmarks/study``. Without arguments, prints the tables that the README and
+``tests/benchmarks/README.md`` show (``tests/test_study.py`` compares them). Of a file, prints every
+arm with mean, standard deviation and Student's 95 % interval, and its paired differences, over the
+same seeds, from random real images, from D4M, and from its twin with equal weights.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ COLUMNS = (
 
 
 def read(file: Path) -> list[dict]:
-    """Return the rows of a file on the test split, with the accuracy of each seed in percent under ``top1``.
+    """Return the rows of a file on the test split,
+    with the accuracy of each seed in percent under ``top1``.
 
     Files ``validation-*``, by which defaults were chosen, are of the validation split.
     """
@@ -96,7 +98,9 @@ def read(file: Path) -> list[dict]:
 
 
 def difference(row: dict, other: dict | None) -> str:
-    """Return ``mean ± std (p)`` of the paired differences, a dash where there is nothing to pair."""
+    """Return ``mean ± std (p)`` of the paired differences,
+    a dash where there is nothing to pair.
+    """
     seeds = [seed for seed in row["top1"] if other and other is not row and seed in other["top1"]]
     if len(seeds) < 2:
         return "–"
@@ -108,7 +112,9 @@ def difference(row: dict, other: dict | None) -> str:
 
 
 def transport(row: dict) -> tuple[str, str]:
-    """Return W2² with the masses of cells over the variance, and how W2 changes by them from equal masses."""
+    """Return W2² with the masses of cells over the variance,
+    and how W2 changes by them from equal masses.
+    """
     if not row["w2_squared"]:
         return "–", "–"
     own, equal, variance = (
@@ -118,7 +124,9 @@ def transport(row: dict) -> tuple[str, str]:
 
 
 def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
-    """Return what an arm is compared with: random, D4M, and its twin with equal weights; ``None`` for none."""
+    """Return what an arm is compared with: random, D4M, and its twin with equal weights;
+    ``None`` for none.
+    """
     alike = [one for one in rows if all(one[key] == row[key] for key in SAME)]
     plain = [one for one in alike if one["weighting"] == "uniform" != row["weighting"]]
     twins = [one for one in plain if all(one[key] == row[key] for key in TWIN)]
@@ -272,7 +280,9 @@ def costs() -> str:
 
 
 def rates() -> str:
-    """Return accuracy by images per class of every data set whose rate was measured, and the slope of the error."""
+    """Return accuracy by images per class of every data set whose rate was measured,
+    and the slope of the error.
+    """
     found = {name: read(file) for name in DATA if (file := ROWS / f"rate-{name}.csv").exists()}
     numbers = sorted({int(row["ipc"]) for rows in found.values() for row in rows if row["ipc"]})
     lines = [["", "arm", *(str(number) for number in numbers), "slope of the error"]]

@@ -1,8 +1,8 @@
 """What masses go with: `python tests/benchmarks/weights.py outputs/runs/<run>/distilled ...`.
 
-For distilled sets with fixed soft labels (`protocol.labels=fixed`): how the masses are dispersed, and their rank
-correlation, within classes, with the entropy of the label and with the difficulty of the image: 1 minus the teacher's
-probability of its class.
+For distilled sets with fixed soft labels (`protocol.labels=fixed`): how the masses are dispersed,
+and their rank correlation, within classes, with the entropy of the label and with the difficulty of
+the image: 1 minus the teacher's probability of its class.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from ddoq.quantizers.measures import dispersion, effective_size
 
 
 def measure(folder: Path) -> dict[str, object]:
-    """Return the measures of a distilled set; correlations are means over classes, ± standard deviation."""
+    """Return the measures of a distilled set;
+    correlations are means over classes, ± standard deviation.
+    """
     table = pyarrow.parquet.read_table(folder / METADATA)
     labels, weights = table["label"].to_numpy(), table["mass"].to_numpy()
     targets = load_file(folder / TARGETS)["targets"].astype(np.float64)
@@ -51,7 +53,9 @@ def measure(folder: Path) -> dict[str, object]:
 
 
 def at_temperature_one(targets: np.ndarray, temperature: float) -> np.ndarray:
-    """Return what softmax would have given at temperature 1, from probabilities ``[n, C]`` at another."""
+    """Return what softmax would have given at temperature 1,
+    from probabilities ``[n, C]`` at another.
+    """
     logits = temperature * np.log(targets.clip(1e-30))
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return odds / odds.sum(1, keepdims=True)
