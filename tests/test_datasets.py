@@ -550,10 +550,9 @@ def test_index_is_the_same_for_any_number_of_workers(photos, tmp_path):
         index_of(spec_of(photos, on_bad_image="skip"), tmp_path / f"w{n}", n) for n in (0, 2)
     ]
     assert results[0] == results[1] == json.loads(json.dumps(results[0]))
-    assert sorted(path.name for path in (tmp_path / "w0").iterdir()) == [
-        "index.parquet",
-        "pictures.parquet",
-    ]  # no part is left
+    # No part is left.
+    left = sorted(path.name for path in (tmp_path / "w0").iterdir())
+    assert left == ["index.parquet", "pictures.parquet"]
     assert (tmp_path / "w0" / "index.parquet").read_bytes() == (
         tmp_path / "w2" / "index.parquet"
     ).read_bytes()

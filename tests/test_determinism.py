@@ -1,21 +1,24 @@
 """The same seed gives the same artefacts, however they are computed.
+
 What is exact, and what is only close:
 
-=======================  ===========================================================================================
-byte for byte            with latents that are pixels, everything: for other workers, another hash seed, another folder
-                         of outputs and another order of the points of a sweep;
+=======================  ===========================================================================
+byte for byte            with latents that are pixels, everything: for other workers, another hash
+                         seed, another folder of outputs and another order of the points of a sweep;
                          for another batch size, all but pixels
-within 1/255             pixels of generated images, for another batch size (measured: equal, or a few off by one)
-within 1e-6              latents of a VAE and centroids made of them, relative to the largest, for another batch size:
-                         kernels add up in another order (measured: 4.9e-7 and 2.6e-7)
-within 1e-3              soft labels, relative to the largest, for another batch size: 2e-7 by themselves, 7.4e-5 where
-                         a pixel is off by one
-one of the nearest       the ``source`` of a centroid of a VAE's latents, where rounding decides: the mean of two
-                         latents is as near to the one as to the other
-not promised             equal bits for another number of threads (measured, 2 for 1: a fitted VAE 3.4e-5, its latents
-                         1.1e-6, loss and calibration error of students in the last digits),
-                         device or version of torch
-=======================  ===========================================================================================
+within 1/255             pixels of generated images, for another batch size (measured: equal, or a
+                         few off by one)
+within 1e-6              latents of a VAE and centroids made of them, relative to the largest, for
+                         another batch size: kernels add up in another order (measured: 4.9e-7 and
+                         2.6e-7)
+within 1e-3              soft labels, relative to the largest, for another batch size: 2e-7 by
+                         themselves, 7.4e-5 where a pixel is off by one
+one of the nearest       the ``source`` of a centroid of a VAE's latents, where rounding decides:
+                         the mean of two latents is as near to the one as to the other
+not promised             equal bits for another number of threads (measured, 2 for 1: a fitted VAE
+                         3.4e-5, its latents 1.1e-6, loss and calibration error of students in the
+                         last digits), device or version of torch
+=======================  ===========================================================================
 
 Tested elsewhere: a killed run (``test_end_to_end``, ``test_imagenet``), one or two processes and
 batches of a DiT of the published class (``test_imagenet``), a chunk of the index with workers

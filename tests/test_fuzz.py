@@ -227,7 +227,8 @@ def test_any_combination_of_choices_and_values_is_planned_or_refused(num):
         keys = _keys(OmegaConf.to_container(base))
         for override in data.draw(st.lists(_override(keys), min_size=12, max_size=16)):
             try:
-                refused(lambda: _planned(_overridden(base, [override])))  # noqa: B023 (called at once)
+                # called at once
+                refused(lambda: _planned(_overridden(base, [override])))  # noqa: B023
             except Exception as error:
                 error.add_note(f"ddoq {' '.join(chosen)} {override}")
                 raise

@@ -15,8 +15,8 @@ from processes import new_python
 from ddoq.evaluation.statistics import summarize
 
 #: Mean squared distance to the nearest centroid over the class variance, IPC 10, seed 0.
-#: k-means is stable to rounding; D4M's single pass
-#: and the random draw are functions of their seed alone.
+#: k-means is stable to rounding;
+#: D4M's single pass and the random draw are functions of their seed alone.
 GOLDEN_DISTORTION = {"kmeans": 0.4287, "d4m": 0.4865, "random": 0.8386, "nearest": 0.6142}
 #: Decoded centroids, 150 steps, 3 students; other CPUs round differently.
 GOLDEN_TOP1 = {"ddoq": 0.944, "full": 0.932}

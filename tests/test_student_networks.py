@@ -197,7 +197,8 @@ def test_convnet_variants_are_the_layers_they_name():
 
 def test_resnet_ap_10_has_the_number_of_parameters_counted_by_hand():
     """Fails for a bias too many, a shortcut too few, another stem or other widths."""
-    conv = lambda i, o, k: i * o * k * k + 2 * o  # noqa: E731 - weights, and scale and shift of the norm
+    # weights, and scale and shift of the norm
+    conv = lambda i, o, k: i * o * k * k + 2 * o  # noqa: E731
     stages = conv(64, 64, 3) * 2  # the first needs no shortcut
     for i, o in ((64, 128), (128, 256), (256, 512)):
         stages += conv(i, o, 3) + conv(o, o, 3) + conv(i, o, 1)

@@ -1,9 +1,11 @@
 """The distilled data set: class folders of PNGs with weights, readable by everybody.
 
     00_tench/00000.png ...     one folder per class; sorted folder names are label order
-    metadata.parquet           file_name, label, class_name, wnid, weight, mass, count, index, source, seed
+    metadata.parquet           file_name, label, class_name, wnid, weight, mass, count, index,
+                               source, seed
     classes.json               class names, in label order
-    targets.safetensors        soft labels [n, num_classes] and their temperature (only with a teacher)
+    targets.safetensors        soft labels [n, num_classes] and their temperature
+                               (only with a teacher)
     images.safetensors         float32 [n, C, H, W] in units of [0, 1], not clipped, for students
                                (only of methods that optimise pixels; the PNGs are these, clipped)
 

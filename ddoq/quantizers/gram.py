@@ -1,10 +1,11 @@
-"""Clustering in the Gram matrix: everything after one symmetric product is
-independent of the dimension.
+"""Clustering in the Gram matrix:
+everything after one symmetric product is independent of the dimension.
 
 A class has far fewer latents than a latent has dimensions. With ``G = X X^T`` of the centred
 latents, a cell's centroid ``c_k = (1/M_k) sum_{i in k} m_i x_i`` never has to be formed:
 
-    |x_i - c_k|^2 = G_ii - 2 S_ki / M_k + Q_k / M_k^2,   S_ki = sum_{j in k} m_j G_ji,   Q_k = sum_{i in k} m_i S_ki.
+    |x_i - c_k|^2 = G_ii - 2 S_ki / M_k + Q_k / M_k^2,
+    S_ki = sum_{j in k} m_j G_ji,   Q_k = sum_{i in k} m_i S_ki.
 
 A point that changes its cell changes two rows of S. Masses ``m`` sum to 1; labels are changed in
 place. The loops run over points innermost, where they vectorise, and release the GIL, so classes

@@ -12,6 +12,7 @@ with the same images, hard labels, no weights, and the same normalisation, initi
 batch size, epochs and steps of the rate. Two recipes: `plain` sees all images in every batch and
 has no augmentation, so nothing is random and the two students should end as one; `dsa` has small
 batches and DSA, where order and augmentation are each side's own.
+
 Besides the distilled set: `random`, as many real images, drawn for every seed, for the improvement
 over random; and `full`, the train split for as many gradient steps, by ours alone. Accuracies are
 fractions of the test images; `best` is that of the best tenth epoch.
