@@ -76,4 +76,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"choose one of: {', '.join(options[:_MOST_LISTED])}{' …' if len(options) > _MOST_LISTED else ''}"
+    return (
+        "choose one of: "
+        f"{', '.join(options[:_MOST_LISTED])}{' …' if len(options) > _MOST_LISTED else ''}"
+    )

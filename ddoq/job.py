@@ -241,11 +241,13 @@ def _join(timeout: int) -> Alone:
         return Team(here, timeout)
     if tasks := unused_tasks():
         console.print(
-            f"[yellow]1 of SLURM's {tasks} tasks is used: srun -n {tasks} starts a process for each[/]"
+            f"[yellow]1 of SLURM's {tasks} tasks is used: "
+            f"srun -n {tasks} starts a process for each[/]"
         )
     if (gpus := granted("SLURM_GPUS_ON_NODE")) > 1:
         console.print(
-            f"[yellow]{gpus - 1} of {gpus} GPUs idle: start one process for each (srun -n {gpus})[/]"
+            f"[yellow]{gpus - 1} of {gpus} GPUs idle: "
+            f"start one process for each (srun -n {gpus})[/]"
         )
     return Alone()
 

@@ -311,7 +311,10 @@ def test_a_shell_gets_the_choices_of_a_row():
 
 def test_the_entry_imports_neither_torch_nor_lightning():
     modules = "ddoq.run, ddoq.job, ddoq.preflight, ddoq.experiment"
-    code = f"import sys, {modules}; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
+    code = (
+        f"import sys, {modules}; "
+        "print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -202,7 +202,9 @@ OWN = "the network is built here for the data set, and its labels are read with 
 TABLE: dict[str, dict[str, Callable | str]] = {
     "index": {
         "finite": "pixels are integers, and moments of them finite",
-        "shapes": "every picture is made a square of the same side and channels (tests/test_data.py)",
+        "shapes": (
+            "every picture is made a square of the same side and channels (tests/test_data.py)"
+        ),
         "counts": "classes without images are refused (tests/test_bad_data.py)",
         "order": "the index is what says which label an image has",
     },
@@ -247,14 +249,19 @@ TABLE: dict[str, dict[str, Callable | str]] = {
     "fit_generator": LATENTS | {"order": other_index},
     "check_generator": {
         "finite": "its network is probed before, and errors that are not finite are refused",
-        "shapes": "configurations of network and encoder are compared at the start (tests/test_compatible.py)",
+        "shapes": (
+            "configurations of network and encoder are compared at the start "
+            "(tests/test_compatible.py)"
+        ),
         "counts": "one answer for each latent that was chosen",
         "order": "that of the classes is what it is about (tests/test_orders.py)",
     },
     "distill": {
         "finite": {"method.learning_rate": 1e30},
         "shapes": OWN,
-        "counts": "images and their columns are put together from one set (tests/test_distillers.py)",
+        "counts": (
+            "images and their columns are put together from one set (tests/test_distillers.py)"
+        ),
         "order": OWN,
     },
     "generate": {

@@ -99,7 +99,10 @@ def test_a_run_in_such_a_shell_says_so_once_and_awaits_nothing(monkeypatch, tmp_
     assert done.stdout.count("1 of SLURM's 4 tasks is used: srun -n 4") == 1
 
 
-SAY = "export SLURM_TASK_PID=$$; {python} -c 'from ddoq.utils.ranks import place; p = place(); print(p.rank, p.size)'; :"
+SAY = (
+    "export SLURM_TASK_PID=$$; "
+    "{python} -c 'from ddoq.utils.ranks import place; p = place(); print(p.rank, p.size)'; :"
+)
 
 
 def test_a_script_that_srun_starts_is_one_of_its_tasks():

@@ -528,7 +528,10 @@ def test_waiting_for_a_lock_that_is_removed_means_waiting_for_the_next(tmp_path)
     Whoever waited for the old file must not overlap with the new one.
     """
     path = tmp_path / ".key.lock"
-    code = "import sys; from pathlib import Path; from ddoq.pipeline.lock import hold\nwith hold(Path(sys.argv[1])): pass"
+    code = (
+        "import sys; from pathlib import Path; from ddoq.pipeline.lock import hold\n"
+        "with hold(Path(sys.argv[1])): pass"
+    )
     with contextlib.ExitStack() as new:
         with hold(path):
             other = subprocess.Popen([sys.executable, "-c", code, str(path)], cwd=ROOT)

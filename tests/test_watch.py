@@ -498,7 +498,10 @@ def test_the_command_answers_without_torch_and_in_two_lines(sweep):
     assert (
         done.returncode == 1 and len(done.stderr.splitlines()) == 2 and "--outputs" in done.stderr
     )
-    code = "import sys, ddoq.report.watch; sys.exit(bool({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    code = (
+        "import sys, ddoq.report.watch; "
+        "sys.exit(bool({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
+    )
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", code) == 0
 
 

@@ -258,7 +258,8 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if _get(config, "generator.path") is None and patch and size and size % patch:
         yield (
             f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
-            f"use {', '.join(str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0)}",
+            "use "
+            f"{', '.join(str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0)}",
         )
     blocks = _get(config, "encoder.fit.block_out_channels")
     if blocks is not None and (not blocks or min(blocks) < 1):
@@ -272,8 +273,8 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1)
     ):
         yield (
-            f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings do not divide dataset.image_size, "
-            f"{config['dataset']['image_size']}",
+            f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings "
+            f"do not divide dataset.image_size, {config['dataset']['image_size']}",
             "use fewer blocks or another image size",
         )
 
@@ -314,8 +315,8 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
     if generator.get("start") == "noise" and generator["strength"] != 1:
         yield (
-            f"generator.strength: {generator['strength']} with generator.start=noise would start in the middle "
-            "without anything to start from",
+            f"generator.strength: {generator['strength']} with generator.start=noise would start "
+            "in the middle without anything to start from",
             "set generator.strength=1",
         )
     if not 0 <= generator.get("mode_stop", 0) <= 1:
@@ -382,14 +383,16 @@ def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         raise DataError(
             f"ipc: {config['ipc']} is more than the {counts[smallest]} training images of class "
             f"'{facts['class_names'][smallest]}'",
-            f"set ipc to at most {counts[smallest]}, or on_small_class=duplicate, or remove the class",
+            f"set ipc to at most {counts[smallest]}, "
+            "or on_small_class=duplicate, or remove the class",
         )
     ablation = config["ablation"]["strengths"] or config["ablation"]["weightings"]
     for split in dict.fromkeys((config["split"], "validation" if ablation else config["split"])):
         if not sum(facts["counts"][split]):
             raise DataError(
                 f"dataset: no {split} images in {sum(counts)} training images",
-                f"add images, raise dataset.{split}_fraction, or measure on another split (split, ablation=none)",
+                f"add images, raise dataset.{split}_fraction, "
+                "or measure on another split (split, ablation=none)",
             )
 
 

@@ -37,7 +37,8 @@ def explain(error: Exception) -> DdoqError:
     first = str(error).splitlines()[0] if str(error) else ""
     return DdoqError(
         f"unexpected {type(error).__name__}: {first}",
-        "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too",
+        "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; "
+        "run.log has it too",
     )
 
 

@@ -62,7 +62,8 @@ def protocol_problems(config: Mapping[str, Any]) -> Problems:
         )
     if steps is not None and protocol["num_evaluations"] > steps:
         yield (
-            f"protocol.num_evaluations: {protocol['num_evaluations']} is more than protocol.num_steps, {steps}",
+            "protocol.num_evaluations: "
+            f"{protocol['num_evaluations']} is more than protocol.num_steps, {steps}",
             "lower it",
         )
     if not 0 < protocol["test_crop"] <= 1:
@@ -91,7 +92,8 @@ def protocol_problems(config: Mapping[str, Any]) -> Problems:
         yield "protocol.augmentation.mix_probability: outside [0, 1]", "1 mixes every batch"
     if protocol["labels"] == "stored" and protocol["weights"]["use"] == "sampling":
         yield (
-            "protocol.labels: stored labels belong to fixed views, and weights.use=sampling draws others for every arm",
+            "protocol.labels: stored labels belong to fixed views, "
+            "and weights.use=sampling draws others for every arm",
             "set protocol.labels=soft",
         )
     if protocol["labels"] == "fixed" and (protocol["loss"] != "kl" or protocol["hard_share"]):
@@ -115,7 +117,8 @@ def _teacher_problems(teacher: Mapping[str, Any], key: str) -> Problems:
     if "library" in teacher and teacher["library"] == "torchvision" and teacher["path"] is None:
         yield (
             f"{key}.path: null, and torchvision's weights are not fetched here",
-            f"set {key}.path to the file, or take the same weights from timm ({key}.model=resnet18.tv_in1k)",
+            f"set {key}.path to the file, "
+            f"or take the same weights from timm ({key}.model=resnet18.tv_in1k)",
         )
 
 

@@ -56,8 +56,8 @@ class Source:
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
         if len(outside):
             raise DataError(
-                f"dataset: {self.describe(int(outside[0]))} has label {self.labels[outside[0]]}, and there are "
-                f"{len(self.class_names)} classes",
+                f"dataset: {self.describe(int(outside[0]))} has label {self.labels[outside[0]]}, "
+                f"and there are {len(self.class_names)} classes",
                 "correct the label, or leave out images without one",
             )
         empty = sorted(set(range(len(self.class_names))) - set(np.unique(self.labels).tolist()))
@@ -192,7 +192,8 @@ class ImageDataset(ABC):
         if len(names) == 1:
             raise OneClassError(
                 f"dataset: there is one class, {names[0]!r}",
-                "give images of two classes or more: for folders, dataset.root is the one that holds all class folders",
+                "give images of two classes or more: for folders, "
+                "dataset.root is the one that holds all class folders",
             )
         if without := _without(counts["train"]):
             raise DataError(
@@ -205,7 +206,8 @@ class ImageDataset(ABC):
                 raise DataError(
                     f"dataset: no usable {split} images in {len(without)} of {len(names)} classes: "
                     f"{_some(names, without)}",
-                    f"add {split} images of them, or move the {split} images out of the data set: then they are drawn",
+                    f"add {split} images of them, "
+                    f"or move the {split} images out of the data set: then they are drawn",
                 )
 
     def _given(self, facts: Mapping[str, Any]) -> Sequence[str]:

@@ -35,7 +35,8 @@ def _array_source(
     """
     if [len(part) for part in images] != [len(part) for part in labels]:
         raise DataError(
-            f"dataset: {title} has {sum(map(len, images))} images and {sum(map(len, labels))} labels",
+            f"dataset: {title} has {sum(map(len, images))} images "
+            f"and {sum(map(len, labels))} labels",
             "replace its files by the original ones",
         )
     pixels = np.concatenate(images)

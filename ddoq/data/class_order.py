@@ -99,7 +99,8 @@ def outputs_of_classes(
     for name, found in zip(space.names, outputs, strict=True):
         if len(found) > 1:
             raise DataError(
-                f"{key}: outputs {found[0]} and {found[1]} (counted from 0) are both named '{name}'",
+                f"{key}: outputs {found[0]} and {found[1]} "
+                f"(counted from 0) are both named '{name}'",
                 f"name each class once{_unnamed(space, outputs)}",
             )
         if not found:

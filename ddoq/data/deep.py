@@ -71,8 +71,9 @@ def common_range(extremes: np.ndarray) -> Range:
     white = next((white for white in _WHITES if largest <= white * (1 + _ROUNDING)), None)
     if least < 0 or white is None:
         raise DataError(
-            f"dataset.pixel_range: {len(extremes)} pictures hold values from {least:g} to {largest:g}, and nothing "
-            "says which of them are black and white",
-            f"set dataset.pixel_range=[BLACK,WHITE], e.g. [{least:g},{largest:g}]; it holds for all pictures alike",
+            f"dataset.pixel_range: {len(extremes)} pictures hold values "
+            f"from {least:g} to {largest:g}, and nothing says which of them are black and white",
+            f"set dataset.pixel_range=[BLACK,WHITE], e.g. [{least:g},{largest:g}]; "
+            "it holds for all pictures alike",
         )
     return 0.0, white

@@ -79,7 +79,8 @@ class PublishedDataset(ImageDataset):
             # urllib, ssl, zlib, tarfile and torchvision each raise their own.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
-                f"dataset: {self.name} was not found in {self._looked()}, and the download failed ({reason})",
+                f"dataset: {self.name} was not found in {self._looked()}, "
+                f"and the download failed ({reason})",
                 self._remedy(),
             ) from error
         finally:
@@ -155,7 +156,10 @@ class Archive:
     def remedy(self, search: Sequence[Path]) -> str:
         """Return what to do with the archive, given the folders of ``paths.data``."""
         place = search[0].resolve() if search else "a folder"
-        return f"extract {self.url} ({self.size}) into {place}, or set dataset.root to the extracted folder"
+        return (
+            f"extract {self.url} ({self.size}) into {place}, "
+            "or set dataset.root to the extracted folder"
+        )
 
     def extract_below(self, target: Path) -> None:
         """Download the archive and put its folder below ``target``: the whole folder or nothing.

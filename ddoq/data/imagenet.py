@@ -99,7 +99,8 @@ class ImageNet(PublishedDataset):
             return self._subset.archive.remedy(self.search)
         place = self.root or (self.search[0] / _ORIGINAL[0]).resolve()
         return (
-            "get ILSVRC2012 from https://image-net.org (registration, non-commercial research terms, about 150 GB) "
+            "get ILSVRC2012 from https://image-net.org "
+            "(registration, non-commercial research terms, about 150 GB) "
             f"and put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG into {place}"
         )
 
@@ -127,13 +128,16 @@ def _check_classes(folder: Path, wnids: Sequence[str]) -> None:
     if len(missing) == len(wnids) and present and next(image_files(folder), None):
         raise DataError(
             f"dataset: {folder} holds images, but no class folders",
-            f"sort them: run valprep.sh of https://github.com/soumith/imagenetloader.torch in {folder}",
+            "sort them: "
+            f"run valprep.sh of https://github.com/soumith/imagenetloader.torch in {folder}",
         )
     packed = sorted(name for name in present if name.endswith(".tar"))
     if missing and packed:
         raise DataError(
-            f"dataset: {folder} holds {packed[0]} …, and lacks {len(missing)} of {len(wnids)} class folders",
-            f"extract each into a folder of its name: cd {shlex.quote(str(folder))} && for f in *.tar; do "
+            f"dataset: {folder} holds {packed[0]} …, "
+            f"and lacks {len(missing)} of {len(wnids)} class folders",
+            "extract each into a folder of its name: "
+            f"cd {shlex.quote(str(folder))} && for f in *.tar; do "
             'd="${f%.tar}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done',
         )
     if missing:
@@ -148,7 +152,8 @@ def _reordered(source: Source, wnids: Sequence[str]) -> Source:
     """Return a source whose classes are WordNet ids with its labels in the order of ``wnids``."""
     if sorted(source.class_names) != sorted(wnids):
         raise DataError(
-            f"dataset: the classes of {source.provenance} are {' '.join(source.class_names[:_MOST_NAMED])}",
+            "dataset: "
+            f"the classes of {source.provenance} are {' '.join(source.class_names[:_MOST_NAMED])}",
             f"the label column has to name exactly these: {' '.join(wnids[:_MOST_NAMED])}",
         )
     new = np.array([wnids.index(name) for name in source.class_names])

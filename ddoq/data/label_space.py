@@ -85,9 +85,12 @@ class LabelSpace:
             raise ConfigError(
                 f"{component}: class {named} has no ImageNet-1K index"
                 if len(missing) == 1
-                else f"{component}: {len(missing)} of {len(self.names)} classes have no ImageNet-1K index: {named}",
-                f"use a {component} that is fitted on the data ({component}={fitted}), or a data set of ImageNet "
-                "classes",
+                else (
+                    f"{component}: {len(missing)} of {len(self.names)} classes "
+                    f"have no ImageNet-1K index: {named}"
+                ),
+                f"use a {component} that is fitted on the data ({component}={fitted}), "
+                "or a data set of ImageNet classes",
             )
         return list(self.imagenet)
 
@@ -107,14 +110,18 @@ class LabelSpace:
             numbers = self.imagenet_indices()
             if max(numbers) >= num_known:
                 raise ConfigError(
-                    f"generator.classes: class number {max(numbers)}, but {model} knows only {num_known} classes",
-                    "give a model of ImageNet-1K, or fit one (generator.path=null generator.classes=dataset)",
+                    f"generator.classes: class number {max(numbers)}, "
+                    f"but {model} knows only {num_known} classes",
+                    "give a model of ImageNet-1K, "
+                    "or fit one (generator.path=null generator.classes=dataset)",
                 )
             return numbers
         if num_known != len(self.names):
             raise ConfigError(
-                f"generator.classes: {model} knows {num_known} classes, the data set has {len(self.names)}",
-                "set generator.classes=imagenet for a model of ImageNet-1K, or fit one (generator.path=null)",
+                f"generator.classes: {model} knows {num_known} classes, "
+                f"the data set has {len(self.names)}",
+                "set generator.classes=imagenet for a model of ImageNet-1K, "
+                "or fit one (generator.path=null)",
             )
         return list(range(num_known))
 

@@ -104,7 +104,10 @@ def recognise(root: Path) -> Layout:
     layout = _as_splits(base, tops) or _as_classes(base, tops)
     if base == root:
         return layout
-    found = f"found in {printable(base.relative_to(root).as_posix())}/, the only folder of {printable(root.name)}/"
+    found = (
+        f"found in {printable(base.relative_to(root).as_posix())}/, "
+        f"the only folder of {printable(root.name)}/"
+    )
     return Layout(base, layout.classes, layout.where, [found, *layout.notes], layout.is_new)
 
 
@@ -132,7 +135,10 @@ def above(folder: Path) -> str | None:
     siblings = [sibling for sibling in subfolders(folder.resolve().parent) if images_in(sibling)]
     if len(siblings) < 2:
         return None
-    return f"give the folder that holds all class folders: {override('dataset.root', folder.resolve().parent)}"
+    return (
+        "give the folder that holds all class folders: "
+        f"{override('dataset.root', folder.resolve().parent)}"
+    )
 
 
 # --- splits -----------------------------------------------------------------------------------
@@ -209,14 +215,15 @@ def _stands_alone(base: Path, train: Part, tops: Sequence[Path], named: Sequence
         return False
     if twins := [top for top in others if _class_names(top) & train.classes]:
         raise DataError(
-            f"dataset.root: {_list(twins)} in {printable(str(base))} holds the classes of {train.folder.name}, and is "
-            "no split by its name",
-            f"rename it to test or val, or leave it aside: {override('dataset.root', train.folder)}",
+            f"dataset.root: {_list(twins)} in {printable(str(base))} holds the classes "
+            f"of {train.folder.name}, and is no split by its name",
+            "rename it to test or val, "
+            f"or leave it aside: {override('dataset.root', train.folder)}",
         )
     if len(others) > 1 or (others and len(named) > 1):
         raise DataError(
-            f"dataset.root: {train.folder.name} in {printable(str(base))} holds folders, and {_list(others)} beside "
-            "it images: is it the training images, or a class?",
+            f"dataset.root: {train.folder.name} in {printable(str(base))} holds folders, "
+            f"and {_list(others)} beside it images: is it the training images, or a class?",
             f"for the former, {override('dataset.root', train.folder)}; "
             "for the latter, put its images into it directly",
         )
@@ -232,8 +239,10 @@ def _each_once(base: Path, parts: Sequence[Part]) -> list[Part]:
     for split in (split for split, count in number.items() if count > 1):
         same = [part.folder for part in parts if part.split == split]
         raise DataError(
-            f"dataset.root: {_list(same)} in {printable(str(base))} are all {split} images by their names",
-            f"put the images of one of them into the other, or move it out of {printable(str(base))}",
+            "dataset.root: "
+            f"{_list(same)} in {printable(str(base))} are all {split} images by their names",
+            "put the images of one of them into the other, "
+            f"or move it out of {printable(str(base))}",
         )
     return list(parts)
 
@@ -280,7 +289,8 @@ def _check_not_splits(base: Path, tops: Sequence[Path]) -> None:
         return
     if all(exact for _, exact in said) and all(split != "train" for split, _ in said):
         raise DataError(
-            f"dataset.root: {printable(str(base))} holds {', '.join(top.name for top in tops)} and no train",
+            "dataset.root: "
+            f"{printable(str(base))} holds {', '.join(top.name for top in tops)} and no train",
             "name the folder of the training images train",
         )
     if any(split == "train" for split, _ in said):
@@ -332,8 +342,8 @@ def _check_not_empty(base: Path, branches: Mapping[Path, list[Path]]) -> None:
     holding = list(islice((top for top in branches if holds_images(top)), 2))
     if len(holding) == 1:
         raise DataError(
-            f"dataset.root: of {_list(list(branches))} in {printable(str(base))} only {printable(holding[0].name)} "
-            "holds images, in folders of its own",
+            f"dataset.root: of {_list(list(branches))} in {printable(str(base))} "
+            f"only {printable(holding[0].name)} holds images, in folders of its own",
             f"give that one: {override('dataset.root', holding[0])}",
         )
 
@@ -356,12 +366,14 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
     splits = all((said := split_of(name)) and said[1] for name in union)
     if len(union) < len(tops) and not splits and not _are_numbered([top.name for top in tops]):
         return [
-            f"all classes hold the same folders ({_shortened(sorted(union))}), which are not told apart"
+            f"all classes hold the same folders ({_shortened(sorted(union))}), "
+            "which are not told apart"
         ]
     raise DataError(
-        f"dataset.root: {_list(tops)} in {printable(str(base))} hold the same folders ({_shortened(sorted(union))}): "
-        "which are the classes?",
-        f"if those are in {printable(tops[0].name)}, {override('dataset.root', branches[tops[0]][0].parent)}; "
+        f"dataset.root: {_list(tops)} in {printable(str(base))} hold the same folders "
+        f"({_shortened(sorted(union))}): which are the classes?",
+        f"if those are in {printable(tops[0].name)}, "
+        f"{override('dataset.root', branches[tops[0]][0].parent)}; "
         f"if they are {_list(tops)}, put the images of each into it directly",
     )
 

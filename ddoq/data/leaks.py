@@ -27,7 +27,10 @@ def likeness_line(audit: Facts) -> str:
 
 def leak_words(leak: Facts) -> str:
     """Return all about one pair of splits in words; empty where they have nothing in common."""
-    equal = f"{leak['equal']:,} of {leak['num']:,} {leak['of']} pictures are {leak['within']} pictures, too"
+    equal = (
+        f"{leak['equal']:,} of {leak['num']:,} {leak['of']} pictures "
+        f"are {leak['within']} pictures, too"
+    )
     alike = f"{_alike_words(leak)} look nearly alike"
     return ", ".join([equal] * bool(leak["equal"]) + [alike] * bool(leak["alike"]))
 
@@ -52,5 +55,6 @@ def refuse_leaks(audit: Facts) -> None:
     if leaking:
         raise DataError(
             f"dataset.on_leak: {leak_words(leaking[0])}, e.g. {leaking[0]['pictures'][0]}",
-            "set dataset.on_leak=skip to leave the copies out of training, or keep to measure with them",
+            "set dataset.on_leak=skip to leave the copies out of training, "
+            "or keep to measure with them",
         )

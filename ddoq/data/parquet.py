@@ -195,7 +195,8 @@ def _column(table: pa.Table, file: Path, key: str, asked: str | Sequence[str]) -
     if not isinstance(asked, str):  # of a published data set, where columns are no options
         raise DataError(
             cause,
-            f"rename its column, or read it as what it is: dataset=parquet {override('dataset.root', file.parent)}",
+            "rename its column, or read it as what it is: "
+            f"dataset=parquet {override('dataset.root', file.parent)}",
         )
     if len(fit) == 1:
         raise DataError(cause, f"did you mean {fit[0]!r}? {override(f'dataset.{key}', fit[0])}")
@@ -230,7 +231,8 @@ def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable
 
     if not _holds_bytes(images.type):
         raise DataError(
-            f"dataset.image_column: column '{column}' of {root} holds {images.type}, no encoded images",
+            "dataset.image_column: "
+            f"column '{column}' of {root} holds {images.type}, no encoded images",
             "choose a column of bytes, or of structs with a field 'bytes'",
         )
     is_struct = pa.types.is_struct(images.type)
@@ -329,7 +331,8 @@ def _check_labelled(
         if split not in ("", "train") and part.dtype.kind == "i" and len(part) and (part < 0).all():
             raise DataError(
                 f"dataset: all labels of {file} are {part[0]}: it has none",
-                f"leave it out: move {file.name} out of {base}; other images are {split} images then",
+                f"leave it out: move {file.name} out of {base}; "
+                f"other images are {split} images then",
             )
 
 

@@ -30,7 +30,8 @@ def recognised(source: Source, spec: ImageDataset) -> list[str]:
     aside = [f"{number:,} × {what}" for what, number in source.ignored.items()]
     if aside and not any(note.startswith("left aside") for note in source.notes):
         lines.append(
-            f"beside them: {', '.join(aside[:_MOST_ASIDE])}{' …' if len(aside) > _MOST_ASIDE else ''}"
+            "beside them: "
+            f"{', '.join(aside[:_MOST_ASIDE])}{' …' if len(aside) > _MOST_ASIDE else ''}"
         )
     return lines
 
@@ -75,7 +76,10 @@ def _order(names: Sequence[str], class_order: str | None) -> Iterator[str]:
     by_text, by_number = ordered(names, "text"), ordered(names, "number")
     if by_text != by_number and list(names) in (by_text, by_number):
         other = "number" if list(names) == by_text else "text"
-        yield f"classes in the order of {_word(class_order)}; a teacher may have dataset.class_order={other}"
+        yield (
+            f"classes in the order of {_word(class_order)}; "
+            f"a teacher may have dataset.class_order={other}"
+        )
 
 
 def _word(class_order: str) -> str:

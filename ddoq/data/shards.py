@@ -173,8 +173,10 @@ def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
         return _without_splits(folder, by_name, bool(sets))
     if "" not in trained and len(trained) > 1:
         raise DataError(
-            f"dataset.root: {folder} holds train files of several sets: {', '.join(trained[:_MOST_NAMED])}",
-            "move the files of each into a folder of its own, and give one of these as dataset.root",
+            f"dataset.root: {folder} holds train files of several sets: "
+            f"{', '.join(trained[:_MOST_NAMED])}",
+            "move the files of each into a folder of its own, "
+            "and give one of these as dataset.root",
         )
     names = sets["" if "" in trained else trained[0]]
     for split, alike in names.items():
@@ -209,7 +211,8 @@ def _without_splits(folder: Path, by_name: dict[str, list[Path]], are_splits: bo
     named = ", ".join(printable(file.name) for file in others[:_MOST_NAMED])
     raise DataError(
         f"dataset: no train*.parquet in {folder}: {named}",
-        "name the files train*.parquet, test*.parquet, with nothing but the number of a shard in the place of *",
+        "name the files train*.parquet, "
+        "test*.parquet, with nothing but the number of a shard in the place of *",
     )
 
 
@@ -230,6 +233,8 @@ def _check_complete(files: Sequence[Path]) -> None:
         for number in missing[:_MOST_NAMED]
     ]
     raise DataError(
-        f"dataset: {len(missing)} of {total} files are missing in {file.parent}: {', '.join(named)}",
-        "add what is missing, or rename the files that are there to train-0.parquet, train-1.parquet …",
+        f"dataset: {len(missing)} of {total} files are missing in {file.parent}: "
+        f"{', '.join(named)}",
+        "add what is missing, "
+        "or rename the files that are there to train-0.parquet, train-1.parquet …",
     )

@@ -48,7 +48,8 @@ class TinyImageNet(PublishedDataset):
         wnids = [folder.name for folder in subfolders(root / "train")]
         if others := [name for name in wnids if not is_wnid(name)]:
             raise DataError(
-                f"dataset: {root / 'train'} has the class folder {others[0]!r}, and Tiny-ImageNet's are WordNet ids",
+                f"dataset: {root / 'train'} has the class folder {others[0]!r}, "
+                "and Tiny-ImageNet's are WordNet ids",
                 f"read it as what it is: dataset=image_folder {override('dataset.root', root)}",
             )
         train = list_classes(
@@ -122,7 +123,8 @@ def _sorted(root: Path, number: dict[str, int]) -> tuple[list[str], list[int]]:
     wnids = [folder.name for folder in subfolders(root / "val")]
     if others := [wnid for wnid in wnids if wnid not in number]:
         raise DataError(
-            f"dataset: {root / 'val'} has the folder {others[0]!r}, and {root / 'train'} has no such class",
+            f"dataset: {root / 'val'} has the folder {others[0]!r}, "
+            f"and {root / 'train'} has no such class",
             f"extract {_ARCHIVE.url} again",
         )
     listing = list_classes(root, [("test", number[wnid], f"val/{wnid}") for wnid in wnids])

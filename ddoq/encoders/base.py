@@ -26,7 +26,10 @@ class Encoder(nn.Module, ABC):
             return "set encoder.precision=float32"
         if self.storage == torch.float16:
             return "set encoder.storage=float32, or replace the weights in encoder.path"
-        return "replace the weights in encoder.path; where they were fitted here, lower encoder.fit.learning_rate"
+        return (
+            "replace the weights in encoder.path; "
+            "where they were fitted here, lower encoder.fit.learning_rate"
+        )
 
     @abstractmethod
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:

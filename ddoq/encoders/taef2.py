@@ -99,7 +99,8 @@ def _read(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise DataError(
             f"encoder.path: there is no {file}",
-            f"put {' and '.join(_FILES)} of github.com/madebyollin/taesd (MIT, 5 MB) into {file.parent}",
+            f"put {' and '.join(_FILES)} of github.com/madebyollin/taesd "
+            f"(MIT, 5 MB) into {file.parent}",
         ) from error
     except Exception as error:  # torch raises whatever the bytes happen to break
         raise DataError(

@@ -132,7 +132,8 @@ class _Contact:
             sign, rank, size, process = line.split(" ", 3)
             if int(size) != place.size:
                 raise ConfigError(
-                    f"launcher: process {place.rank} was told of {place.size} processes, process {rank} of {size}",
+                    f"launcher: process {place.rank} was told of {place.size} processes, "
+                    f"process {rank} of {size}",
                     f"start all of them by one command; this one was started by {place.start}",
                 )
             if sign == "-":
@@ -141,7 +142,8 @@ class _Contact:
             elif here.setdefault(int(rank), process) != process:
                 raise ConfigError(
                     f"launcher: two processes are number {rank} of {size}",
-                    f"start all of them by one command, which numbers them; this one was started by {place.start}",
+                    "start all of them by one command, which numbers them; "
+                    f"this one was started by {place.start}",
                 )
         self._here = {rank: process.partition(" ")[2] for rank, process in here.items()}
         self._gone = sorted(set(gone) - set(here))
@@ -175,13 +177,19 @@ class _Contact:
         """Return who has not come, in words."""
         place = self.place
         if self._store is None and place.rank:
-            return f"process 0 of {place.size} does not answer at {place.address}:{place.port} ({self._unreached})"
+            return (
+                f"process 0 of {place.size} does not answer at {place.address}:{place.port} "
+                f"({self._unreached})"
+            )
         missing = [
             rank for rank in range(place.size) if rank not in self._here and rank not in self._gone
         ]
         here = ", ".join(f"{rank} on {host}" for rank, host in sorted(self._here.items())[:_MOST])
         gone = f"; gone again: {_ranges(self._gone)}" if self._gone else ""
-        return f"{len(missing)} of {place.size} processes have not come: {_ranges(missing)} (here: {here}{gone})"
+        return (
+            f"{len(missing)} of {place.size} processes have not come: "
+            f"{_ranges(missing)} (here: {here}{gone})"
+        )
 
     def complaint(self, patience: float) -> ConfigError:
         """Return the error that says why there is no process group."""
@@ -191,13 +199,17 @@ class _Contact:
         why = (str(self.error).splitlines() or [""])[0] if self.error else "no answer"
         if self.error and self._store is None:
             return ConfigError(
-                f"launcher: process {place.rank} cannot use {place.address}:{place.port} ({why}); {start}",
-                "set MASTER_ADDR to the host of process 0 and MASTER_PORT to a free port there, for all processes",
+                f"launcher: process {place.rank} cannot use {place.address}:{place.port} "
+                f"({why}); {start}",
+                "set MASTER_ADDR to the host of process 0 and MASTER_PORT to a free port there, "
+                "for all processes",
             )
         if self._complete():
             return ConfigError(
-                f"launcher: all {place.size} processes have come, but do not reach each other ({why})",
-                "set GLOO_SOCKET_IFNAME to the network interface that their hosts share; `ip addr` lists them",
+                f"launcher: all {place.size} processes have come, "
+                f"but do not reach each other ({why})",
+                "set GLOO_SOCKET_IFNAME to the network interface that their hosts share; "
+                "`ip addr` lists them",
             )
         if self.error:
             return ConfigError(
@@ -207,10 +219,14 @@ class _Contact:
         if place.start.startswith("srun"):
             commands = f"srun -n {place.size} ddoq ...), or one alone (srun -n 1 ddoq ..."
         else:
-            commands = f"torchrun --nproc-per-node {place.size} -m ddoq.run ...), or one alone (unset RANK WORLD_SIZE"
+            commands = (
+                f"torchrun --nproc-per-node {place.size} -m ddoq.run ...), "
+                "or one alone (unset RANK WORLD_SIZE"
+            )
         return ConfigError(
             f"launcher: after {patience:g} s {self.missing()}; {start}",
-            f"start all at once ({commands}); where they start slowly, set trainer.join_timeout to more seconds",
+            f"start all at once ({commands}); "
+            "where they start slowly, set trainer.join_timeout to more seconds",
         )
 
 

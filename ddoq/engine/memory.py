@@ -40,11 +40,13 @@ class FittingBatches:
             if size == 1:
                 raise StageError(
                     f"{self.title}: out of memory with a batch of one",
-                    "use a lower precision (encoder.precision, generator.precision), smaller images or a larger device",
+                    "use a lower precision (encoder.precision, generator.precision), "
+                    "smaller images or a larger device",
                 )
             self.largest = size // 2
             logging.getLogger("ddoq").warning(
-                "%s: out of memory with a batch of %d, going on with %d (trainer.batch_size sets it)",
+                "%s: out of memory with a batch of %d, "
+                "going on with %d (trainer.batch_size sets it)",
                 *(self.title, size, self.largest),
             )
             if torch.cuda.is_available():

@@ -282,7 +282,8 @@ def _light(images: Tensor, alpha: Tensor) -> Tensor:
     """
     if images.shape[1] != 3:
         raise ConfigError(
-            f"protocol.augmentation.lighting: its noise is in RGB, the images have {images.shape[1]} channels",
+            "protocol.augmentation.lighting: its noise is in RGB, "
+            f"the images have {images.shape[1]} channels",
             "set protocol.augmentation.lighting=0",
         )
     components = alpha.new_tensor(_EIGENVECTORS) * alpha.new_tensor(_EIGENVALUES)  # a column each

@@ -72,10 +72,16 @@ def remarks(config: Conf, models: Models) -> Iterator[str]:
     known = _encoder(config, models) or {}
     if known and latent_scale(known, "encoder.path").assumed:
         name = known["_class_name"]
-        yield f"encoder.path: config.json states no scaling_factor: an {name}'s is taken, {VAE_SCALES[name]}"
+        yield (
+            "encoder.path: config.json states no scaling_factor: "
+            f"an {name}'s is taken, {VAE_SCALES[name]}"
+        )
     is_taef2 = config["encoder"]["_target_"].endswith("TAEF2")
     if config["dataset"]["channels"] < known.get("in_channels", 3 if is_taef2 else 1):
-        yield "encoder.path: grey images are encoded as RGB; what is decoded is made grey again (ITU-R 601 luma)"
+        yield (
+            "encoder.path: grey images are encoded as RGB; "
+            "what is decoded is made grey again (ITU-R 601 luma)"
+        )
 
 
 def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
@@ -148,7 +154,8 @@ def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
         )
     elif taken < channels:
         yield (
-            f"dataset.channels: {channels}, and the encoder takes grey images ({key}: in_channels=1)",
+            f"dataset.channels: {channels}, "
+            f"and the encoder takes grey images ({key}: in_channels=1)",
             "set dataset.channels=1, or use a VAE of RGB images",
         )
 
@@ -177,7 +184,10 @@ def _size_problems(
     own = next((side * factor for _, _, side in transformers if side), None)
     remedy = f"set dataset.image_size to {own or _nearest(size, unit)}"
     if size % factor:
-        cause = f"dataset.image_size: {size} is no multiple of {factor}, by which the encoder makes images smaller"
+        cause = (
+            f"dataset.image_size: {size} is no multiple of {factor}, "
+            "by which the encoder makes images smaller"
+        )
         yield cause, remedy
         return
     side = size // factor
@@ -204,13 +214,14 @@ def _factor(known: Conf) -> int:
     decoder = known.get("decoder_block_out_channels") or blocks
     if not isinstance(blocks, list) or not blocks or not isinstance(decoder, list):
         raise DataError(
-            f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, which is no list",
+            f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, "
+            "which is no list",
             "replace it by the model's own",
         )
     if len(blocks) != len(decoder) or known.get("upsampling_scaling_factor", 2) != 2:
         raise DataError(
-            f"encoder.path: the encoder halves images {len(blocks) - 1} times and its decoder does not double them "
-            "as often",
+            f"encoder.path: the encoder halves images {len(blocks) - 1} times "
+            "and its decoder does not double them as often",
             "use a VAE that decodes to the size that it encodes",
         )
     return 2 ** (len(blocks) - 1)
@@ -222,7 +233,8 @@ def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
     patch, side = _number(known, "patch_size", key), _number(known, "sample_size", key)
     if side % patch:
         raise DataError(
-            f"{key}: config.json says patch_size={patch} and sample_size={side}, which it does not divide",
+            f"{key}: config.json says patch_size={patch} and sample_size={side}, "
+            "which it does not divide",
             "replace it by the model's own",
         )
     return patch, side
@@ -279,7 +291,8 @@ def _text_problems(text: Conf | None, known: Conf, key: str) -> Problems:
     width, wanted = (text or {}).get("hidden_size"), known.get("cross_attention_dim")
     if isinstance(width, int) and isinstance(wanted, int) and width != wanted:
         yield (
-            f"{key}: the text encoder makes embeddings of {width} numbers, the U-Net takes {wanted}",
+            f"{key}: the text encoder makes embeddings of {width} numbers, "
+            f"the U-Net takes {wanted}",
             "use unet and text_encoder of one model",
         )
 

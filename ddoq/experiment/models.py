@@ -220,7 +220,8 @@ class Models:
                     variant_of(folder, use.key)
             if use.parts and self._is_normalised(use.conf, use.key) and _NORMALISED not in identity:
                 raise DataError(
-                    f"{use.key}: {use.place} came from the hub just now, and its latents_mean belong to its key",
+                    f"{use.key}: {use.place} came from the hub just now, "
+                    "and its latents_mean belong to its key",
                     "give the same command again: the model is in the hub's cache now",
                 )
 
@@ -231,7 +232,8 @@ class Models:
         for use in self._uses.values():
             if use.place is None or not is_hub_id(use.place):
                 log(
-                    f"{use.key}: {use.place or use.conf['model']}: {'here' if use.place else 'timm fetches it'}"
+                    f"{use.key}: {use.place or use.conf['model']}: "
+                    f"{'here' if use.place else 'timm fetches it'}"
                 )
                 continue
             repo, _, revision = use.place.partition("@")

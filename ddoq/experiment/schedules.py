@@ -34,7 +34,8 @@ def schedule_problems(
     )
     if str(name).startswith("FlowMatch") or saved.get("use_flow_sigmas"):
         yield (
-            f"{key}: its scheduler ({name}) is one of flow matching, and ddoq knows diffusion with betas only",
+            f"{key}: its scheduler ({name}) is one of flow matching, "
+            "and ddoq knows diffusion with betas only",
             f"use a model that was trained by diffusion; if this one was, {_OWN}",
         )
         return
@@ -67,7 +68,8 @@ def schedule_problems(
         )
     elif conf["num_steps"] > steps:
         yield (
-            f"{part}.num_steps: {conf['num_steps']} is more than the {steps} of the model's schedule",
+            f"{part}.num_steps: "
+            f"{conf['num_steps']} is more than the {steps} of the model's schedule",
             f"set {part}.num_steps to at most {steps}",
         )
     is_drawn = str(conf["scheduler"] or name).startswith("DDPM")
@@ -100,7 +102,8 @@ def _beta_problems(saved: Mapping[str, Any], key: str) -> Iterator[tuple[str, st
             )
     elif not (_is_beta(start) and _is_beta(end) and start <= end):
         yield (
-            f"{key}: scheduler_config.json says beta_start={start!r} and beta_end={end!r}, not 0 < start <= end < 1",
+            f"{key}: scheduler_config.json says beta_start={start!r} and beta_end={end!r}, "
+            "not 0 < start <= end < 1",
             _OWN,
         )
 

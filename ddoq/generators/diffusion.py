@@ -71,7 +71,8 @@ class LatentDiffusion(ImageGenerator):
             )
         if self.start == "inversion" and self.schedule.config.prediction_type == "sample":
             raise ConfigError(
-                "generator.start: inversion needs a model that predicts noise or v, this one predicts the sample",
+                "generator.start: inversion needs a model that predicts noise or v, "
+                "this one predicts the sample",
                 "use generator.start=noised",
             )
 

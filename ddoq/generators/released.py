@@ -108,8 +108,10 @@ def _config(weights: Mapping[str, Tensor], path: str, key: str) -> dict[str, Any
     width, channels, patch, _ = weights[_PATCHES].shape
     if width not in _HEADS:
         raise DataError(
-            f"{key}: {path} holds a DiT of width {width}, whose number of attention heads is not known",
-            f"take one of width {', '.join(map(str, _HEADS))}, or the folder of a DiTPipeline of diffusers",
+            f"{key}: {path} holds a DiT of width {width}, "
+            "whose number of attention heads is not known",
+            f"take one of width {', '.join(map(str, _HEADS))}, "
+            "or the folder of a DiTPipeline of diffusers",
         )
     blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
     return {

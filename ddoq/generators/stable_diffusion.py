@@ -33,7 +33,8 @@ class StableDiffusion(LatentDiffusion):
         super().__post_init__()
         if self.network.config.addition_embed_type is not None:
             raise ConfigError(
-                f"generator.path: {self.path} needs more than one text embedding (Stable Diffusion XL)",
+                f"generator.path: {self.path} needs more than one text embedding "
+                "(Stable Diffusion XL)",
                 "use a Stable Diffusion 1.x or 2.x model",
             )
         self.tokenizer, self.text_encoder = load_text_encoder(

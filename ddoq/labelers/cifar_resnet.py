@@ -63,7 +63,8 @@ class CIFARResNet(Teacher):
         if outputs != num_classes:
             raise DataError(
                 f"{_KEY}: {path} knows {outputs} classes, the data set has {num_classes}",
-                f"set {_KEY} to weights that were trained on this data set, or take another teacher (teacher=own)",
+                f"set {_KEY} to weights that were trained on this data set, "
+                "or take another teacher (teacher=own)",
             )
         network = ResNet(depth, num_classes)
         try:

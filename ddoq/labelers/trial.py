@@ -58,7 +58,8 @@ def examine(
     if luck > _BY_CHANCE or (num_classes > _FEW_CLASSES and correct / num < 2 * chance):
         raise StageError(
             f"{cause}, where chance is {chance:.1%}: it is near chance",
-            "correct teacher.path and teacher.image_size, or take a teacher of this data set (teacher=own)",
+            "correct teacher.path and teacher.image_size, "
+            "or take a teacher of this data set (teacher=own)",
         )
     return {"top1": correct / num, "num_images": num, "order": trial.to_facts()}
 
@@ -66,8 +67,10 @@ def examine(
 def _check_outputs(logits: Tensor, num: int, teacher: str, num_classes: int) -> None:
     if logits.shape != (num, num_classes):
         raise StageError(
-            f"teacher: {teacher} gives outputs of shape {list(logits.shape)} for {num} images of {num_classes} classes",
-            "set teacher.classes to what the outputs are (imagenet or dataset), or take another teacher",
+            f"teacher: {teacher} gives outputs "
+            f"of shape {list(logits.shape)} for {num} images of {num_classes} classes",
+            "set teacher.classes to what the outputs are (imagenet or dataset), "
+            "or take another teacher",
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
@@ -93,7 +96,9 @@ def _permuted(trial: OrderTrial, class_names: Sequence[str]) -> str:
     label = trial.moved[0]
     output = trial.outputs[label]
     return (
-        f"and in another order of its labels more often: {len(trial.moved)} of {len(class_names)} look permuted "
-        f"(outputs of class '{class_names[output]}' fit images of class '{class_names[label]}'; of held-out "
-        f"images {trial.relabelled:.1%} are right so and {trial.given:.1%} as it is, p = {trial.p_value:.1g})"
+        "and in another order of its labels more often: "
+        f"{len(trial.moved)} of {len(class_names)} look permuted "
+        f"(outputs of class '{class_names[output]}' fit images of class '{class_names[label]}'; "
+        f"of held-out images {trial.relabelled:.1%} are right so and {trial.given:.1%} as it is, "
+        f"p = {trial.p_value:.1g})"
     )

@@ -62,9 +62,10 @@ class D4M(Quantizer):
         )
         if len(cloud) < batch and self.leftover == "released":
             raise ConfigError(
-                f"quantizer.km_expand: one batch of {batch} latents is more than a class of {len(cloud)}, and the "
-                "released code fails there",
-                f"lower quantizer.km_expand (now {self.km_expand}), or set quantizer.leftover=flush",
+                f"quantizer.km_expand: one batch of {batch} latents is more "
+                f"than a class of {len(cloud)}, and the released code fails there",
+                f"lower quantizer.km_expand (now {self.km_expand}), "
+                "or set quantizer.leftover=flush",
             )
         uniform = cloud.is_uniform
         order = torch.randperm(len(cloud), generator=generator).numpy()

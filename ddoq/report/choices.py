@@ -70,8 +70,11 @@ def best(groups: Sequence[Group]) -> View:
             )
         ],
         num_left=len(columns) + 2,
-        note="The best of several looks better than it is: choose on validation, report test. Ahead by: points of "
-        "top-1 over the next best. On test: the arm that was made in the same way, where there is one (seeds).",
+        note=(
+            "The best of several looks better than it is: choose on validation, report test. "
+            "Ahead by: points of top-1 over the next best. "
+            "On test: the arm that was made in the same way, where there is one (seeds)."
+        ),
     )
 
 

@@ -99,8 +99,8 @@ def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
         rows += found
     if old:
         warnings.append(
-            f"{old} of the runs are from before rows said all that is shown here: what they lack is a dash; "
-            "the same command again completes them from the store"
+            f"{old} of the runs are from before rows said all that is shown here: "
+            "what they lack is a dash; the same command again completes them from the store"
         )
     return rows
 
@@ -240,7 +240,7 @@ def _runs_of(sweep: Path, warnings: list[str]) -> list[Path]:
     missing = [run.name for run in runs if not is_run(run)]
     if missing:
         warnings.append(
-            f"{len(missing)} of {len(runs)} points of sweep {sweep.name} have no results yet: {', '.join(missing[:3])}"
-            f"{' …' if len(missing) > 3 else ''}"
+            f"{len(missing)} of {len(runs)} points of sweep {sweep.name} have no results yet: "
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
         )
     return [run for run in runs if is_run(run)]

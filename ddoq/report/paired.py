@@ -23,8 +23,8 @@ _TRAINED = ("labels", "teacher", "recipe_key")
 _SHOWN = ("dataset", "protocol", "student", "ipc")
 _MAIN = "main arm"
 _NOTE = (
-    "Top-1 of the last epoch, A minus B on the same seeds; p of the two-sided paired t test, not corrected for the "
-    "number of comparisons."
+    "Top-1 of the last epoch, A minus B on the same seeds; "
+    "p of the two-sided paired t test, not corrected for the number of comparisons."
 )
 
 Side = dict[tuple, dict[int, Row]]  # by what is shared, then by seed
@@ -121,8 +121,10 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
     both = [setting for setting in both if not _same(first[setting], second[setting])]
     if not both:
         raise DataError(
-            f"report: no two different students of {names[0]} and {names[1]} share seed, data, protocol and ipc",
-            "compare what was run with the same seeds and settings; name what may differ in queries, in quotes",
+            f"report: no two different students of {names[0]} and {names[1]} share seed, "
+            "data, protocol and ipc",
+            "compare what was run with the same seeds and settings; "
+            "name what may differ in queries, in quotes",
         )
     found = {setting: dict(zip(fields, setting, strict=True)) for setting in both}
     several = [
@@ -164,8 +166,8 @@ def _by_setting(name: str, rows: Sequence[Row], fields: Sequence[str]) -> Side:
             differ = [part for part in (*LABEL, *PARTS, "run") if other.get(part) != row.get(part)]
             example = f"{differ[0]}={row.get(differ[0])}" if differ else "a query"
             raise DataError(
-                f"report: {name} has several students of seed {row['seed']} on {row['dataset']} at ipc {row['ipc']}, "
-                f"which differ in {', '.join(differ) or 'their keys'}",
+                f"report: {name} has several students of seed {row['seed']} on {row['dataset']} "
+                f"at ipc {row['ipc']}, which differ in {', '.join(differ) or 'their keys'}",
                 f"say which, e.g. with {example}",
             )
     return found

@@ -149,7 +149,8 @@ def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], View]:
         return partial(_sweep, newest)
     if not now.points:
         raise DataError(
-            f"no run below {outputs / 'runs'} has said anything in the last {_RECENT // 60} minutes",
+            f"no run below {outputs / 'runs'} has said anything "
+            f"in the last {_RECENT // 60} minutes",
             "start one, or name one that has ended: ddoq watch NAME",
         )
     return recent

@@ -114,8 +114,11 @@ def beside(groups: Sequence[Group]) -> View | None:
             rows,
             num_left=5,
             bold=frozenset(number for number, row in enumerate(rows) if row[4].endswith(" (ours)")),
-            note="Same data, split, student, teacher and recipe. Ours is of the epoch that the source reports: a best "
-            "epoch is chosen on the test split, by them and by us.",
+            note=(
+                "Same data, split, student, teacher and recipe. "
+                "Ours is of the epoch that the source reports: "
+                "a best epoch is chosen on the test split, by them and by us."
+            ),
         )
         or None
     )

@@ -61,8 +61,11 @@ def main_view(groups: Sequence[Group], split: str) -> View | None:
             for group in groups
         ],
         num_left=len(columns) + 1,
-        note="Last epoch, mean ± standard deviation over seeds; best epoch is chosen on this split, only to compare "
-        "with papers that report it. W2²: of the codebook to the latents, over their variance. –: not known.",
+        note=(
+            "Last epoch, mean ± standard deviation over seeds; "
+            "best epoch is chosen on this split, only to compare with papers that report it. "
+            "W2²: of the codebook to the latents, over their variance. –: not known."
+        ),
     )
 
 
@@ -97,8 +100,10 @@ def cost_view(groups: Sequence[Group]) -> View:
             for group in groups
         ],
         num_left=len(columns) + 1,
-        note="Shared: what several arms need and was computed once. Distil: codebook, images and labels of one set. "
-        "Device-hours: all that stands behind the group's students.",
+        note=(
+            "Shared: what several arms need and was computed once. Distil: codebook, images "
+            "and labels of one set. Device-hours: all that stands behind the group's students."
+        ),
     )
 
 

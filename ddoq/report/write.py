@@ -139,7 +139,8 @@ def _print(
     config = experiment.config
     protocol = config["protocol"]
     title = (
-        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol {protocol['name']} "
+        f"{config['dataset']['name']}, "
+        f"IPC {config['ipc']}, {config['student']['name']}, protocol {protocol['name']} "
         f"({protocol['labels']} labels, {tables.training(main[-1])}), mean ± std"
     )
     console.print()
@@ -153,8 +154,8 @@ def _print(
                 )
             )
     console.print(
-        f"[dim]data: {escape(data)}; W2² is the squared Wasserstein-2 distance of the codebook to the latents, over "
-        "their variance[/]"
+        f"[dim]data: {escape(data)}; W2² is the squared Wasserstein-2 distance "
+        "of the codebook to the latents, over their variance[/]"
     )
     console.print(
         f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"

@@ -63,17 +63,21 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             ),
         )
         raise StageError(
-            f"generator: {node.title} knows the classes in another order: {len(moved)} of {len(names)} look permuted "
-            f"(its class '{names[outputs[moved[0]]]}' fits images of class '{names[moved[0]]}'; p = {p_value:.1g})",
-            f"set {override('generator.order', path)}, which names each of its classes, or correct the data",
+            f"generator: {node.title} knows the classes in another order: "
+            f"{len(moved)} of {len(names)} look permuted "
+            f"(its class '{names[outputs[moved[0]]]}' fits images of class '{names[moved[0]]}'; "
+            f"p = {p_value:.1g})",
+            f"set {override('generator.order', path)}, "
+            "which names each of its classes, or correct the data",
         )
     num, right = len(labels), int((answers == labels).sum())
     chance = 1 / min(len(names), _FEW_CLASSES) if len(names) <= _FEW_CLASSES else 0.5
     tells = bool(binomtest(right, num, chance, alternative="greater").pvalue <= _BY_CHANCE)
     if not tells:
         console.print(
-            f"[yellow]generator: {node.title} knows {right} of {num} real images by their class, which may be chance: "
-            "that it means the data set's classes (generator.classes=dataset) could not be seen[/]",
+            f"[yellow]generator: {node.title} knows {right} of {num} real images by their class, "
+            "which may be chance: that it means the data set's classes "
+            "(generator.classes=dataset) could not be seen[/]",
             soft_wrap=True,
         )
     return {"p_value": p_value, "num_images": num, "top1": right / num, "tells_classes": tells}

@@ -152,4 +152,7 @@ def _remedy(
         return "ddoq fitted it on the train split: correct the labels of these classes in the data"
     write_order(path, reordered(names, columns, trial.outputs))
     key = runtime.models.key(conf["weights"], conf).removesuffix(".path")
-    return f"set {override(f'{key}.order', path)}, which names the class of every output, or correct the data"
+    return (
+        f"set {override(f'{key}.order', path)}, "
+        "which names the class of every output, or correct the data"
+    )

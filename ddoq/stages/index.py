@@ -85,7 +85,10 @@ def _warnings(
     if skipped:
         yield f"unreadable images left out: {len(skipped)}, e.g. {skipped[0]}"
     if twice:
-        yield f"pictures in more than one class: {len(twice)}, e.g. {' = '.join(map(source.describe, twice[0]))}"
+        yield (
+            f"pictures in more than one class: {len(twice)}, "
+            f"e.g. {' = '.join(map(source.describe, twice[0]))}"
+        )
     if source.ignored:
         yield "beside the images, and left aside: " + ", ".join(
             f"{num} × {what}" for what, num in source.ignored.items()
@@ -97,11 +100,13 @@ def _scale_warnings(scan: Scan) -> Iterator[str]:
         return
     black, white = scan.pixel_range
     yield (
-        f"{len(scan.deep)} pictures of 16 bits or floats: {black:g} is black and {white:g} white in all of them "
-        "(dataset.pixel_range)"
+        f"{len(scan.deep)} pictures of 16 bits or floats: "
+        f"{black:g} is black and {white:g} white in all of them (dataset.pixel_range)"
     )
     if scan.num_clipped:
-        yield f"{scan.num_clipped} of them have values outside dataset.pixel_range, which are clipped"
+        yield (
+            f"{scan.num_clipped} of them have values outside dataset.pixel_range, which are clipped"
+        )
 
 
 def _remove_what_is_wrong(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -119,7 +124,7 @@ def _remove_what_is_wrong(folder: Path, facts: Mapping[str, Any]) -> None:
         return
     removed = remove_made_from(folder.parents[1], folder.name)
     console.print(
-        f"[yellow]index: an earlier version gave these data other splits or other pixels: {removed} artefacts that "
-        "were made from it are removed[/]",
+        "[yellow]index: an earlier version gave these data other splits or other pixels: "
+        f"{removed} artefacts that were made from it are removed[/]",
         soft_wrap=True,
     )

@@ -117,7 +117,8 @@ def _warn_of_prompts(generator: Mapping, class_names: Sequence[str]) -> None:
     names = [name for name in class_names if _NO_WORD.fullmatch(name)]
     if names and "{" in generator.get("prompt", ""):
         console.print(
-            f"[yellow]generator.prompt: {len(names)} of {len(class_names)} class names say nothing to a text "
-            f"encoder, e.g. '{names[0]}': give the classes' folders words for names, or take generator=dit[/]",
+            f"[yellow]generator.prompt: {len(names)} of {len(class_names)} class names say nothing "
+            f"to a text encoder, e.g. '{names[0]}': give the classes' folders words for names, "
+            "or take generator=dit[/]",
             soft_wrap=True,
         )

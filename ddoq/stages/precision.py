@@ -132,6 +132,12 @@ def refuse(
     key = f"{part}.path" if precision == "float32" else f"{part}.precision"
     what = f"{broken} of {len(asked)} outputs of {name} for real images are NaN or infinite"
     if not broken:
-        what = f"outputs of {name} for real images are {agreement:.1f} dB from those in float32, which is far"
-    weights = f"replace the weights in {part}.path; where they were fitted here, lower {part}.fit.learning_rate"
+        what = (
+            f"outputs of {name} for real images are {agreement:.1f} dB from those in float32, "
+            "which is far"
+        )
+    weights = (
+        f"replace the weights in {part}.path; "
+        f"where they were fitted here, lower {part}.fit.learning_rate"
+    )
     raise StageError(f"{key}: in {precision}, {what}", f"set {remedy}" if remedy else weights)

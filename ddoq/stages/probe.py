@@ -135,8 +135,9 @@ def _announce(node: Node, found: Mapping) -> None:
     if found["psnr_db"] < found["constant_db"]:
         fix = "raise encoder.fit.num_steps" if "encoder" in node.inputs else "check encoder.path"
         console.print(
-            f"[yellow]encoder: {escape(node.title)} gives {num} real images back with {error}, where one constant "
-            f"colour has {found['constant_db']:.1f} dB: it is no autoencoder of such images; {fix}[/]",
+            f"[yellow]encoder: {escape(node.title)} gives {num} real images back with {error}, "
+            f"where one constant colour has {found['constant_db']:.1f} dB: "
+            f"it is no autoencoder of such images; {fix}[/]",
             soft_wrap=True,
         )
 

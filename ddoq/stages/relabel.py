@@ -82,8 +82,8 @@ def _announce(
     """Print how much is going to be written; refuse where the disk has no room."""
     there = sum(file.stat().st_size for file in folder.glob("view-*.npy"))
     console.print(
-        f"  soft labels: {num_epochs} views × {num_images:,} images × {num_classes:,} classes × 2 bytes = "
-        f"{num_bytes / 1e6:.3g} MB",
+        f"  soft labels: {num_epochs} views "
+        f"× {num_images:,} images × {num_classes:,} classes × 2 bytes = {num_bytes / 1e6:.3g} MB",
         soft_wrap=True,
     )
     if num_bytes - there > shutil.disk_usage(folder).free:

@@ -61,7 +61,8 @@ class ConvNet(nn.Module):
         side = 32 if framed else image_size
         if pool and side >> depth < 1:
             raise ConfigError(
-                f"student.depth: {depth} poolings leave nothing of a {image_size}×{image_size} image",
+                "student.depth: "
+                f"{depth} poolings leave nothing of a {image_size}×{image_size} image",
                 f"set student.depth to at most {side.bit_length() - 1}",
             )
         layers: list[nn.Module | None] = []

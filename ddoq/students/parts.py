@@ -40,7 +40,8 @@ class InstanceNorm(nn.GroupNorm):
         """
         if maps.shape[-2:] == (1, 1):
             raise ConfigError(
-                "student.norm: instance norm turns maps of 1×1 pixels, which this network has, into a constant",
+                "student.norm: instance norm turns maps of 1×1 pixels, "
+                "which this network has, into a constant",
                 "set student.norm=batch, a larger protocol.image_size, or another student",
             )
         return super().forward(maps)

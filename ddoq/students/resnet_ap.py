@@ -50,7 +50,8 @@ class ResNetAP(nn.Module):
         choose("student.norm", norm, _NORMS)
         if image_size < 16:
             raise ConfigError(
-                f"protocol.image_size: a ResNetAP halves images three times, which leaves too little of {image_size}",
+                "protocol.image_size: a ResNetAP halves images three times, "
+                f"which leaves too little of {image_size}",
                 "set protocol.image_size to at least 16, or choose a ConvNet",
             )
         kernel, pool = (3, 1) if image_size <= 64 else (3, 2) if image_size <= 128 else (7, 4)

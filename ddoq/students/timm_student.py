@@ -65,8 +65,8 @@ class TimmStudent(nn.Module):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"student.model: {model} does not take images of {image_size} pixels ({reason})",
-                f"set protocol.image_size, e.g. to the {made_for.input_size[-1]} it is made for, or another "
-                "student.model",
+                "set protocol.image_size, "
+                f"e.g. to the {made_for.input_size[-1]} it is made for, or another student.model",
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ class Asked:
         remedies = [f"set {' '.join(fits)}"] if fits else []
         if others:
             remedies.append(
-                f"set {resources_key(self.wave, 'partition')} to one that has it: {', '.join(others)}"
+                f"set {resources_key(self.wave, 'partition')} to one that has it: "
+                f"{', '.join(others)}"
             )
         if not fits:
             remedies.append("see hydra.launcher.account, qos, constraint and additional_parameters")

@@ -284,7 +284,8 @@ def refusal(error: Exception, asked: Asked) -> Exception:
     if "Could not detect" in text or isinstance(error, FileNotFoundError):
         return ConfigError(
             "launcher: there is no SLURM on this machine (neither srun nor sbatch)",
-            "start the command where `sbatch --version` answers, or use launcher=joblib, submitit_local or local",
+            "start the command where `sbatch --version` answers, "
+            "or use launcher=joblib, submitit_local or local",
         )
     said = re.findall(r"^sbatch: (?:error|fatal): (.+)$", text, re.MULTILINE)
     if not said:
@@ -292,7 +293,8 @@ def refusal(error: Exception, asked: Asked) -> Exception:
     if re.search(r"[Uu]nable to contact|onfiguration (source|file)|DNS|onnection refused", text):
         return ConfigError(
             f"launcher: SLURM's controller does not answer ({said[-1]})",
-            "wait until `scontrol ping` says that it is up, then repeat the command; launcher=joblib needs no SLURM",
+            "wait until `scontrol ping` says that it is up, then repeat the command; "
+            "launcher=joblib needs no SLURM",
         )
     return asked.error(
         f"SLURM refuses the jobs ({said[-1]})", partitions(), asked.conf.get("partition")

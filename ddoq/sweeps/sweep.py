@@ -92,7 +92,8 @@ def _run_waves(
             continue
         if len(todo) > 1:
             console.print(
-                f"[bold]up to {wave.until}[/]: {len(chosen)} of {len(points)} points {_resources(wave)}"
+                f"[bold]up to {wave.until}[/]: "
+                f"{len(chosen)} of {len(points)} points {_resources(wave)}"
             )
         extra = [f"sweep.name={name}", f"run.until={wave.until}", "run.from=null"]
         failures |= _errors(chosen, launch([[*point.overrides, *extra] for point in chosen], wave))
@@ -110,8 +111,8 @@ def _errors(points: Sequence[Point], errors: Sequence[DdoqError | None]) -> dict
 
 def _unfinished(wave: Wave) -> DdoqError:
     return StageError(
-        f"not finished up to {wave.until}: its job, or the one that was to compute what it shares, was killed, "
-        "cancelled, out of memory or over its time",
+        f"not finished up to {wave.until}: its job, or the one that was to compute what it shares, "
+        "was killed, cancelled, out of memory or over its time",
         "see .submitit/*/*_log.err beside the runs",
     )
 

@@ -64,15 +64,15 @@ def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:
         return
     if conf["timeout_min"] * 60 <= conf["signal_delay_s"]:
         raise ConfigError(
-            f"hydra.launcher.timeout_min: {conf['timeout_min']} minutes are over when the warning of "
-            f"{conf['signal_delay_s']} s before the end is due (up to {wave.until})",
+            f"hydra.launcher.timeout_min: {conf['timeout_min']} minutes are over when the warning "
+            f"of {conf['signal_delay_s']} s before the end is due (up to {wave.until})",
             "raise hydra.launcher.timeout_min, or lower hydra.launcher.signal_delay_s",
         )
     gpus, tasks = conf["gpus_per_node"] or 0, conf["tasks_per_node"]
     if gpus > tasks:
         raise ConfigError(
-            f"hydra.launcher.gpus_per_node: a process uses one GPU, so {gpus - tasks} of {gpus} would idle (up to "
-            f"{wave.until})",
+            "hydra.launcher.gpus_per_node: a process uses one GPU, "
+            f"so {gpus - tasks} of {gpus} would idle (up to {wave.until})",
             f"set tasks_per_node={gpus}, in hydra.launcher or in sweep.resources.{wave.until}",
         )
 

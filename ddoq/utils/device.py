@@ -26,7 +26,8 @@ def check_accelerator(accelerator: str) -> None:
         else ""
     )
     raise ConfigError(
-        f"trainer.accelerator: {accelerator}, and torch {torch.__version__} finds none on this machine{hidden}",
+        f"trainer.accelerator: {accelerator}, "
+        f"and torch {torch.__version__} finds none on this machine{hidden}",
         "set trainer.accelerator=cpu, or auto for whatever is there",
     )
 

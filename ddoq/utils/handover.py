@@ -68,8 +68,8 @@ class Handover:
         moved = np.flatnonzero(labels != wanted)
         if len(moved):
             self._refuse(
-                f"{len(moved)} of {len(labels)} {self.items} are of another class than they are said to be, "
-                f"the first at {moved[0]}"
+                f"{len(moved)} of {len(labels)} {self.items} are of another class "
+                f"than they are said to be, the first at {moved[0]}"
             )
 
     def masses(self, values: Tensor) -> None:

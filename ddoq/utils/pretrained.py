@@ -94,8 +94,10 @@ def _first(names: str | tuple[str, ...] | None) -> str | None:
 def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError:
     part = key.rsplit(".", 1)[0]
     return DataError(
-        f"{part}.classes: the weights of {weights} know {found} classes, not the {wanted} that are asked for",
-        f"set {part}.classes to what the outputs are (imagenet or dataset), or take other weights with {key}",
+        f"{part}.classes: the weights of {weights} know {found} classes, "
+        f"not the {wanted} that are asked for",
+        f"set {part}.classes to what the outputs are (imagenet or dataset), "
+        f"or take other weights with {key}",
     )
 
 
@@ -185,8 +187,9 @@ def _renamed(folder: Path, wanted: str, others: list[str]) -> str | None:
     if prefix is None or not file.is_file():
         return None
     script = (
-        f"from safetensors.torch import load_file, save_file; f = '{file}'; save_file({{k.removeprefix("
-        f"'{prefix}'): v for k, v in load_file(f).items()}}, f, metadata={{'format': 'pt'}})"
+        "from safetensors.torch import load_file, save_file; "
+        f"f = '{file}'; save_file({{k.removeprefix('{prefix}'): v for k, "
+        f"v in load_file(f).items()}}, f, metadata={{'format': 'pt'}})"
     )
     return f'its names begin with "{prefix}"; take that off: python -c "{script}"'
 

@@ -107,8 +107,10 @@ def _place_of_torchrun() -> Place:
         )
     if rank >= size:
         raise ConfigError(
-            f"environment: RANK={rank} is none of WORLD_SIZE={size} processes, which are numbered from 0",
-            "unset RANK and WORLD_SIZE to run one process, or start several with torchrun, which sets both",
+            f"environment: RANK={rank} is none of WORLD_SIZE={size} processes, "
+            "which are numbered from 0",
+            "unset RANK and WORLD_SIZE to run one process, "
+            "or start several with torchrun, which sets both",
         )
     by = "torchrun: " if "TORCHELASTIC_RUN_ID" in os.environ else "variables: "
     start = f"{by}RANK={rank} WORLD_SIZE={size}"
@@ -117,8 +119,10 @@ def _place_of_torchrun() -> Place:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not os.environ.get(name):
             raise ConfigError(
-                f"environment: RANK={rank} WORLD_SIZE={size} without {name}, where process 0 is to be found",
-                "start the processes with torchrun, or unset RANK and WORLD_SIZE to run one process",
+                f"environment: RANK={rank} WORLD_SIZE={size} without {name}, "
+                "where process 0 is to be found",
+                "start the processes with torchrun, "
+                "or unset RANK and WORLD_SIZE to run one process",
             )
     address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT")
     attempt = [

@@ -63,9 +63,10 @@ def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
             else f"{names[0]} without the other of the two"
         )
         raise DataError(
-            f"{key}: config.json of the encoder has {which}, and no pipeline of diffusers reads that",
-            "keep those that the model was trained with: scaling_factor and shift_factor, or scaling_factor, "
-            "latents_mean and latents_std",
+            f"{key}: config.json of the encoder has {which}, "
+            "and no pipeline of diffusers reads that",
+            "keep those that the model was trained with: scaling_factor and shift_factor, "
+            "or scaling_factor, latents_mean and latents_std",
         )
     mean, std = (_per_channel(known, name, key) for name in names)
     mean = tuple(_finite(known, "latents_mean", value, key) for value in mean)
@@ -84,7 +85,8 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
     if not isinstance(values, list | tuple) or len(values) != channels:
         num = len(values) if isinstance(values, list | tuple) else "no"
         raise DataError(
-            f"{key}: config.json of the encoder has {num} numbers in {name}, and latent_channels={channels}",
+            f"{key}: config.json of the encoder has {num} numbers in {name}, "
+            f"and latent_channels={channels}",
             _REMEDY,
         )
     return list(values)
@@ -93,7 +95,8 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
 def _finite(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, which is no finite number",
+            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, "
+            "which is no finite number",
             _REMEDY,
         )
     return float(value)
@@ -102,7 +105,8 @@ def _finite(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
 def _positive(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
     if _finite(known, name, value, key) <= 0:
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, and latents cannot be scaled by that",
+            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, "
+            "and latents cannot be scaled by that",
             _REMEDY,
         )
     return float(value)

@@ -110,7 +110,8 @@ def _unwrapped(stored: Any, path: str, key: str) -> dict[str, Tensor]:
         raise DataError(
             f"{key}: {path} holds no weights by the usual names, but {entries}",
             "save the entry that is the network's state dict alone: python -c \"import torch; "
-            f"torch.save(torch.load('{path}')['ENTRY'], 'state_dict.pth')\", and set {key} to that file",
+            f"torch.save(torch.load('{path}')['ENTRY'], 'state_dict.pth')\", "
+            f"and set {key} to that file",
         )
     return tensors
 
@@ -145,7 +146,8 @@ def _pickled(path: str, key: str, error: Exception) -> DataError:
     return DataError(
         f"{key}: {path} holds {'a whole network' if whole else 'pickled objects'} "
         f"({', '.join(sorted(foreign)[:3])}), and reading that would run code",
-        f'if you trust it, save its state dict alone: python -c "{script}", and set {key}=state_dict.pth',
+        f'if you trust it, save its state dict alone: python -c "{script}", '
+        f"and set {key}=state_dict.pth",
     )
 
 
@@ -163,8 +165,8 @@ def require_finite(
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise error(
-            f"{key}: {len(broken)} of the {len(tensors)} tensors of {model} hold NaN or infinite weights, "
-            f"e.g. {broken[0]}",
+            f"{key}: {len(broken)} of the {len(tensors)} tensors of {model} hold NaN "
+            f"or infinite weights, e.g. {broken[0]}",
             remedy,
         )
 

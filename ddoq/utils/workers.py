@@ -35,5 +35,6 @@ def with_workers(num: int) -> Iterator[None]:
             raise
         raise StageError(
             f"trainer.num_workers: {num} processes load images, and {lacks}",
-            "set trainer.num_workers=0, which gives the same results, or raise the limit (docker run --shm-size=8g)",
+            "set trainer.num_workers=0, "
+            "which gives the same results, or raise the limit (docker run --shm-size=8g)",
         ) from error

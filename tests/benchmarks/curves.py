@@ -71,7 +71,9 @@ def _points(of: dict[str, str], points: list[dict]) -> Iterator[dict[str, object
             **of,
             "num_centroids": point["num_centroids"],
             "w2_squared": f"{point['w2_squared'] / point['variance']:.4f}",
-            "masses": f"{100 * ((point['w2_squared'] / point['w2_squared_uniform']) ** 0.5 - 1):+.2f}",
+            "masses": (
+                f"{100 * ((point['w2_squared'] / point['w2_squared_uniform']) ** 0.5 - 1):+.2f}"
+            ),
             "slope": f"{fitted.slope:.4f}",
             "dimension": f"{fitted.dimension or float('nan'):.2f}",
         }

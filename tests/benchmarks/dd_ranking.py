@@ -60,7 +60,8 @@ try:
 except ImportError as error:
     raise SystemExit(
         f"DD-Ranking cannot be imported: {error}\n"
-        "  -> pip install --no-deps ddranking kornia kornia_rs tqdm pandas, or put its checkout on PYTHONPATH"
+        "  -> pip install --no-deps ddranking kornia kornia_rs tqdm pandas, "
+        "or put its checkout on PYTHONPATH"
     ) from None
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -308,7 +309,8 @@ def main() -> None:
     asked, console = parser.parse_args(), Console(width=130)
     if asked.epochs < 1 or asked.epochs % (2 * INTERVAL):
         parser.error(
-            "--epochs: the rate falls half-way and every tenth epoch is tested: give a multiple of 20"
+            "--epochs: the rate falls half-way and every tenth epoch is tested: "
+            "give a multiple of 20"
         )
     try:
         distilled, train = read_distilled(asked.folder), read_cifar10("train", root=asked.data)

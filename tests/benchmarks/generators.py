@@ -447,7 +447,10 @@ def bars(config: str, rows: list[dict]) -> Iterator[str]:
     ]:
         middle, low, high = row["over_batch"]
         verdict = "met" if middle >= 1 else "met (even within the spread)" if high > 1 else "missed"
-        yield f"{row['job']}: never slower than the stock batch: {middle:.2f} ({low:.2f}-{high:.2f}): {verdict}"
+        yield (
+            f"{row['job']}: never slower than the stock batch: "
+            f"{middle:.2f} ({low:.2f}-{high:.2f}): {verdict}"
+        )
     dit = [
         row
         for row in done

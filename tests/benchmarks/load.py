@@ -59,7 +59,8 @@ def told(what: str) -> Iterator[None]:
         yield
     cpu = time.process_time() - before
     print(
-        f"{what:<44} {cost['seconds']:8.1f} s ({cpu:6.1f} s of CPU)   peak {cost['peak_mib']:7.0f} MiB",
+        f"{what:<44} {cost['seconds']:8.1f} s "
+        f"({cpu:6.1f} s of CPU)   peak {cost['peak_mib']:7.0f} MiB",
         flush=True,
     )
 

@@ -71,7 +71,8 @@ def main(num: int) -> None:
                 check=True,
             )
             print(
-                f"{num:,} artefacts: {command:<20} {time.perf_counter() - start:5.2f} s {len(done.stdout):,} bytes"
+                f"{num:,} artefacts: "
+                f"{command:<20} {time.perf_counter() - start:5.2f} s {len(done.stdout):,} bytes"
             )
         for name, files, size in (("one file", 1, 2**30), ("PNG-like", 20_000, 2_000)):
             folder = outputs / name
@@ -85,7 +86,8 @@ def main(num: int) -> None:
             seconds = time.perf_counter() - start - written
             rates = f"{files * size / 1e6 / seconds:,.0f} MB/s, {files / seconds:,.0f} files/s"
             print(
-                f"{name}: {files} x {size:,} bytes described in {written:.2f} s, checked in {seconds:.2f} s: {rates}"
+                f"{name}: {files} x {size:,} bytes described in {written:.2f} s, "
+                f"checked in {seconds:.2f} s: {rates}"
             )
 
 

@@ -42,7 +42,9 @@ def measure(folder: Path) -> dict[str, object]:
         "run": folder.parent.name,
         "images": len(labels),
         "dispersion": f"{np.mean([dispersion(torch.from_numpy(one)) for one in by_class]):.3f}",
-        "effective share": f"{np.mean([effective_size(torch.from_numpy(one)) / len(one) for one in by_class]):.3f}",
+        "effective share": (
+            f"{np.mean([effective_size(torch.from_numpy(one)) / len(one) for one in by_class]):.3f}"
+        ),
         "mean entropy": f"{entropy.mean():.3f}",
         "teacher right": f"{np.mean(targets.argmax(1) == labels):.3f}",
         **{
