@@ -123,6 +123,7 @@ def _configuration(folder: Path) -> str:
         socket.gethostname().split(".")[0],
         subprocess.getoutput("id -un"),
     )
+    node = "NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN"
     return f"""
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -152,8 +153,8 @@ MinJobAge=600
 JobRequeue=1
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN
+NodeName=n1 NodeHostname={host} Port={ports[1]} {node}
+NodeName=n2 NodeHostname={host} Port={ports[2]} {node}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=24:00:00 State=UP
 """
 

@@ -259,7 +259,8 @@ def test_processes_at_once_agree_and_leave_a_whole_table(files, tmp_path):
     code = (
         "import sys; from pathlib import Path; from ddoq.utils import digests as d\n"
         "d._FEW_FILES = d._FEW_BYTES = d._TICK = 0\n"
-        "for _ in range(20): told = d.Digests(Path(sys.argv[1])).of(Path(sys.argv[2]), sys.argv[3:])\n"
+        "for _ in range(20): "
+        "told = d.Digests(Path(sys.argv[1])).of(Path(sys.argv[2]), sys.argv[3:])\n"
         "print(*told)"
     )
     said = [

@@ -391,7 +391,7 @@ _IN_A_PROCESS = """
 import sys
 from ddoq.report import command
 assert command.main({arguments!r}) == 0
-heavy = {{name for name in ("torch", "lightning", "pyarrow", "matplotlib", "wandb") if name in sys.modules}}
+heavy = {{"torch", "lightning", "pyarrow", "matplotlib", "wandb"}} & set(sys.modules)
 assert heavy <= {allowed!r}, heavy
 """
 

@@ -106,7 +106,10 @@ def test_rules_do_not_change_the_key_and_what_is_typed_does():
     by_rule = key()
     assert key("method.num_steps=300") == by_rule  # the value that the rule for digits gives
     assert key("method.num_steps=301") != by_rule
-    later = "method.rules=[{datasets:[digits],num_steps:300,learning_rate:10},{num_steps:7,learning_rate:1}]"
+    later = (
+        "method.rules=["
+        "{datasets:[digits],num_steps:300,learning_rate:10},{num_steps:7,learning_rate:1}]"
+    )
     dsa = "method.dsa=color_crop_cutout_scale_rotate"
     assert key(later, dsa) == by_rule  # another list of rules that comes to the same
 

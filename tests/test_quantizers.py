@@ -82,7 +82,8 @@ ALL = [
 
 
 def named(quantizer) -> str:
-    return f"{type(quantizer).__name__}-{getattr(quantizer, 'search', '') or getattr(quantizer, 'leftover', '')}"
+    variant = getattr(quantizer, "search", "") or getattr(quantizer, "leftover", "")
+    return f"{type(quantizer).__name__}-{variant}"
 
 
 # --- what all of them promise -----------------------------------------------------------------

@@ -287,7 +287,8 @@ def test_links_and_relative_folders_are_looked_through_too(tmp_path):
 
 def test_the_front_door_refuses_foreign_callbacks_and_hydra_s_pickles(tmp_path):
     (tmp_path / "evil.yaml").write_text(
-        f"# @package hydra.callbacks\nx: {{_target_: pathlib.Path.touch, self: {tmp_path / 'exploded'}}}"
+        "# @package hydra.callbacks\n"
+        f"x: {{_target_: pathlib.Path.touch, self: {tmp_path / 'exploded'}}}"
     )
     for arguments in (
         ["--config-dir", str(tmp_path), "+evil@hydra.callbacks=evil"],
@@ -419,10 +420,13 @@ def hostile(tmp_path_factory):
         table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
         pq.write_table(table, root / f"{split}.parquet")
     overrides = [
-        "-m", "dataset=parquet", f'dataset.root="{root}"', "dataset.image_size=8", "dataset.channels=1",
-        "dataset.name=names", "encoder=pixels", "generator=decode", "ablation=none", "baselines=none",
-        "measure.curve=[]", "measure.num_folds=0", "ipc=1", "protocol=smoke", "protocol.num_seeds=2", "student.width=8",
-        "logger=csv", "weighting=mass,uniform", f'paths.outputs="{out}"', "trainer.accelerator=cpu",
+        "-m", "dataset=parquet", f'dataset.root="{root}"',
+        "dataset.image_size=8", "dataset.channels=1", "dataset.name=names",
+        "encoder=pixels", "generator=decode", "ablation=none", "baselines=none",
+        "measure.curve=[]", "measure.num_folds=0", "ipc=1",
+        "protocol=smoke", "protocol.num_seeds=2", "student.width=8",
+        "logger=csv", "weighting=mass,uniform",
+        f'paths.outputs="{out}"', "trainer.accelerator=cpu",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as environment:
         for name in SECRETS:

@@ -634,8 +634,10 @@ def test_read_only_store_can_be_read_and_says_why_it_cannot_be_written(tmp_path)
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         store = Store(place / "store")
         print(store.ensure(chain()[2], None), store.intact(chain()[2]).name == chain()[2].key)
-        print(ask(place, "verify"), ask(place, "ls"), ask(place, "du"), ask(place, "gc", "--dry-run", "--keep", "0"))
-        for attempt in (lambda: store.ensure(chain(5)[1], None), lambda: ask(place, "gc", "--keep", "0")):
+        looks = (["verify"], ["ls"], ["du"], ["gc", "--dry-run", "--keep", "0"])
+        print(*(ask(place, *words) for words in looks))
+        compute = lambda: store.ensure(chain(5)[1], None)
+        for attempt in (compute, lambda: ask(place, "gc", "--keep", "0")):
             try:
                 attempt()
             except StoreError as error:

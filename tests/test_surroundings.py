@@ -271,7 +271,8 @@ def test_import_leaves_a_notebooks_surroundings_alone():
         "import os, sys; before = dict(os.environ), sys.stdout.errors;"
         "import ddoq, ddoq.quantizers.compiled, matplotlib;"
         "import ddoq.report.figures; assert (dict(os.environ), sys.stdout.errors) == before;"
-        "assert matplotlib.rcParams['font.size'] == 10; assert 'matplotlib.pyplot' not in sys.modules"
+        "assert matplotlib.rcParams['font.size'] == 10;"
+        "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -322,8 +323,9 @@ def test_harsh_surroundings_change_no_name_and_no_key(tmp_path):
 
 def test_nothing_is_printed_into_the_first_file_of_a_run_without_streams(tmp_path):
     code = (
-        "import os, sys; from ddoq.utils.surroundings import guard; guard(); file = open('first', 'w');"
-        "print('printed'); print('said', file=sys.stderr); os.write(1, b'written'); os.write(2, b'written')"
+        "import os, sys; from ddoq.utils.surroundings import guard; guard();"
+        "file = open('first', 'w'); print('printed'); print('said', file=sys.stderr);"
+        "os.write(1, b'written'); os.write(2, b'written')"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     subprocess.run(

@@ -256,10 +256,10 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         stated_latent_shape(config) or (None, None),
     )
     if _get(config, "generator.path") is None and patch and size and size % patch:
+        divisors = [str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0]
         yield (
             f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
-            "use "
-            f"{', '.join(str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0)}",
+            f"use {', '.join(divisors)}",
         )
     blocks = _get(config, "encoder.fit.block_out_channels")
     if blocks is not None and (not blocks or min(blocks) < 1):

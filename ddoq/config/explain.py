@@ -128,7 +128,8 @@ def _explain_config(text: str) -> ConfigError:
             f"export {name}=..., or set {key}=...",
         )
     if match := re.search(
-        r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)",
+        r"Missing mandatory value: (\S+)"
+        r"|Structured config of type .*? has missing mandatory value: (\S+)",
         text,
     ):
         key = match.group(1) or match.group(2)

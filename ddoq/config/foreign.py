@@ -25,7 +25,8 @@ _KNOWN = {schema._target_ for choices in COMPONENTS.values() for schema in choic
 #: Launchers, sweepers and a part of one: a path that ends elsewhere may lead through them
 #: to anything they import.
 _PLUGIN = re.compile(
-    r"(hydra_plugins|hydra\._internal\.core_plugins)\.[a-z_.]+\.[A-Z]\w*(Launcher|Sweeper)|optuna\.samplers\.\w+Sampler"
+    r"(hydra_plugins|hydra\._internal\.core_plugins)\.[a-z_.]+\.[A-Z]\w*(Launcher|Sweeper)"
+    r"|optuna\.samplers\.\w+Sampler"
 )
 
 

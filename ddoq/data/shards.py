@@ -17,7 +17,8 @@ from ddoq.errors import DataError, override
 _ENDINGS = (".parquet", ".arrow")  # the latter is what ``save_to_disk`` of ``datasets`` writes
 #: ``train-00000-of-00002-0123456789abcdef``: a name, and, all optional, number, total and checksum.
 _SHARD = re.compile(
-    r"(?P<name>.*?)(?:(?:^|[-_. ])(?:(?:part|shard|chunk)[-_]?)?(?P<number>\d+)(?:[-_]of[-_](?P<total>\d+))?"
+    r"(?P<name>.*?)"
+    r"(?:(?:^|[-_. ])(?:(?:part|shard|chunk)[-_]?)?(?P<number>\d+)(?:[-_]of[-_](?P<total>\d+))?"
     r"(?:-[0-9a-f]{8,})?)?"
 )
 _DEEPEST = 4
@@ -120,9 +121,9 @@ def _find(folder: Path, depth: int) -> Shards | None:
         return Shards(folder, parts)
     found = [shards for part in inside if depth and (shards := _find(part, depth - 1))]
     if len(found) > 1:
+        bases = [shards.base.relative_to(folder).as_posix() for shards in found[:_MOST_NAMED]]
         raise DataError(
-            f"dataset.root: {folder} holds several sets of tables: "
-            f"{', '.join(shards.base.relative_to(folder).as_posix() for shards in found[:_MOST_NAMED])}",
+            f"dataset.root: {folder} holds several sets of tables: {', '.join(bases)}",
             f"give one of them: {override('dataset.root', found[0].base)}",
         )
     if not found:
@@ -211,8 +212,8 @@ def _without_splits(folder: Path, by_name: dict[str, list[Path]], are_splits: bo
     named = ", ".join(printable(file.name) for file in others[:_MOST_NAMED])
     raise DataError(
         f"dataset: no train*.parquet in {folder}: {named}",
-        "name the files train*.parquet, "
-        "test*.parquet, with nothing but the number of a shard in the place of *",
+        "name the files train*.parquet, test*.parquet, "
+        "with nothing but the number of a shard in the place of *",
     )
 
 

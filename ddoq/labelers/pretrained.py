@@ -99,8 +99,8 @@ def _from_torchvision(
         url = published[0].url
         raise DataError(
             f"{_KEY}: torchvision's {model} needs a file of weights",
-            f"put {url.rsplit('/', 1)[1]} "
-            f"({url}) into one of the folders of paths.models and set {_KEY} to its name",
+            f"put {url.rsplit('/', 1)[1]} ({url}) "
+            f"into one of the folders of paths.models and set {_KEY} to its name",
         )
     network, weights = (
         models.get_model(model, weights=None, num_classes=num_classes),

@@ -67,8 +67,8 @@ def examine(
 def _check_outputs(logits: Tensor, num: int, teacher: str, num_classes: int) -> None:
     if logits.shape != (num, num_classes):
         raise StageError(
-            f"teacher: {teacher} gives outputs "
-            f"of shape {list(logits.shape)} for {num} images of {num_classes} classes",
+            f"teacher: {teacher} gives outputs of shape {list(logits.shape)} "
+            f"for {num} images of {num_classes} classes",
             "set teacher.classes to what the outputs are (imagenet or dataset), "
             "or take another teacher",
         )

@@ -29,14 +29,16 @@ from ddoq.utils.paths import as_folder
 
 _MOST_SHOWN = 200
 _EPILOG = """\
-An artefact is a folder DIR/store/<stage>/<key>; it is finished if and only if it has a manifest. What is unfinished
-was left by a killed run, and the same command resumes in it. Runs are the folders DIR/runs/*: an artefact that is
-listed in the plan.json of any of them is never collected. To give up a run, remove its folder, then `ddoq store gc`.
+An artefact is a folder DIR/store/<stage>/<key>; it is finished if and only if it has a manifest.
+What is unfinished was left by a killed run, and the same command resumes in it. Runs are the
+folders DIR/runs/*: an artefact that is listed in the plan.json of any of them is never collected.
+To give up a run, remove its folder, then `ddoq store gc`.
 
   ddoq store ls                      the stages: how many artefacts, bytes, seconds
   ddoq store ls encode --runs        the artefacts of a stage, and which runs need them
   ddoq store verify                  exit code 1 if a file is damaged, missing or strange
-  ddoq store repair --dry-run        what `repair` would remove; the next run that needs it computes it again
+  ddoq store repair --dry-run        what `repair` would remove;
+                                     the next run that needs it computes it again
   ddoq store gc --keep 7 --dry-run   what no run needs and is older than a week
 """
 
@@ -65,7 +67,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ddoq store",
-        description="Look at the store of artefacts, check it, and remove what is damaged or no longer needed.",
+        description="Look at the store of artefacts, check it, "
+        "and remove what is damaged or no longer needed.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -204,9 +207,9 @@ def _usage(asked: argparse.Namespace) -> int:
     console.print()
     console.print(table)
     console.print(
-        f"\n{decimal(sum(size.values()))} in all, each artefact counted once: {decimal(shared)} belong to several runs "
-        f"and {decimal(loose)} to none (ddoq store gc).\n[dim]Images that label shares with generate (one file, two "
-        "names) count in both.[/]",
+        f"\n{decimal(sum(size.values()))} in all, each artefact counted once: "
+        f"{decimal(shared)} belong to several runs and {decimal(loose)} to none (ddoq store gc).\n"
+        "[dim]Images that label shares with generate (one file, two names) count in both.[/]",
         soft_wrap=True,
     )
     return 0
@@ -325,8 +328,9 @@ def _collect(asked: argparse.Namespace) -> int:
         )
     unfinished = sum(not one.finished for one in gone)
     console.print(
-        f"{'would remove' if asked.dry_run else 'removed'} {len(gone) - unfinished:,} artefacts and "
-        f"{unfinished + len(leftovers):,} leftovers: {decimal(sum(one.num_bytes for one in gone))}",
+        f"{'would remove' if asked.dry_run else 'removed'} {len(gone) - unfinished:,} artefacts "
+        f"and {unfinished + len(leftovers):,} leftovers: "
+        f"{decimal(sum(one.num_bytes for one in gone))}",
         soft_wrap=True,
     )
     if idle := [run for run, keys in keys_by_run(asked.outputs).items() if not keys]:

@@ -178,8 +178,8 @@ def _not_numbers(flat: Tensor) -> DataError:
     bad = ~flat.isfinite().all(1)
     if not bad.any():
         return DataError(
-            "latents are so large "
-            "(1e18 or more) that their squared distances are infinite in float32",
+            "latents are so large (1e18 or more) "
+            "that their squared distances are infinite in float32",
             "check the encoder: latents should be of the order of 1",
         )
     return DataError(

@@ -101,8 +101,9 @@ def cost_view(groups: Sequence[Group]) -> View:
         ],
         num_left=len(columns) + 1,
         note=(
-            "Shared: what several arms need and was computed once. Distil: codebook, images "
-            "and labels of one set. Device-hours: all that stands behind the group's students."
+            "Shared: what several arms need and was computed once. "
+            "Distil: codebook, images and labels of one set. "
+            "Device-hours: all that stands behind the group's students."
         ),
     )
 

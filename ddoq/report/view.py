@@ -82,10 +82,11 @@ def _markdown_text(text: str) -> str:
 def latex(view: View) -> str:
     """Return a booktabs table."""
     left = min(view.num_left, len(view.columns))
+    note = " " + _latex_text(view.note) if view.note else ""
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_latex_text(view.title)}.{' ' + _latex_text(view.note) if view.note else ''}}}",
+        rf"\caption{{{_latex_text(view.title)}.{note}}}",
         rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(view.columns) - left)}}}",
         r"\toprule",
         _ampersands(view.columns),

@@ -35,8 +35,8 @@ _NARROW, _WIDE_ONLY = 100, ("", "speed", "seen")
 
 _HELP = """
 One line per run:
-  state    waiting, running, done, failed, interrupted; or silent: no sign of life for a minute, so that its process
-           or its machine may be gone (the same command resumes it)
+  state    waiting, running, done, failed, interrupted; or silent: no sign of life for a minute,
+           so that its process or its machine may be gone (the same command resumes it)
   done     finished artefacts, those found in the store included
   speed    items of the current progress bar per second
   left     of the current stage; "?" where nothing says so

@@ -139,8 +139,8 @@ def _print(
     config = experiment.config
     protocol = config["protocol"]
     title = (
-        f"{config['dataset']['name']}, "
-        f"IPC {config['ipc']}, {config['student']['name']}, protocol {protocol['name']} "
+        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, "
+        f"protocol {protocol['name']} "
         f"({protocol['labels']} labels, {tables.training(main[-1])}), mean ± std"
     )
     console.print()

@@ -23,7 +23,8 @@ from ddoq.utils.console import console
 
 #: Reasons that no waiting changes: the job asks for what nobody may have.
 _NEVER = re.compile(
-    r"PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|DependencyNeverSatisfied|ReservationDeleted"
+    r"PartitionConfig|PartitionNodeLimit|PartitionTimeLimit"
+    r"|BadConstraints|DependencyNeverSatisfied|ReservationDeleted"
     r"|InvalidAccount|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit"
     r"|(QOS|Assoc)Max\w*Per(Job|Node)(Limit)?|QOSMin\w+"
 )

@@ -22,7 +22,8 @@ KNOWN = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "4.3 GB, CreativeML OpenRAIL-M",
     "stabilityai/sd-vae-ft-mse": "335 MB, MIT",
     "stabilityai/sd-vae-ft-ema": "335 MB, MIT",
-    "vae_taef2": "5 MB, MIT, taef2_encoder.pth and taef2_decoder.pth of github.com/madebyollin/taesd",
+    "vae_taef2": "5 MB, MIT, "
+    "taef2_encoder.pth and taef2_decoder.pth of github.com/madebyollin/taesd",
 }
 
 
@@ -101,13 +102,15 @@ def model_folder(path: str, subfolder: str, key: str, marker: str = "config.json
 #: How to make what is missing of a model, by the part:
 #: with {path}, {top}, {folder} and {key} to be filled in.
 _REMEDIES = {
-    "vae": "copy the config.json of this VAE beside it (that of Stable Diffusion 1 and 2, where there "
-    "is a network: `hf download stabilityai/sd-vae-ft-mse config.json --local-dir '{top}'`)",
-    "unet": 'where there is a network make a folder of it: python -c "from diffusers import '
-    "StableDiffusionPipeline as P; P.from_single_file('{path}').save_pretrained('{folder}')\", and set "
-    "{key}='{folder}'",
-    "scheduler": 'write the noise schedule of its training there, e.g. python -c "from diffusers import '
-    "DDIMScheduler as S; S(beta_schedule='linear', beta_start=1e-4, beta_end=0.02, "
+    "vae": "copy the config.json of this VAE beside it "
+    "(that of Stable Diffusion 1 and 2, where there is a network: "
+    "`hf download stabilityai/sd-vae-ft-mse config.json --local-dir '{top}'`)",
+    "unet": "where there is a network make a folder of it: "
+    'python -c "from diffusers import StableDiffusionPipeline as P; '
+    "P.from_single_file('{path}').save_pretrained('{folder}')\", and set {key}='{folder}'",
+    "scheduler": "write the noise schedule of its training there, e.g. "
+    'python -c "from diffusers import DDIMScheduler as S; '
+    "S(beta_schedule='linear', beta_start=1e-4, beta_end=0.02, "
     "prediction_type='epsilon', clip_sample=False).save_pretrained('{folder}')\"",
 }
 
@@ -159,9 +162,10 @@ def hub_files(path: str, key: str, remedy: str | None = None) -> set[str]:
         return {file.rfilename for file in about_repo.siblings}
     except Exception as error:  # the hub and httpx each raise their own
         raise DataError(
-            f"{key}: {path}{about} is neither a local folder nor in the hub's cache, and the hub does not give it "
-            f"({type(error).__name__})",
+            f"{key}: {path}{about} is neither a local folder nor in the hub's cache, "
+            f"and the hub does not give it ({type(error).__name__})",
             remedy
-            or f"put the model into one of the folders of paths.models, as <folder>/{path} (on a machine with a "
-            f"network, `ddoq fetch` and the same arguments do that), or set {key}=/its/folder",
+            or f"put the model into one of the folders of paths.models, as <folder>/{path} "
+            "(on a machine with a network, `ddoq fetch` and the same arguments do that), "
+            f"or set {key}=/its/folder",
         ) from error

@@ -188,8 +188,9 @@ def _renamed(folder: Path, wanted: str, others: list[str]) -> str | None:
         return None
     script = (
         "from safetensors.torch import load_file, save_file; "
-        f"f = '{file}'; save_file({{k.removeprefix('{prefix}'): v for k, "
-        f"v in load_file(f).items()}}, f, metadata={{'format': 'pt'}})"
+        f"f = '{file}'; "
+        f"save_file({{k.removeprefix('{prefix}'): v for k, v in load_file(f).items()}}, "
+        "f, metadata={'format': 'pt'})"
     )
     return f'its names begin with "{prefix}"; take that off: python -c "{script}"'
 

@@ -67,13 +67,12 @@ def _points(of: dict[str, str], points: list[dict]) -> Iterator[dict[str, object
         [point["num_centroids"] for point in near], [point["w2_squared"] for point in near]
     )
     for point in points:
+        by_masses = (point["w2_squared"] / point["w2_squared_uniform"]) ** 0.5 - 1
         yield {
             **of,
             "num_centroids": point["num_centroids"],
             "w2_squared": f"{point['w2_squared'] / point['variance']:.4f}",
-            "masses": (
-                f"{100 * ((point['w2_squared'] / point['w2_squared_uniform']) ** 0.5 - 1):+.2f}"
-            ),
+            "masses": f"{100 * by_masses:+.2f}",
             "slope": f"{fitted.slope:.4f}",
             "dimension": f"{fitted.dimension or float('nan'):.2f}",
         }

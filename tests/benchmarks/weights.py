@@ -34,6 +34,7 @@ def measure(folder: Path) -> dict[str, object]:
     difficulty = 1 - targets[np.arange(len(labels)), labels]
     rows = [labels == label for label in np.unique(labels)]
     by_class = [weights[row] for row in rows]
+    effective = [effective_size(torch.from_numpy(one)) / len(one) for one in by_class]
     correlations = {
         name: np.array([spearmanr(weights[row], values[row]).statistic for row in rows])
         for name, values in (("entropy", entropy), ("difficulty", difficulty))
@@ -42,9 +43,7 @@ def measure(folder: Path) -> dict[str, object]:
         "run": folder.parent.name,
         "images": len(labels),
         "dispersion": f"{np.mean([dispersion(torch.from_numpy(one)) for one in by_class]):.3f}",
-        "effective share": (
-            f"{np.mean([effective_size(torch.from_numpy(one)) / len(one) for one in by_class]):.3f}"
-        ),
+        "effective share": f"{np.mean(effective):.3f}",
         "mean entropy": f"{entropy.mean():.3f}",
         "teacher right": f"{np.mean(targets.argmax(1) == labels):.3f}",
         **{
