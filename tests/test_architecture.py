@@ -123,9 +123,9 @@ def test_few_imports_hide_in_functions():
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_fit_in_the_head(path):
     text = path.read_text()
-    assert text.count("\n") <= 350
+    assert text.count("\n") <= 400
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 60, node.name
+            assert node.end_lineno - node.lineno < 65, node.name
             if not node.name.startswith("_") and node.end_lineno - node.lineno > 8:
                 assert ast.get_docstring(node), f"{node.name} has no docstring"

@@ -6,16 +6,16 @@ All problems are reported at once.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from string import Formatter
-from typing import Any, get_type_hints
+from typing import Any
 
 from ddoq.config import methods, protocols
 from ddoq.config.arms import is_method
-from ddoq.config.form import check_form, complain, hints_of
+from ddoq.config.form import check_form, complain
 from ddoq.config.parts import components
-from ddoq.config.schema import COMPONENTS, Config, RunConf, WaveResourcesConf
+from ddoq.config.schema import COMPONENTS, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.stages import STAGES
 
@@ -251,10 +251,13 @@ def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for path, _, part in components(config):
         if "low" in part and not 0 <= part["low"] <= part["high"]:
             yield f"{path}.low: {part['low']} is not in [0, {path}.high={part['high']}]", "lower it"
-    patch, (_, size) = (
-        _get(config, "generator.fit.patch_size"),
-        stated_latent_shape(config) or (None, None),
-    )
+    yield from _fitted(config)
+
+
+def _fitted(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What only models that are fitted here can get wrong."""
+    patch = _get(config, "generator.fit.patch_size")
+    _, size = stated_latent_shape(config) or (None, None)
     if _get(config, "generator.path") is None and patch and size and size % patch:
         divisors = [str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0]
         yield (
@@ -345,28 +348,6 @@ def stated_latent_shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
     if fit is None or encoder["path"] is not None:
         return None
     return fit["latent_channels"], size // 2 ** (len(fit["block_out_channels"]) - 1)
-
-
-def _dotted(schema: type, prefix: str) -> Iterator[str]:
-    for name, hint in get_type_hints(schema).items():
-        yield prefix + name
-        if is_dataclass(hint):
-            yield from _dotted(hint, f"{prefix}{name}.")
-
-
-def known_keys() -> list[str]:
-    """Return every dotted key a user can set, for suggestions."""
-    keys = set(_dotted(Config, "")) | {f"run.{key}" for key in hints_of(RunConf)}
-    for group, choices in COMPONENTS.items():
-        keys |= {key for schema in choices.values() for key in _dotted(schema, f"{group}.")}
-    return sorted(keys)
-
-
-def choices_with(key: str) -> list[str]:
-    """Return the choices, as ``group=choice``, that have a dotted key."""
-    group = key.split(".")[0]
-    choices = COMPONENTS.get(group, {}).items()
-    return [f"{group}={name}" for name, schema in choices if key in _dotted(schema, f"{group}.")]
 
 
 def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:

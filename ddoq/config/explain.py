@@ -11,8 +11,8 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ddoq.config.checks import choices_with, known_keys
 from ddoq.config.form import kind
+from ddoq.config.keys import choices_with, known_keys
 from ddoq.config.overrides import GROUPS, hints, several_values
 from ddoq.config.schema import Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
@@ -83,6 +83,12 @@ def _other_value(key: str, said: str = "") -> str:
 
 
 def _explain_config(text: str) -> ConfigError:
+    """Return what Hydra or OmegaConf says of a configuration."""
+    return _explain_choice(text) or _explain_value(text)
+
+
+def _explain_choice(text: str) -> ConfigError | None:
+    """Return what is wrong with a group, its choice or the list of defaults, if it is that."""
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
         r"In '.*?': Could not load '(.+)/(.+?)'", text
     ):
@@ -109,6 +115,11 @@ def _explain_config(text: str) -> ConfigError:
                 f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus"
             )
         return _no_such_key(key, "leave the key out")
+    return None
+
+
+def _explain_value(text: str) -> ConfigError:
+    """Return what is wrong with a key or its value."""
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
         return _no_such_key(match.group(2), "use another experiment: its file sets the key")
     if match := re.search(

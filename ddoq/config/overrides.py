@@ -16,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
-from ddoq.config.checks import known_keys
 from ddoq.config.form import hints_of, kind
+from ddoq.config.keys import known_keys
 from ddoq.config.schema import COMPONENTS, OPTIONAL, Config, RunConf
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.utils.paths import is_path

@@ -14,9 +14,18 @@ import numpy as np
 from PIL import Image
 
 from ddoq.data.base import ImageDataset, OneClassError, Source, check_order, hash_names
-from ddoq.data.layout import Layout, above, outside, recognise
+from ddoq.data.layout import Layout, above, recognise
 from ddoq.data.names import ordered
-from ddoq.data.tree import EXTENSIONS, IMAGE, LINK, PIPE, files_below, printable
+from ddoq.data.tree import (
+    EXTENSIONS,
+    IMAGE,
+    LINK,
+    PIPE,
+    files_below,
+    is_named_image,
+    is_nobodys,
+    printable,
+)
 from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
 
@@ -164,4 +173,20 @@ class ImageFolder(ImageDataset):
                 f"dataset.root: no images below {self.root}",
                 f"supported: {' '.join(sorted(EXTENSIONS))}",
             )
-        return layout, replace(listing, ignored=listing.ignored + outside(layout)), names
+        return layout, replace(listing, ignored=listing.ignored + _outside(layout)), names
+
+
+def _outside(layout: Layout) -> Counter[str]:
+    """Count what lies beside the class folders, and in none of them."""
+    folders = {folder for _, _, folder in layout.classes}
+    parents = {folder.parent for folder in folders} | {layout.root}
+    ancestors = {place for folder in folders for place in folder.relative_to(layout.root).parents}
+    used, found = folders | {layout.root / place for place in ancestors}, Counter()
+    for entry in (entry for place in parents for entry in place.iterdir()):
+        if entry in used or is_nobodys(entry.name):
+            continue
+        if is_named_image(entry.name):
+            found["image in no class folder"] += 1
+        elif os.path.isdir(entry):
+            found[f"folder {printable(entry.name)}"] += 1
+    return found

@@ -5,7 +5,6 @@ A guess by names is checked against the folders.
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,14 +14,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from ddoq.data.names import is_filler, split_of
-from ddoq.data.tree import (
-    holds_images,
-    images_in,
-    is_named_image,
-    is_nobodys,
-    printable,
-    subfolders,
-)
+from ddoq.data.tree import holds_images, images_in, printable, subfolders
 from ddoq.errors import DataError, override
 
 #: Folders that were splits from the first version on.
@@ -354,10 +346,8 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
     Raises:
         DataError: all hold the same folders, and those are more likely the classes.
     """
-    tops, inside = (
-        list(branches),
-        [{class_name(folder) for folder in folders} for folders in branches.values()],
-    )
+    tops = list(branches)
+    inside = [{class_name(folder) for folder in folders} for folders in branches.values()]
     union = set.union(*inside)
     if not union:
         return []
@@ -391,19 +381,3 @@ def _list(folders: Sequence[Path]) -> str:
 def _shortened(names: Sequence[str]) -> str:
     shown = [printable(name) for name in names[:_MOST_NAMED]]
     return ", ".join(shown) + (" …" if len(names) > _MOST_NAMED else "")
-
-
-def outside(layout: Layout) -> Counter[str]:
-    """Count what lies beside the class folders, and in none of them."""
-    folders = {folder for _, _, folder in layout.classes}
-    parents = {folder.parent for folder in folders} | {layout.root}
-    ancestors = {place for folder in folders for place in folder.relative_to(layout.root).parents}
-    used, found = folders | {layout.root / place for place in ancestors}, Counter()
-    for entry in (entry for place in parents for entry in place.iterdir()):
-        if entry in used or is_nobodys(entry.name):
-            continue
-        if is_named_image(entry.name):
-            found["image in no class folder"] += 1
-        elif os.path.isdir(entry):
-            found[f"folder {printable(entry.name)}"] += 1
-    return found
