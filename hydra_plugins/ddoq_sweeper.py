@@ -70,10 +70,8 @@ class DdoqSweeper(BasicSweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
-        launch, submitted = (
-            partial(launcher.launch, lists, initial_job_idx=0),
-            _Submitted(self.config),
-        )
+        launch = partial(launcher.launch, lists, initial_job_idx=0)
+        submitted = _Submitted(self.config)
         if "Slurm" in submitted.target:
             from ddoq.sweeps.queue import Asked, follow
 

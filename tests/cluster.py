@@ -118,11 +118,9 @@ def _wait_until_idle(folder: Path, environment: dict[str, str]) -> None:
 
 
 def _configuration(folder: Path) -> str:
-    ports, host, user = (
-        _free_ports(3),
-        socket.gethostname().split(".")[0],
-        subprocess.getoutput("id -un"),
-    )
+    ports = _free_ports(3)
+    host = socket.gethostname().split(".")[0]
+    user = subprocess.getoutput("id -un")
     node = "NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN"
     return f"""
 ClusterName=test

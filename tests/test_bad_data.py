@@ -126,11 +126,9 @@ def raw_name(root: Path, name: bytes) -> None:
         file.write(encoded(picture(0, 50)))
 
 
-CAT, JPEG, LARGE = (
-    encoded(picture(0, 50)),
-    encoded(picture(0, 50, 200), "JPEG"),
-    encoded(picture(0, 50, 64)),
-)
+CAT = encoded(picture(0, 50))
+JPEG = encoded(picture(0, 50, 200), "JPEG")
+LARGE = encoded(picture(0, 50, 64))
 
 #: What is put into a good folder, by kind, and what is said about it:
 #: it is left out, or it stops the run.

@@ -286,10 +286,8 @@ def test_schedulers_that_do_not_fit(values, said, folders, tmp_path):
 
 
 def test_a_variance_that_nobody_predicts(folders, tmp_path):
-    file, values = (
-        "scheduler/scheduler_config.json",
-        {"_class_name": "DDPMScheduler", "variance_type": "learned_range"},
-    )
+    file = "scheduler/scheduler_config.json"
+    values = {"_class_name": "DDPMScheduler", "variance_type": "learned_range"}
     learned = changed(folders["dit"], tmp_path / "learned", file, **values)
     assert not check(folders["vae"], dit=learned)
     plain = changed(learned, tmp_path / "plain", "transformer/config.json", out_channels=4)

@@ -125,10 +125,8 @@ def test_fashion_mnist_from_idx_files_and_the_error_without_them(tmp_path):
         (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(
             gzip.compress(header + pixels.tobytes())
         )
-        header, labels = (
-            struct.pack(">II", 0x801, number),
-            (np.arange(number) % 10).astype(np.uint8),
-        )
+        header = struct.pack(">II", 0x801, number)
+        labels = (np.arange(number) % 10).astype(np.uint8)
         (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(
             gzip.compress(header + labels.tobytes())
         )

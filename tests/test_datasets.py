@@ -165,10 +165,8 @@ def test_original_subset_has_published_labels_and_tests_on_val(tmp_path, place):
 
 
 def test_fingerprint_of_a_subset_ignores_place_and_other_classes(tmp_path):
-    few, many = (
-        imagenet_tree(tmp_path / "few", WOOF),
-        imagenet_tree(tmp_path / "many", [*WOOF, *NETTE]),
-    )
+    few = imagenet_tree(tmp_path / "few", WOOF)
+    many = imagenet_tree(tmp_path / "many", [*WOOF, *NETTE])
     prints = [
         ImageNet("x", 16, 3, root=str(root), classes="imagewoof").fingerprint()
         for root in (few, many)

@@ -362,10 +362,8 @@ def test_labels_in_a_file_beside_the_images_are_content(tmp_path):
 
 def test_weights_are_known_by_content(files, tmp_path):
     known = Digests(tmp_path / "store")
-    conf, file = (
-        {"_target_": "ddoq.labelers.TimmTeacher", "path": str(files / "a/1.bin")},
-        files / "a/1.bin",
-    )
+    conf = {"_target_": "ddoq.labelers.TimmTeacher", "path": str(files / "a/1.bin")}
+    file = files / "a/1.bin"
     assert (
         Models([], known).identify(conf, "teacher.path")
         == hashlib.sha256(file.read_bytes()).hexdigest()

@@ -720,10 +720,8 @@ def _run(folder: Path) -> Callable[[], None]:
     run = folder / "runs" / "a"
     run.mkdir(parents=True)
     counts = {"encode": {"total": 2, "done": 1, "hit": 0}}
-    nodes, items = (
-        {"total": 2, "done": 1, "seconds": 3.5},
-        {"what": "x", "done": 3, "total": 9, "rate": 2.5},
-    )
+    nodes = {"total": 2, "done": 1, "seconds": 3.5}
+    items = {"what": "x", "done": 3, "total": 9, "rate": 2.5}
     status = {
         "state": "running",
         "until": "report",

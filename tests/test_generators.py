@@ -158,10 +158,8 @@ def test_noise_of_every_scheduler_belongs_to_the_image(dit_folder, name):
 
 
 def test_stable_diffusion_is_the_stock_pipeline(sd_folder):
-    generator, some = (
-        stable_diffusion(sd_folder, negative_prompt="cartoon", num_steps=10),
-        points(3, 3),
-    )
+    generator = stable_diffusion(sd_folder, negative_prompt="cartoon", num_steps=10)
+    some = points(3, 3)
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=generator.encoder.vae,
         text_encoder=generator.text_encoder,
@@ -217,10 +215,8 @@ def test_dit_from_pure_noise_is_the_stock_pipeline(imagenet_dit_folder, sd_folde
 
 def test_prompts_come_from_the_class_and_matter(sd_folder):
     one = points(1, 3)
-    named, synonyms = (
-        stable_diffusion(sd_folder, prompt="a photo of a {name}"),
-        stable_diffusion(sd_folder),
-    )
+    named = stable_diffusion(sd_folder, prompt="a photo of a {name}")
+    synonyms = stable_diffusion(sd_folder)
     assert (
         named.prompt_of(0) == "a photo of a tench" and synonyms.prompt_of(0) == "tench, Tinca tinca"
     )
@@ -281,10 +277,8 @@ def gaussian(scheduler, std: float = 0.5):
 
 
 def test_inversion_leads_back_to_the_centroid_and_fresh_noise_does_not():
-    scheduler, centroid = (
-        DDIMScheduler(clip_sample=False, timestep_spacing="trailing"),
-        0.5 * torch.randn(4, 4, 8, 8),
-    )
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    centroid = 0.5 * torch.randn(4, 4, 8, 8)
     denoise = gaussian(scheduler)
 
     def way_back(inverted: bool) -> float:
@@ -297,9 +291,9 @@ def test_inversion_leads_back_to_the_centroid_and_fresh_noise_does_not():
 
 
 def test_inversion_takes_no_noise_and_pure_noise_no_centroid(dit_folder):
-    some, other_seeds = (
-        points(3),
-        Points(*(getattr(points(3), n) for n in ("latents", "labels", "sources")), [7, 8, 9]),
+    some = points(3)
+    other_seeds = Points(
+        *(getattr(points(3), n) for n in ("latents", "labels", "sources")), [7, 8, 9]
     )
     elsewhere = Points(-some.latents, some.labels, some.sources, some.seeds)
     inverted = dit(dit_folder, start="inversion")
@@ -311,10 +305,8 @@ def test_inversion_takes_no_noise_and_pure_noise_no_centroid(dit_folder):
 
 
 def test_mode_guidance_moves_samples_towards_the_centroid_until_it_stops():
-    scheduler, modes = (
-        DDIMScheduler(clip_sample=False, timestep_spacing="trailing"),
-        torch.randn(4, 4, 8, 8),
-    )
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    modes = torch.randn(4, 4, 8, 8)
     noise = torch.randn(4, 4, 8, 8)
 
     def distance(scale: float, stop: float = 0.5) -> float:
@@ -363,10 +355,8 @@ def test_half_precision_is_close_to_full(dit_folder, sd_folder, precision):
     full, half = dit(dit_folder).sample(some), dit(dit_folder, precision=precision).sample(some)
     assert half.dtype == torch.float32 and 0 < (full - half).abs().mean() < 0.1 * full.std()
     images = torch.rand(2, 3, 64, 64) * 2 - 1
-    full, half = (
-        VAE(str(sd_folder)).encode(images),
-        VAE(str(sd_folder), precision=precision).encode(images),
-    )
+    full = VAE(str(sd_folder)).encode(images)
+    half = VAE(str(sd_folder), precision=precision).encode(images)
     assert half.dtype == torch.float32 and 0 < (full - half).abs().mean() < 0.1 * full.std()
 
 
@@ -446,11 +436,9 @@ def test_tiny_autoencoder_loads_by_its_own_config(tmp_path):
 
 
 def test_posterior_is_drawn_by_the_seed_of_the_image(sd_folder):
-    images, mode, drawn = (
-        torch.rand(3, 3, 64, 64) * 2 - 1,
-        VAE(str(sd_folder)),
-        VAE(str(sd_folder), posterior="sample"),
-    )
+    images = torch.rand(3, 3, 64, 64) * 2 - 1
+    mode = VAE(str(sd_folder))
+    drawn = VAE(str(sd_folder), posterior="sample")
     together = drawn.encode(images, [1, 2, 3])
     apart = torch.cat([drawn.encode(images[i : i + 1], [i + 1]) for i in range(3)])
     assert torch.allclose(together, apart, atol=1e-5)

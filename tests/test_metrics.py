@@ -254,11 +254,9 @@ def test_balls_agree_with_loops(k: int, monkeypatch):
     and at the edge of a block.
     """
     monkeypatch.setattr("ddoq.evaluation.fidelity._BLOCK", 150)
-    real, synthetic, weights = (
-        normal(40, 2),
-        1.3 * normal(25, 2, seed=1) + 0.5,
-        normal(25, seed=2).exp(),
-    )
+    real = normal(40, 2)
+    synthetic = 1.3 * normal(25, 2, seed=1) + 0.5
+    weights = normal(25, seed=2).exp()
     for mass in (None, weights):
         expected = by_loops(real, synthetic, k, mass)
         found = precision_recall(real, synthetic, k, mass) | density_coverage(

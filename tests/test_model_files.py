@@ -51,11 +51,9 @@ def released(tmp_path_factory) -> Path:
 
 def test_a_released_dit_computes_what_its_architecture_says(released):
     network = load_released(str(released), "generator.path", "float32")
-    sample, times, labels = (
-        torch.randn(4, 4, 8, 8),
-        torch.tensor([0, 17, 500, 999]),
-        torch.tensor([0, 1, 2, 3]),
-    )
+    sample = torch.randn(4, 4, 8, 8)
+    times = torch.tensor([0, 17, 500, 999])
+    labels = torch.tensor([0, 1, 2, 3])
     with torch.inference_mode():
         output = network(sample, timestep=times, class_labels=labels).sample
     expected = forward(torch.load(released, weights_only=True), sample, times, labels)

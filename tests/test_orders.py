@@ -91,10 +91,8 @@ def test_an_honest_weak_teacher_keeps_its_order(num_classes, num, accuracy, conf
     """Fails where noise, or classes that are confused with each other,
     are taken for another order.
     """
-    answers, labels = (
-        honest(num_classes, accuracy, confused),
-        np.repeat(np.arange(num_classes), per_class),
-    )
+    answers = honest(num_classes, accuracy, confused)
+    labels = np.repeat(np.arange(num_classes), per_class)
     for seed in range(num):
         trial = compare_orders(
             draw(answers, labels, np.random.default_rng(seed)), labels, num_classes
@@ -123,10 +121,8 @@ def test_with_five_judged_images_two_of_a_thousand_need_the_further_images():
     """
     random, num_classes, asked = np.random.default_rng(2), 1000, []
     swapped, answers = permutation(num_classes, "pair", random), honest(num_classes, 0.6, "spread")
-    names, pair = (
-        [f"c{label}" for label in range(num_classes)],
-        np.flatnonzero(swapped != np.arange(num_classes)),
-    )
+    names = [f"c{label}" for label in range(num_classes)]
+    pair = np.flatnonzero(swapped != np.arange(num_classes))
 
     def look(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         given = torch.from_numpy(swapped[draw(answers, labels, random)])

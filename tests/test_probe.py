@@ -34,10 +34,8 @@ def photos(tmp_path_factory) -> Path:
     """Sixteen real photos of each of two classes, 64 pixels wide, and a few to test on."""
     if not SHARED.is_dir():
         pytest.skip(f"needs the real data sets in {SHARED}")
-    root, source = (
-        tmp_path_factory.mktemp("photos"),
-        open_parquet(SHARED / "imagenette128", "image", "label"),
-    )
+    root = tmp_path_factory.mktemp("photos")
+    source = open_parquet(SHARED / "imagenette128", "image", "label")
     for label in (0, 1):
         for i, number in enumerate(np.flatnonzero(source.labels == label)[:20]):
             folder = root / ("train" if i < 16 else "test") / str(label)

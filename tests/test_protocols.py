@@ -555,10 +555,8 @@ def test_mixing_keeps_the_mass_of_every_class():
     """Bug: normalising labels and weights apart moves mass from heavy to light images."""
     random = torch.Generator().manual_seed(0)
     weights = torch.rand(12, generator=random) * (torch.arange(12) > 3)
-    targets, partner = (
-        torch.rand(12, 4, generator=random).softmax(1),
-        torch.randperm(12, generator=random),
-    )
+    targets = torch.rand(12, 4, generator=random).softmax(1)
+    partner = torch.randperm(12, generator=random)
     labels, mixed = WeightUse().mix(targets, weights, partner, torch.full((12,), 0.3))
     torch.testing.assert_close(labels.sum(1), torch.ones(12))
     torch.testing.assert_close(

@@ -383,10 +383,8 @@ def test_large_classes_are_quantized_without_a_gram_matrix_and_as_well():
 def test_a_shared_cloud_gives_what_separate_fits_give(wide):
     cloud = PointCloud(wide)
     for num in (3, 12, 30):
-        shared, alone = (
-            KMeans(num).fit(cloud, generator(num)),
-            KMeans(num).fit(wide, generator(num)),
-        )
+        shared = KMeans(num).fit(cloud, generator(num))
+        alone = KMeans(num).fit(wide, generator(num))
         assert torch.equal(shared.centroids, alone.centroids)
 
 
@@ -424,10 +422,8 @@ def released_d4m(
     batches of the shuffled class, seed 0.
     """
     shuffled = latents[torch.randperm(len(latents), generator=generator(seed))].flatten(1).numpy()
-    engine, batch = (
-        MiniBatchKMeans(num, random_state=0, batch_size=num * km_expand, n_init="auto"),
-        num * km_expand,
-    )
+    engine = MiniBatchKMeans(num, random_state=0, batch_size=num * km_expand, n_init="auto")
+    batch = num * km_expand
     for i in range(len(shuffled) // batch):
         engine.partial_fit(shuffled[batch * i : batch * (i + 1)])
     if flush and len(shuffled) % batch:

@@ -149,10 +149,8 @@ def test_verify_of_a_key_or_a_stage_reads_only_that(outputs, capsys):
 
 
 def test_stray_files_are_wrong_and_repair_takes_only_them(outputs, capsys):
-    folder, mine = (
-        outputs / "store" / "label" / chain()[2].key,
-        outputs / "store" / "notes: mine.txt",
-    )
+    folder = outputs / "store" / "label" / chain()[2].key
+    mine = outputs / "store" / "notes: mine.txt"
     (folder / "shard: 1.png").touch()
     mine.touch()
     assert ask(outputs, "verify") == 1
@@ -231,10 +229,8 @@ def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(tmp_path):
     """A run's folder has no lock: a report that another process is writing there now must stay."""
     gone = subprocess.Popen(["true"])
     gone.wait()
-    other, old = (
-        tmp_path / f".tmp-{platform.node()}-{os.getppid()}-a.html",
-        tmp_path / ".tmp-elsewhere-1-b.html",
-    )
+    other = tmp_path / f".tmp-{platform.node()}-{os.getppid()}-a.html"
+    old = tmp_path / ".tmp-elsewhere-1-b.html"
     for path in (other, old, tmp_path / ".tmp-elsewhere-2-c.html", tmp_path / "report.html"):
         path.touch()
     os.utime(old, (0, 0))

@@ -107,10 +107,8 @@ def test_convnet_is_its_formula():
         out = x
         for weight, bias, scale, shift in (parameters[:4], parameters[4:8]):
             out = F.conv2d(out, weight, bias, padding=1)
-            mean, var = (
-                out.mean((2, 3), keepdim=True),
-                out.var((2, 3), unbiased=False, keepdim=True),
-            )
+            mean = out.mean((2, 3), keepdim=True)
+            var = out.var((2, 3), unbiased=False, keepdim=True)
             out = (out - mean) / (var + 1e-5).sqrt() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
             out = out.clamp(min=0)
             out = (

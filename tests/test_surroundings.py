@@ -177,10 +177,8 @@ def test_run_has_one_name_however_its_home_is_written(monkeypatch, tmp_path):
         "encoder=pixels",
         "paths.outputs='~/out'",
     ]
-    short, whole = (
-        composed(*words, "dataset.root='~'"),
-        composed(*words, f"dataset.root={tmp_path}"),
-    )
+    short = composed(*words, "dataset.root='~'")
+    whole = composed(*words, f"dataset.root={tmp_path}")
     job = prepare(short)
     assert run_name(job.config) == run_name(whole) and job.store.root == tmp_path / "out" / "store"
 

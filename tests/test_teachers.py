@@ -34,10 +34,8 @@ NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse"
 #: tench, French horn, cassette player: in another order than ImageNet-1K has them
 SPACE = LabelSpace.from_classes(["n01440764", "n03394916", "n02979186"])
 NUMBERS = [0, 566, 482]
-MEAN, STD = (
-    torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1),
-    torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1),
-)
+MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -310,10 +308,8 @@ def test_timm_teacher_of_the_data_set_itself(resnet10t, tmp_path):
     path = str(tmp_path / "three.safetensors")
     network = randomized(timm.create_model("resnet10t", num_classes=3))
     save_file(network.state_dict(), path)
-    teacher, images = (
-        PretrainedTeacher("resnet10t", SPACE, 3, path, classes="dataset"),
-        noise(2, 3, 40, 40),
-    )
+    teacher = PretrainedTeacher("resnet10t", SPACE, 3, path, classes="dataset")
+    images = noise(2, 3, 40, 40)
     with torch.no_grad():
         # The classifier is the file's.
         torch.testing.assert_close(teacher(images), network((images - MEAN) / STD))

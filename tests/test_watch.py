@@ -470,17 +470,13 @@ def test_without_a_name_the_newest_sweep_or_what_runs_is_shown(tmp_path):
 
 
 def test_names_and_folders_are_found_and_a_slip_is_answered(sweep, monkeypatch):
-    by_name, by_folder = (
-        find(sweep, "running")(),
-        find(Path("nowhere"), str(sweep / "runs" / "running"))(),
-    )
+    by_name = find(sweep, "running")()
+    by_folder = find(Path("nowhere"), str(sweep / "runs" / "running"))()
     assert (
         [p.title for p in by_name.points] == [p.title for p in by_folder.points] == ["ddoq seed 3"]
     )
-    by_name, by_folder = (
-        find(sweep, "a-sweep")(),
-        find(Path("nowhere"), str(sweep / "sweeps" / "a-sweep"))(),
-    )
+    by_name = find(sweep, "a-sweep")()
+    by_folder = find(Path("nowhere"), str(sweep / "sweeps" / "a-sweep"))()
     assert [p.state for p in by_name.points] == [p.state for p in by_folder.points]
     monkeypatch.chdir(sweep / "sweeps" / "a-sweep")
     assert [p.state for p in find(Path("nowhere"), ".")().points] == [

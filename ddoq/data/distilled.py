@@ -220,10 +220,8 @@ class DistilledDataset(Dataset):
         if (self.path / TARGETS).is_file():
             wanted = targets.shape
             with reading(self.path / TARGETS, _AGAIN), safe_open(self.path / TARGETS, "pt") as file:
-                targets, temperature = (
-                    file.get_tensor("targets"),
-                    float(file.metadata()["temperature"]),
-                )
+                targets = file.get_tensor("targets")
+                temperature = float(file.metadata()["temperature"])
                 sums = targets.sum(1) if targets.shape == wanted else targets.new_zeros(1)
                 if (
                     not (abs(sums - 1) < _ROUNDING).all()

@@ -101,10 +101,8 @@ def check_classes(source: Source, title: str, names: Sequence[str], as_table: st
         names: of its classes.
         as_table: the options that read the same files as a table of the user's own.
     """
-    there, numbers = (
-        list(source.class_names),
-        [re.findall("[0-9]+", name) for name in source.class_names],
-    )
+    there = list(source.class_names)
+    numbers = [re.findall("[0-9]+", name) for name in source.class_names]
     if len(there) == len(names) and numbers == [[str(label)] for label in range(len(names))]:
         return
     same = sum(name == other for name, other in zip(there, names, strict=False))

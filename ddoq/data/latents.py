@@ -45,12 +45,10 @@ class LatentWriter:
         shard_size: int,
         storage: torch.dtype = torch.float32,
     ):
-        self.folder, self.labels, self.shard_size, self.storage = (
-            folder,
-            labels,
-            shard_size,
-            storage,
-        )
+        self.folder = folder
+        self.labels = labels
+        self.shard_size = shard_size
+        self.storage = storage
         self._rows: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)
 
     def positions(self, shard: int) -> range:

@@ -60,10 +60,8 @@ def by_number(name: str) -> list:
     ``2`` before ``10``, ``class 2`` before ``class 10``.
     """
     parts = re.split(r"([0-9]+)", name)
-    texts, numbers = (
-        parts[::2],
-        [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]],
-    )
+    texts = parts[::2]
+    numbers = [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]]
     return [[text, *numbers[i : i + 1]] for i, text in enumerate(texts)] + [name]
 
 

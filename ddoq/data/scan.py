@@ -174,11 +174,9 @@ def _look_again(items: _Looks, scan: Scan, positions: list[int]) -> None:
     with progress_bar("look again", len(positions)) as bar:
         for i in positions:
             look = items[i]
-            scan.moments[:, i], scan.digests[i], scan.likenesses[i] = (
-                look.moments,
-                look.digest,
-                look.likeness,
-            )
+            scan.moments[:, i] = look.moments
+            scan.digests[i] = look.digest
+            scan.likenesses[i] = look.likeness
             scan.extremes[i] = look.extremes
             if look.error is None:
                 scan.errors.pop(i, None)

@@ -120,10 +120,8 @@ def subfolders(path: Path) -> list[Path]:
     """
     with reading(path, READABLE):
         found = sorted(entry for entry in path.iterdir() if not is_nobodys(entry.name))
-        folders, links = (
-            [entry for entry in found if entry.is_dir()],
-            [entry for entry in found if entry.is_symlink()],
-        )
+        folders = [entry for entry in found if entry.is_dir()]
+        links = [entry for entry in found if entry.is_symlink()]
         broken = [printable(str(entry)) for entry in links if not entry.exists()]
     if broken:
         raise DataError(f"dataset: {broken[0]} is a link to nothing", "repair or remove it")

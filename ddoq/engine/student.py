@@ -85,12 +85,10 @@ class StudentModule(L.LightningModule):
         teacher: nn.Module | None = None,
     ):
         super().__init__()
-        self.network, self.protocol, self.normalize, self.teacher = (
-            network,
-            protocol,
-            normalize,
-            teacher,
-        )
+        self.network = network
+        self.protocol = protocol
+        self.normalize = normalize
+        self.teacher = teacher
         self.views, self.num_images = ViewMaker(data.images, protocol, normalize), len(data.images)
         self.temperature = data.temperature
         weights = set_weights(data, protocol)

@@ -63,10 +63,8 @@ def frechet_distance(real: Tensor, synthetic: Tensor, weights: Tensor | None = N
         StageError: features are NaN or infinite.
         DataError: there are no points, or the weights are no masses of the synthetic points.
     """
-    (mean_r, root_r), (mean_s, root_s) = (
-        _moments(*_cloud(real)),
-        _moments(*_cloud(synthetic, weights)),
-    )
+    mean_r, root_r = _moments(*_cloud(real))
+    mean_s, root_s = _moments(*_cloud(synthetic, weights))
     # With S = A^T A, tr (S_r S_s)^(1/2) is the sum of the singular values of A_r A_s^T:
     # no root, nothing complex.
     cross = torch.linalg.svdvals(root_r @ root_s.T).sum()

@@ -35,12 +35,10 @@ class Views:
         seed: int,
         weights: Tensor | None = None,
     ):
-        self.protocol, self.num_images, self.image_size, self.seed = (
-            protocol,
-            num_images,
-            image_size,
-            seed,
-        )
+        self.protocol = protocol
+        self.num_images = num_images
+        self.image_size = image_size
+        self.seed = seed
         self.weights = weights if protocol.weights.use == "sampling" else None
         self.num_steps = protocol.length(num_images)
         self._order = lru_cache(maxsize=4)(self._draw_order)

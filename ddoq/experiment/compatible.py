@@ -142,11 +142,9 @@ def _encoder(config: Conf, models: Models) -> Conf | None:
 
 def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
     """Yield what speaks against the channels of a VAE's images."""
-    taken, made, channels = (
-        known["in_channels"],
-        known["out_channels"],
-        config["dataset"]["channels"],
-    )
+    taken = known["in_channels"]
+    made = known["out_channels"]
+    channels = config["dataset"]["channels"]
     if taken not in (1, 3) or made != taken:
         yield (
             f"{key}: the encoder takes images of {taken} channels and makes such of {made}",

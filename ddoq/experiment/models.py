@@ -106,10 +106,8 @@ class Models:
         asked = conf["_target_"], conf["path"] or conf["model"]
         if asked not in self._identities:
             identity, place = self._identity_and_place(conf, key)
-            self._identities[asked], self._uses[identity, conf["_target_"]] = (
-                identity,
-                Use(conf, key, place),
-            )
+            self._identities[asked] = identity
+            self._uses[identity, conf["_target_"]] = Use(conf, key, place)
         return self._identities[asked]
 
     def _identity_and_place(self, conf: Conf, key: str) -> tuple[str, str | None]:

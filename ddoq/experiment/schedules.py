@@ -45,10 +45,8 @@ def schedule_problems(
             f"set {part}.scheduler=DDIMScheduler, which takes its betas" if has_betas else _OWN,
         )
         return
-    prediction, betas = (
-        saved.get("prediction_type", "epsilon"),
-        saved.get("beta_schedule", "linear"),
-    )
+    prediction = saved.get("prediction_type", "epsilon")
+    betas = saved.get("beta_schedule", "linear")
     if prediction not in _PREDICTIONS:
         yield (
             f"{key}: scheduler_config.json says prediction_type={prediction!r}",
@@ -85,11 +83,9 @@ def schedule_problems(
 
 
 def _beta_problems(saved: Mapping[str, Any], key: str) -> Iterator[tuple[str, str]]:
-    trained, start, end = (
-        saved.get("trained_betas"),
-        saved.get("beta_start", 1e-4),
-        saved.get("beta_end", 0.02),
-    )
+    trained = saved.get("trained_betas")
+    start = saved.get("beta_start", 1e-4)
+    end = saved.get("beta_end", 0.02)
     if trained is not None:
         if (
             not isinstance(trained, list)

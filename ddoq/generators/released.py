@@ -24,11 +24,9 @@ from ddoq.utils.weights import loading, require_file
 #: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1):
 #: no tensor tells them.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
-_PATCHES, _TIME, _CLASSES = (
-    "x_embedder.proj.weight",
-    "t_embedder.mlp",
-    "y_embedder.embedding_table.weight",
-)
+_PATCHES = "x_embedder.proj.weight"
+_TIME = "t_embedder.mlp"
+_CLASSES = "y_embedder.embedding_table.weight"
 _EPSILON = 1e-6
 
 
@@ -155,10 +153,8 @@ def _renamed(weights: Mapping[str, Tensor], num_blocks: int) -> dict[str, Tensor
     for name, tensor in weights.items():
         module, _, kind = name.rpartition(".")
         block = ".".join(module.split(".")[:2])
-        inner, place = (
-            module.removeprefix(f"{block}."),
-            block.replace("blocks", "transformer_blocks"),
-        )
+        inner = module.removeprefix(f"{block}.")
+        place = block.replace("blocks", "transformer_blocks")
         if module in _SHARED:
             for i in range(num_blocks):
                 renamed[f"transformer_blocks.{i}.{_SHARED[module]}.{kind}"] = tensor

@@ -102,10 +102,8 @@ def _from_torchvision(
             f"put {url.rsplit('/', 1)[1]} ({url}) "
             f"into one of the folders of paths.models and set {_KEY} to its name",
         )
-    network, weights = (
-        models.get_model(model, weights=None, num_classes=num_classes),
-        read_weights(path, model, _KEY),
-    )
+    network = models.get_model(model, weights=None, num_classes=num_classes)
+    weights = read_weights(path, model, _KEY)
     require_outputs(weights, last_linear(network)[0], num_classes, path, _KEY)
     fill(network, weights, model, _KEY)
     own = published[0].transforms()

@@ -185,10 +185,8 @@ def _print_stages(artefacts: list[Artefact], runs: dict[str, list[str]] | None) 
 def _usage(asked: argparse.Namespace) -> int:
     artefacts, keys = survey(asked.outputs / "store"), keys_by_run(asked.outputs)
     runs, size = _invert(keys), {one.key: one.num_bytes for one in artefacts}
-    stages, table = (
-        _table("stage", ">artefacts", ">bytes"),
-        _table("run", ">artefacts", ">bytes", ">only this run's"),
-    )
+    stages = _table("stage", ">artefacts", ">bytes")
+    table = _table("run", ">artefacts", ">bytes", ">only this run's")
     for stage, some in _by_stage(artefacts).items():
         stages.add_row(stage, f"{len(some):,}", decimal(sum(one.num_bytes for one in some)))
     if tables := list((asked.outputs / "store" / DIGESTS).glob("*.digests")):
@@ -308,10 +306,8 @@ def _repair(asked: argparse.Namespace) -> int:
 
 
 def _collect(asked: argparse.Namespace) -> int:
-    candidates, leftovers = (
-        care.unneeded(asked.outputs, asked.keep),
-        care.half_removed(asked.outputs / "store"),
-    )
+    candidates = care.unneeded(asked.outputs, asked.keep)
+    leftovers = care.half_removed(asked.outputs / "store")
     if asked.dry_run:
         gone = candidates
     else:

@@ -143,10 +143,8 @@ def select(root: Path, names: Iterable[str]) -> list[Path]:
     Raises:
         StoreError: a name is neither a stage nor the beginning of a key.
     """
-    there, names = (
-        [root / stage / key for stage in STAGES for key in keys(root, stage)],
-        list(names),
-    )
+    there = [root / stage / key for stage in STAGES for key in keys(root, stage)]
+    names = list(names)
     chosen: dict[Path, None] = {}
     for name in names:
         of_name = [path for path in there if name == path.parent.name or path.name.startswith(name)]

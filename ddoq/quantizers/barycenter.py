@@ -46,10 +46,8 @@ class Barycenter(Quantizer):
     def _from_one_start(
         self, cloud: PointCloud, rng: np.random.Generator
     ) -> tuple[float, np.ndarray]:
-        num, size = (
-            self.num_centroids,
-            min(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * self.num_centroids)),
-        )
+        num = self.num_centroids
+        size = min(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * self.num_centroids))
         whole = size == len(cloud) and cloud.is_uniform
         part = (
             cloud if whole else cloud.subset(np.sort(rng.choice(len(cloud), size, replace=False)))

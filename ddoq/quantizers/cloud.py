@@ -97,10 +97,8 @@ class PointCloud:
         part = object.__new__(PointCloud)
         part.rows, part.num_latents = None, len(rows)
         part.shape, part.mean, part.points = self.shape, self.mean, self.points[rows]
-        part.mass, part.squared_norms = (
-            self.mass[rows] / self.mass[rows].sum(),
-            self.squared_norms[rows],
-        )
+        part.mass = self.mass[rows] / self.mass[rows].sum()
+        part.squared_norms = self.squared_norms[rows]
         part._on_device = (
             None if self._on_device is None else self._on_device[torch.from_numpy(rows)]
         )

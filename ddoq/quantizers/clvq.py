@@ -145,16 +145,12 @@ def _streamed_codebook(
         norms = np.square(piece, dtype=np.float64).sum(1)
         distances = scores + norms[:, None]
         better = distances.min(0) < closest
-        closest, nearest = (
-            np.where(better, distances.min(0), closest),
-            np.where(better, seen + distances.argmin(0), nearest),
-        )
+        closest = np.where(better, distances.min(0), closest)
+        nearest = np.where(better, seen + distances.argmin(0), nearest)
         distortion += np.square(piece - centroids[found], dtype=np.float64).sum()
-        total, squares, seen = (
-            total + piece.sum(0, dtype=np.float64),
-            squares + norms.sum(),
-            seen + len(piece),
-        )
+        total = total + piece.sum(0, dtype=np.float64)
+        squares = squares + norms.sum()
+        seen = seen + len(piece)
         assignments.append(found)
     labels = np.concatenate(assignments)
     counts = torch.from_numpy(np.bincount(labels, minlength=num))

@@ -56,10 +56,8 @@ class D4M(Quantizer):
         )
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        batch, flush = (
-            self.km_expand * self.num_centroids,
-            self.leftover == "flush" or self.is_last_class,
-        )
+        batch = self.km_expand * self.num_centroids
+        flush = self.leftover == "flush" or self.is_last_class
         if len(cloud) < batch and self.leftover == "released":
             raise ConfigError(
                 f"quantizer.km_expand: one batch of {batch} latents is more "

@@ -210,11 +210,9 @@ def exchange(gram, mass, labels, num, max_passes):
     for number in range(max_passes):
         best[:] = np.inf
         for k in range(num):
-            norm, scale, total = (
-                np.float32(squares[k] / masses[k] ** 2),
-                np.float32(2 / masses[k]),
-                np.float32(masses[k]),
-            )
+            norm = np.float32(squares[k] / masses[k] ** 2)
+            scale = np.float32(2 / masses[k])
+            total = np.float32(masses[k])
             for i in range(n):
                 cost = (diagonal[i] + norm - scale * sums[k, i]) * total / (total + weight[i])
                 if cost < best[i] and labels[i] != k:

@@ -188,10 +188,8 @@ def _beside_full(
     """Yield the fields of every group; those of the full data once for all
     that they stand beside.
     """
-    names, same = (
-        (*LABEL, *PARTS, "condition", "variant"),
-        ("dataset", "protocol", "student", "split"),
-    )
+    names = (*LABEL, *PARTS, "condition", "variant")
+    same = ("dataset", "protocol", "student", "split")
     open_to = [name for name in ("labels", "teacher", "ipc") if name not in (row, column)]
     for group in groups:
         fields = {name: group[name] for name in names}

@@ -129,9 +129,7 @@ def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
 
 def _derived(experiment: Experiment, store: Store, entry: Entry) -> dict[str, Any]:
     """Return what the data and the protocol's rules came to."""
-    index, facts = (
-        store.manifest(experiment.nodes.index)["facts"],
-        store.manifest(entry.evaluate)["facts"],
-    )
+    index = store.manifest(experiment.nodes.index)["facts"]
+    facts = store.manifest(entry.evaluate)["facts"]
     counts = {"num_classes": len(index["class_names"]), "num_train": sum(index["counts"]["train"])}
     return counts | {name: facts[name] for name in _DERIVED}

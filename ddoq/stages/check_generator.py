@@ -112,10 +112,8 @@ class _Trial:
             )
 
         chosen = look(np.empty(0, int), range(num_classes), _PER_CLASS)
-        answers, every = (
-            self._answers(chosen, np.tile(np.arange(num_classes), (len(chosen), 1))),
-            num_classes,
-        )
+        answers = self._answers(chosen, np.tile(np.arange(num_classes), (len(chosen), 1)))
+        every = num_classes
         if doubtful := doubtful_classes(answers, self.latents.labels[chosen], every):
             new = look(chosen, doubtful, _FURTHER)
             answers = np.append(

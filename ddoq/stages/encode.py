@@ -34,10 +34,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     def encode(batch) -> torch.Tensor:
         positions, pixels, _ = batch
-        pixels, seeds = (
-            to_unit(pixels),
-            [item_seed("posterior", position) for position in positions.tolist()],
-        )
+        pixels = to_unit(pixels)
+        seeds = [item_seed("posterior", position) for position in positions.tolist()]
         return fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(
             encoder.storage
         )

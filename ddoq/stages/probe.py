@@ -54,10 +54,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 
 def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
-    conf, (images, _) = (
-        node.identity["encoder"],
-        _real_images(inputs["index"], runtime, _NUM_IMAGES),
-    )
+    conf = node.identity["encoder"]
+    images, _ = _real_images(inputs["index"], runtime, _NUM_IMAGES)
     spread: dict[str, float] = {}
 
     def reconstruct(**change: str) -> torch.Tensor:
@@ -101,10 +99,8 @@ def _round_trip(
     """Return latents, as they are stored, and images, as they are decoded from these,
     both float32 on the CPU.
     """
-    encoder, fitting = (
-        load_encoder(identity, inputs, runtime).to(runtime.device),
-        FittingBatches("probe"),
-    )
+    encoder = load_encoder(identity, inputs, runtime).to(runtime.device)
+    fitting = FittingBatches("probe")
     seeds, latents = list(range(len(images))), []
 
     def there_and_back(rows: slice) -> torch.Tensor:

@@ -74,10 +74,8 @@ def _quantize_class(
         pieces = classes.latents.pieces(label)
     else:
         positions, latents = classes.of_class(label)
-        codebook, pieces = (
-            classes.fit(label, num_centroids, positions, latents, num_folds),
-            [latents],
-        )
+        codebook = classes.fit(label, num_centroids, positions, latents, num_folds)
+        pieces = [latents]
     require_codebook(codebook, label, num_centroids, len(positions), classes.latents.shape)
     ClassCodebooks.rows(codebook, label, positions).save(part.with_suffix(".safetensors"), {})
     write_json(

@@ -74,10 +74,8 @@ def distances(axes: Axes) -> None:
     rows = [row for row in rows if int(row["num_centroids"]) <= FITTED]
     for name, colour in INK.items():
         own = [row for row in rows if row["data"] == name]
-        x, y = (
-            [int(row["num_centroids"]) for row in own],
-            [float(row["w2_squared"]) ** 0.5 for row in own],
-        )
+        x = [int(row["num_centroids"]) for row in own]
+        y = [float(row["w2_squared"]) ** 0.5 for row in own]
         axes.plot(x, y, marker="o", ms=3, lw=1.2, color=colour)
         axes.annotate(
             f"slope {float(own[0]['slope']):.3f}",

@@ -218,10 +218,8 @@ def stock_of(model: LatentDiffusion | VAE) -> Callable[[Points], Tensor]:
         "scheduler": type(model.schedule).from_config(model.schedule.config),
     }
     if isinstance(model, DiT):
-        numbers, pipeline = (
-            SPACE.imagenet_indices(),
-            diffusers.DiTPipeline(transformer=model.network, **parts),
-        )
+        numbers = SPACE.imagenet_indices()
+        pipeline = diffusers.DiTPipeline(transformer=model.network, **parts)
     else:
         parts |= {
             "unet": model.network,
@@ -286,10 +284,8 @@ def sides_of(
         (OURS, other),
         *((f"{OURS}, {lever}", base) for lever in levers),
     ]:
-        slower, slow_to_compile = (
-            peaks["float32"] / peaks[precision],
-            device == "cpu" and job != "DiT" and "compiled" in method,
-        )
+        slower = peaks["float32"] / peaks[precision]
+        slow_to_compile = device == "cpu" and job != "DiT" and "compiled" in method
         if slower > 4 or slow_to_compile:
             reason = f"products take {slower:.0f} times as long as in float32 here"
             yield Side(
@@ -305,10 +301,8 @@ def sides_of(
         whole = networks_of(model).to(device)
         if "compiled" in method:
             compile_blocks(whole)
-        points, cost = (
-            few if precision == "float32" != base else many,
-            flops_per_image(setting, job, model),
-        )
+        points = few if precision == "float32" != base else many
+        cost = flops_per_image(setting, job, model)
         if method == OURS:
             # In the layout that diffusers gives it.
             theirs = model_of(job, folder, precision, num_steps=setting.steps)
@@ -370,10 +364,8 @@ def rows_of(sides: list[Side], peaks: dict[str, float]) -> Iterator[dict]:
         row = {"method": side.method, "precision": side.precision, "skipped": side.skipped}
         if not side.skipped:
             (kind, most), middle = TOLERANCE[side.precision], statistics.median(side.seconds)
-            reference, spread = (
-                first.setdefault(side.precision, side.images),
-                [min(side.seconds), max(side.seconds)],
-            )
+            reference = first.setdefault(side.precision, side.images)
+            spread = [min(side.seconds), max(side.seconds)]
             gap = torch.stack([(a - b).abs() for a, b in zip(reference, side.images, strict=False)])
             row |= {
                 "images": len(side.points),
@@ -474,11 +466,9 @@ def main(words: list[str]) -> None:
     Rows of other devices, configurations and jobs stay.
     """
     device = "cuda" if "cuda" in words else "cpu"
-    config, console, rows = (
-        "tiny" if device == "cpu" or "tiny" in words else "full",
-        Console(width=180),
-        [],
-    )
+    config = "tiny" if device == "cpu" or "tiny" in words else "full"
+    console = Console(width=180)
+    rows = []
     torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, in convolutions too
     for what, (side, known) in PUBLISHED.items():
         counted = flops(SETTINGS["full"], what, side) / 1e9

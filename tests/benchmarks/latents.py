@@ -89,10 +89,8 @@ def synthetic(num: int, side: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     frequency = np.add.outer(np.arange(side) ** 2, np.arange(side) ** 2)
     amplitude = (1 + frequency) ** -0.75
-    modes, scales = (
-        0.68 * rng.normal(size=(25, 4, side, side)) * amplitude,
-        np.exp(0.5 * rng.normal(size=25)),
-    )
+    modes = 0.68 * rng.normal(size=(25, 4, side, side)) * amplitude
+    scales = np.exp(0.5 * rng.normal(size=25))
     shares = 1 / np.arange(1, 26)
     mode = rng.choice(25, num, p=shares / shares.sum())
     fields = (

@@ -124,10 +124,8 @@ def bench_kmeans() -> Iterator[dict]:
             }
             reference = sum(s for s, _ in found["sklearn"]), min(d for _, d in found["sklearn"])
             for key, values in found.items():
-                seconds, best = (
-                    statistics.median(s for s, _ in values),
-                    statistics.median(d for _, d in values),
-                )
+                seconds = statistics.median(s for s, _ in values)
+                best = statistics.median(d for _, d in values)
                 yield row(
                     "kmeans",
                     name,
@@ -239,10 +237,8 @@ def bench_held_out() -> Iterator[dict]:
         for num in (5, 10, 20, 50, 100, 200):
             found = {}
             for search in ("lloyd", "exchange"):
-                cloud, quantizer = (
-                    PointCloud(torch.from_numpy(points)),
-                    KMeans(num, 5, search=search),
-                )
+                cloud = PointCloud(torch.from_numpy(points))
+                quantizer = KMeans(num, 5, search=search)
                 folds = [
                     quantizer.fit(cloud, generator(seed), num_folds=5).held_out_distortion
                     for seed in range(3)

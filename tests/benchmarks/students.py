@@ -47,18 +47,14 @@ from ddoq.students import ConvNet, TimmStudent
 
 OUTPUT = Path(__file__).resolve().parents[2] / "outputs" / "benchmarks" / "students.json"
 NUM_CLASSES, IPCS, REPEATS, SECONDS, MOST_EPOCHS = 10, (10, 50, 100), 5, 0.8, 50
-SIZES, JOBS = (
-    {"cpu": 32, "cuda": 224},
-    {"cpu": ("views", "width32", "width128"), "cuda": ("views", "float32", "bfloat16")},
-)
+SIZES = {"cpu": 32, "cuda": 224}
+JOBS = {"cpu": ("views", "width32", "width128"), "cuda": ("views", "float32", "bfloat16")}
 SCALE, MEAN, STD, RATE, DECAY = (0.5, 1.0), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), 1e-3, 0.01
-STOCK, STOCK_STAYS, MEMORY, MEMORY_STAYS, OURS = (
-    "stock",
-    "stock, workers stay",
-    "stock, in memory",
-    "stock, in memory, workers stay",
-    "ours",
-)
+STOCK = "stock"
+STOCK_STAYS = "stock, workers stay"
+MEMORY = "stock, in memory"
+MEMORY_STAYS = "stock, in memory, workers stay"
+OURS = "ours"
 
 
 def save_images(folder: Path, ipc: int, size: int) -> None:
@@ -99,14 +95,10 @@ def cutmix(images: Tensor, generator: np.random.Generator) -> tuple[Tensor, floa
     """Paste a box of other images of the batch in place;
     return their rows and the share that is left.
     """
-    partner, size = (
-        torch.from_numpy(generator.permutation(len(images))).to(images.device),
-        images.shape[-1],
-    )
-    half, centre = (
-        int(size * (1 - generator.beta(1, 1)) ** 0.5) // 2,
-        generator.integers(size, size=2),
-    )
+    partner = torch.from_numpy(generator.permutation(len(images))).to(images.device)
+    size = images.shape[-1]
+    half = int(size * (1 - generator.beta(1, 1)) ** 0.5) // 2
+    centre = generator.integers(size, size=2)
     (top, left), (bottom, right) = (np.clip(centre + by, 0, size).tolist() for by in (-half, half))
     images[:, :, top:bottom, left:right] = images[partner, :, top:bottom, left:right]
     return partner, 1 - (bottom - top) * (right - left) / size**2
@@ -257,10 +249,8 @@ def run(side: Side, job: str, data: TrainingSet, device: str) -> float:
     """Return the wall seconds of an epoch; what the network saw
     and learned is noted outside of them.
     """
-    network, wait = (
-        network_of(job).to(device),
-        torch.cuda.synchronize if device == "cuda" else lambda: None,
-    )
+    network = network_of(job).to(device)
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     before = loss_of(network, data, device) if job != "views" else 0.0
     side.seen.clear()
     hook = network.register_forward_pre_hook(
@@ -352,11 +342,9 @@ def training_set(folder: Path, ipc: int) -> TrainingSet:
 
 def main(words: list[str]) -> None:
     """Run some jobs, or all; print and write their rows. Rows of other devices and jobs stay."""
-    device, tiny, console = (
-        "cuda" if "cuda" in words else "cpu",
-        "tiny" in words,
-        Console(width=180),
-    )
+    device = "cuda" if "cuda" in words else "cpu"
+    tiny = "tiny" in words
+    console = Console(width=180)
     torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32, in convolutions too
     if device == "cpu":
         torch.set_num_threads(min(2, torch.get_num_threads()))

@@ -62,10 +62,8 @@ CAUSES = {
 #: What tells arms of the same name apart, where it differs between them.
 TOLD = ("ipc", "labels", "teacher", "student", "space", "variant")
 #: What arms have in common that may be compared, and what twins have besides.
-SAME, TWIN = (
-    ("ipc", "labels", "teacher", "student"),
-    ("quantizer", "generator", "strength", "space"),
-)
+SAME = ("ipc", "labels", "teacher", "student")
+TWIN = ("quantizer", "generator", "strength", "space")
 COLUMNS = (
     "top-1 %",
     "95 % interval",
