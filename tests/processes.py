@@ -16,7 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
     [
-        *("lightning", "timm", "torchvision", "hydra", "sklearn.datasets", "ot", "matplotlib.pyplot", "pyarrow.parquet"),
+        *(
+            "lightning",
+            "timm",
+            "torchvision",
+            "hydra",
+            "sklearn.datasets",
+            "ot",
+            "matplotlib.pyplot",
+            "pyarrow.parquet",
+        ),
         *("diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.transformers.dit_transformer_2d"),
         *("diffusers.schedulers", "numba", "jinja2", "rich.progress"),
     ]
