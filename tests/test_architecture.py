@@ -18,6 +18,7 @@ BASE = {"utils", "errors"}
 ROOMS = {
     "errors": set(),
     "utils": {"errors"},
+    "help": BASE,
     "pipeline": BASE,
     "config": BASE | {"pipeline"},
     **{room: BASE | {"data", room} for room in SCIENCE},
@@ -38,7 +39,7 @@ LIBRARIES = {
     "lightning": {"engine"},
     "wandb": {"tracking"},
 }
-NO_TORCH = {"config", "experiment", "pipeline", "preflight", "report", "tracking", "run", "job", "sweeps"}
+NO_TORCH = {"config", "experiment", "help", "pipeline", "preflight", "report", "tracking", "run", "job", "sweeps"}
 
 
 def room(path: Path) -> str:
