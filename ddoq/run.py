@@ -44,6 +44,7 @@ def config_dir() -> str:
 #: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it
 #: and returns the exit code.
 COMMANDS = {
+    "help": "ddoq.help",
     "report": "ddoq.report.command",
     "watch": "ddoq.report.watch",
     "store": "ddoq.pipeline.command",

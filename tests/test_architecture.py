@@ -18,6 +18,7 @@ BASE = {"utils", "errors"}
 ROOMS = {
     "errors": set(),
     "utils": {"errors"},
+    "help": BASE,
     "pipeline": BASE,
     "config": BASE | {"pipeline"},
     **{room: BASE | {"data", room} for room in SCIENCE},
@@ -42,6 +43,7 @@ LIBRARIES = {
 NO_TORCH = {
     "config",
     "experiment",
+    "help",
     "pipeline",
     "preflight",
     "report",

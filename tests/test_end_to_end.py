@@ -367,18 +367,40 @@ def test_sweep_shares_what_its_points_have_in_common(finished):
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
 
 
-def test_readme_commands_compose():
-    """Every `python -m ddoq.run` line of the README is a valid command."""
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^(?:python -m ddoq\.run|ddoq) ?(.*?)(?:\s+#.*)?$", text, re.MULTILINE)
-    assert len(commands) >= 5
+DOCUMENTS = {
+    file.name: file for file in (ROOT / "README.md", *sorted((ROOT / "ddoq" / "help").glob("*.md")))
+}
+WITHOUT_VALUES = ("-m", "fetch", "--help", "--cfg", "job")
+
+
+def commands_of(text: str) -> list[str]:
+    """Return what stands behind `ddoq` or `-m ddoq.run` in the blocks of a document,
+    and in its lines as code.
+    """
+    blocks = "".join(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    blocks = re.sub(r"\\\n +", "", blocks)
+    typed = re.findall(
+        r"^(?:[^#\n]*? )??(?:-m ddoq\.run|ddoq)(?: +([^#\n]*?))?(?: +#.*)?$", blocks, re.MULTILINE
+    )
+    named = re.findall(r"`ddoq ([^`…]+)`", text)
+    return [*dict.fromkeys(typed + named)]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_of_documents_compose(name):
+    """Every `ddoq` and `python -m ddoq.run` of the README
+    and of the topics of `ddoq help` is a valid command.
+    """
+    commands = commands_of(DOCUMENTS[name].read_text())
+    assert commands
     for command in commands:
-        if command.split(" ")[0] in COMMANDS:
+        first, *others = command.split() or [""]
+        if first == "help":
+            assert all(topic == "TOPIC" or f"{topic}.md" in DOCUMENTS for topic in others)
+        if first in COMMANDS:
             continue
         words = [
-            word
-            for word in command.replace('"', "").split()
-            if word not in ("-m", "fetch", "--help")
+            word for word in re.sub("[\"']", "", command).split() if word not in WITHOUT_VALUES
         ]
         # The first point of a sweep.
         check(composed(*(re.sub(r"(?<==)([^\[,]+),.*", r"\1", word) for word in words)))

@@ -21,6 +21,7 @@ from ddoq.experiment import Experiment, Models
 from ddoq.job import prepare
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.stages import reaches
+from ddoq.report.tables import num_bytes
 from ddoq.sweeps.waves import waves
 
 DM = (*TINY, "method=dm", "method.num_steps=40", "method.batch_size=32", "ipc=3", "ablation=none")
@@ -68,6 +69,14 @@ def test_page_shows_images_losses_and_cost(finished):
     assert "<h2>Optimisation</h2>" in page
     assert re.search(r"<td>distill</td>", page)
     assert 'id="classes"' not in page  # of the main arm's codebook, which it has not
+    (costs,) = re.findall(r'<table id="arm-costs">(.*?)</table>', page, re.DOTALL)
+    images = re.findall(r"<td>(.*?)</td>", costs.split("<td>dm</td>")[1])[6]
+    files = [
+        file
+        for file in (finished / "distilled").resolve().rglob("*")
+        if file.suffix in (".png", ".safetensors")
+    ]
+    assert images == num_bytes(sum(file.stat().st_size for file in files))
 
 
 def test_images_are_real_ones_that_were_changed_and_weigh_alike(finished):

@@ -93,7 +93,7 @@ def losses_figure(optimisations: dict[str, dict[str, list[float]]]) -> str:
         losses = np.array(course["losses"])
         colour = colours[number % len(colours)]
         axes.plot(course["steps"], losses / losses[0], color=colour, lw=1.4, label=arm)
-    axes.set_yscale("log")
+    axes.set_ylim(bottom=0)
     axes.set_xlabel("steps")
     axes.set_ylabel("loss over that of the first steps")
     axes.legend(frameon=False)
