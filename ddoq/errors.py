@@ -14,7 +14,8 @@ class DdoqError(Exception):
     """A problem the user can solve. ``str(error)`` is exactly two lines, cause and remedy."""
 
     def __init__(self, cause: str, remedy: str | None = None):
-        if remedy is None:  # torch makes the error of a worker process again, from the text of its traceback alone
+        # torch makes the error of a worker process again, from the text of its traceback alone.
+        if remedy is None:
             cause, _, remedy = cause.rpartition("\n  -> ")
             cause = cause.rpartition("\n")[2].partition(": ")[2]
         self.cause, self.remedy = " ".join(cause.split()), " ".join(remedy.split())
@@ -37,11 +38,15 @@ class StoreError(DdoqError):
 
 
 class StageError(DdoqError):
-    """A stage ran and produced something that must not be used (NaN latents, a teacher at chance)."""
+    """A stage ran and produced something that must not be used
+    (NaN latents, a teacher at chance).
+    """
 
 
 def override(key: str, value: object) -> str:
-    """Return ``key=value`` as it is typed into a shell, quoted where Hydra or the shell would read it otherwise."""
+    """Return ``key=value`` as it is typed into a shell,
+    quoted where Hydra or the shell would read it otherwise.
+    """
     text = str(value)
     if re.fullmatch(r"[\w./-]+", text, re.ASCII):
         return f"{key}={text}"
@@ -50,7 +55,9 @@ def override(key: str, value: object) -> str:
 
 
 def together(errors: Mapping[str, DdoqError]) -> tuple[str, str]:
-    """Return one cause and one remedy for the errors of several things, by the thing's name, equal ones said once."""
+    """Return one cause and one remedy for the errors of several things, by the thing's name,
+    equal ones said once.
+    """
     names: dict[str, list[str]] = {}
     for name, error in errors.items():
         names.setdefault(error.cause, []).append(name)
@@ -69,4 +76,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.6)
     if near:
         return f"did you mean '{near[0]}'?"
-    return f"choose one of: {', '.join(options[:_MOST_LISTED])}{' …' if len(options) > _MOST_LISTED else ''}"
+    return (
+        "choose one of: "
+        f"{', '.join(options[:_MOST_LISTED])}{' …' if len(options) > _MOST_LISTED else ''}"
+    )

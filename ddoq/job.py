@@ -108,7 +108,11 @@ class Job:
         return compute(node, inputs, folder, self.runtime)
 
 
-def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints: dict[str, str] | None = None) -> Job:
+def prepare(
+    config: Mapping[str, Any],
+    ranks: Alone | None = None,
+    fingerprints: dict[str, str] | None = None,
+) -> Job:
     """Check a resolved configuration and plan it, without computing anything.
 
     Args:
@@ -119,7 +123,9 @@ def prepare(config: Mapping[str, Any], ranks: Alone | None = None, fingerprints:
     Raises:
         ConfigError, DataError: with cause and remedy.
     """
-    return _planned(check_config(config), ranks or Alone(), {} if fingerprints is None else fingerprints)
+    return _planned(
+        check_config(config), ranks or Alone(), {} if fingerprints is None else fingerprints
+    )
 
 
 def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str]) -> Job:
@@ -128,7 +134,9 @@ def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str])
     digests = Digests(store.root / DIGESTS)
     models, dataset = Models(paths.models, digests), _dataset(config, digests)
     # One process looks for the data first: it may have to download them.
-    fingerprint = ranks.share(_fingerprint(config, dataset, fingerprints) if ranks.rank == 0 else None)
+    fingerprint = ranks.share(
+        _fingerprint(config, dataset, fingerprints) if ranks.rank == 0 else None
+    )
     experiment = Experiment(config, fingerprint, models)
     targets = _asked_for(experiment, run.until, store, models)
     check_plan(experiment, models)
@@ -138,8 +146,8 @@ def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str])
 
 
 def _asked_for(experiment: Experiment, until: str, store: Store, models: Models) -> list[Node]:
-    """Return the targets of a run. One that was finished before its models were tried, and whose models are no longer
-    on this machine, is shown as it is.
+    """Return the targets of a run. One that was finished before its models were tried, and whose
+    models are no longer on this machine, is shown as it is.
     """
     targets = experiment.targets(until)
     untried = [node for node in targets if TABLE[node.stage].tries and not store.has(node)]
@@ -153,7 +161,9 @@ def _asked_for(experiment: Experiment, until: str, store: Store, models: Models)
     return targets
 
 
-def _fingerprint(config: Mapping[str, Any], dataset: ImageDataset, fingerprints: dict[str, str]) -> str:
+def _fingerprint(
+    config: Mapping[str, Any], dataset: ImageDataset, fingerprints: dict[str, str]
+) -> str:
     asked = digest({"dataset": config["dataset"], "paths": config["paths"]["data"]})
     if asked not in fingerprints:
         fingerprints[asked] = dataset.fingerprint()
@@ -174,10 +184,12 @@ def _say_leaks(job: Job) -> None:
 def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
     """Do what a resolved configuration asks for; everything lands below ``paths.outputs``.
 
-    Started by torchrun or srun, all processes come here and share the work; the first one speaks for them.
+    Started by torchrun or srun, all processes come here and share the work;
+    the first one speaks for them.
 
     Returns:
-        What a search maximises: the main arm's mean accuracy on the validation split, where ``split`` says so.
+        What a search maximises: the main arm's mean accuracy on the validation split,
+        where ``split`` says so.
 
     Raises:
         DdoqError: with cause and remedy; finished artefacts stay.
@@ -211,22 +223,32 @@ def _run_checked(config: dict[str, Any], run_dir: Path) -> float | None:
 
 def _objective(job: Job) -> float:
     main = [
-        entry for entry in job.experiment.entries if entry.table == "main" and entry.arm == job.experiment.main_name
+        entry
+        for entry in job.experiment.entries
+        if entry.table == "main" and entry.arm == job.experiment.main_name
     ]
     return fmean(job.store.manifest(entry.evaluate)["facts"]["top1"] for entry in main)
 
 
 def _join(timeout: int) -> Alone:
-    """Return the processes that compute this run; torch is only imported where there are several."""
+    """Return the processes that compute this run;
+    torch is only imported where there are several.
+    """
     here = place()
     if here.size > 1:
         from ddoq.engine.ranks import Team
 
         return Team(here, timeout)
     if tasks := unused_tasks():
-        console.print(f"[yellow]1 of SLURM's {tasks} tasks is used: srun -n {tasks} starts a process for each[/]")
+        console.print(
+            f"[yellow]1 of SLURM's {tasks} tasks is used: "
+            f"srun -n {tasks} starts a process for each[/]"
+        )
     if (gpus := granted("SLURM_GPUS_ON_NODE")) > 1:
-        console.print(f"[yellow]{gpus - 1} of {gpus} GPUs idle: start one process for each (srun -n {gpus})[/]")
+        console.print(
+            f"[yellow]{gpus - 1} of {gpus} GPUs idle: "
+            f"start one process for each (srun -n {gpus})[/]"
+        )
     return Alone()
 
 
@@ -238,10 +260,16 @@ def _run(job: Job, run_dir: Path) -> None:
     with session(job.config, run_dir) if leads else nullcontext() as tracker:
         if leads:
             remove_leftovers(run_dir)
-            write_plan(run_dir, job.steps, add=True)  # before anything is computed: it keeps `ddoq store gc` away
+            # Before anything is computed: the plan keeps `ddoq store gc` away.
+            write_plan(run_dir, job.steps, add=True)
             for node in job.stale:
                 job.store.discard(node)
-        execute([job.experiment.nodes.index, job.experiment.nodes.audit], job.store, job.compute, job.ranks)
+        execute(
+            [job.experiment.nodes.index, job.experiment.nodes.audit],
+            job.store,
+            job.compute,
+            job.ranks,
+        )
         check_data(job.experiment, job.dataset, job.models, job.store)
         _say_leaks(job)
         if leads:
@@ -249,7 +277,8 @@ def _run(job: Job, run_dir: Path) -> None:
             try_missing(job.missing, LabelSpace.from_facts(index), job.models)
         execute(job.targets, job.store, job.compute, job.ranks)
         if until == "report" and leads:
-            from ddoq.report.write import write_report  # and matplotlib, for those who want a report
+            # Imports matplotlib, too, for those who want a report.
+            from ddoq.report.write import write_report
 
             current().stage("report")
             write_report(job.experiment, job.store, job.steps, run_dir, tracker)
@@ -272,7 +301,8 @@ def fetch(config: Mapping[str, Any]) -> None:
 
 
 def print_data(job: Job) -> None:
-    """Print what the data were taken for. They are opened where they have to be indexed, else the store says it.
+    """Print what the data were taken for. They are opened where they have to be indexed,
+    else the store says it.
 
     Raises:
         DataError: their classes and splits do not go together.
@@ -284,7 +314,11 @@ def print_data(job: Job) -> None:
         lines = recognised(job.dataset.examine(), job.dataset)
     else:
         lines = from_facts(job.store.manifest(index.node)["facts"])
-    parts = [part for line in lines for part in wrap(line, 72, subsequent_indent="  ", break_on_hyphens=False)]
+    parts = [
+        part
+        for line in lines
+        for part in wrap(line, 72, subsequent_indent="  ", break_on_hyphens=False)
+    ]
     for number, part in enumerate(parts):
         console.print(f"{' ' * 8 if number else '  data: '}{part}", markup=False, soft_wrap=True)
 
@@ -299,7 +333,9 @@ def _print_plan(job: Job, in_full: bool) -> None:
         table = Table("stage", "what", "state", "key", box=None, pad_edge=False)
         for step in job.steps:
             colour = {"hit": "green", "miss": "yellow", "idle": "dim"}[step.state]
-            table.add_row(step.node.stage, step.node.title, f"[{colour}]{step.state}[/]", step.node.key)
+            table.add_row(
+                step.node.stage, step.node.title, f"[{colour}]{step.state}[/]", step.node.key
+            )
         console.print(table)
         console.print(f"to compute: {expected(job.missing, job.store)}")
         _say_leaks(job)

@@ -2,12 +2,13 @@
 
 1. ``check_config``: the configuration alone, before any file is opened.
 2. ``check_plan``: the pretrained models of a run, from what they say of themselves.
-3. ``check_missing``: what has to be computed, once it is known: its models, its protocol, the device.
+3. ``check_missing``: what has to be computed, once it is known:
+  its models, its protocol, the device.
 4. ``check_data``: the data, once they have been indexed.
 5. ``try_missing``: pretrained generators that will be needed, by loading them.
 
-What can only be seen on real images has stages of its own: ``audit``, ``probe``, ``check_teacher`` and
-``check_generator``.
+What can only be seen on real images has stages of its own:
+``audit``, ``probe``, ``check_teacher`` and ``check_generator``.
 """
 
 from __future__ import annotations
@@ -46,25 +47,32 @@ def check_config(config: Conf) -> dict[str, Any]:
 
 
 def check_plan(experiment: Experiment, models: Models) -> None:
-    """Raise DdoqError where models that are here do not fit, or an arm is compared that there is not."""
+    """Raise DdoqError where models that are here do not fit,
+    or an arm is compared that there is not.
+    """
     check_fit(experiment.config, models)
     experiment.check()
 
 
 def check_missing(config: Conf, models: Models, missing: list[Node]) -> None:
-    """Raise DdoqError where what has to be computed lacks a model or a device, or fits no protocol."""
+    """Raise DdoqError where what has to be computed lacks a model or a device,
+    or fits no protocol.
+    """
     models.require(missing)
     if not missing:
         return
     check_fit(config, models)  # again: some may have come from the hub just now
-    from ddoq.evaluation.protocol import Protocol  # and torch, which a run that only reports does not need
+    # Imports torch, too, which a run that only reports does not need.
+    from ddoq.evaluation.protocol import Protocol
 
     Protocol.from_config(config["protocol"])
     check_accelerator(config["trainer"]["accelerator"])
 
 
 def check_data(experiment: Experiment, dataset: ImageDataset, models: Models, store: Store) -> None:
-    """Raise DdoqError where the data, once they have been indexed, cannot serve the configuration."""
+    """Raise DdoqError where the data, once they have been indexed,
+    cannot serve the configuration.
+    """
     config, facts = experiment.config, store.manifest(experiment.nodes.index)["facts"]
     dataset.check(facts)
     check_counts(config, facts)
@@ -75,7 +83,8 @@ def check_data(experiment: Experiment, dataset: ImageDataset, models: Models, st
 
 
 def try_missing(missing: list[Node], space: LabelSpace, models: Models) -> None:
-    """Raise DdoqError where a pretrained generator that is needed does not load, or does not fit the data.
+    """Raise DdoqError where a pretrained generator that is needed does not load,
+    or does not fit the data.
 
     Args:
         missing: nodes that have to be computed.

@@ -32,10 +32,17 @@ from ddoq.utils.surroundings import guard
 def config_dir() -> str:
     """Return the folder of YAML files: inside an installed package, beside it in a checkout."""
     here = Path(__file__).resolve().parent
-    return str(next(folder for folder in (here / "conf", here.parent / "conf") if (folder / "config.yaml").is_file()))
+    return str(
+        next(
+            folder
+            for folder in (here / "conf", here.parent / "conf")
+            if (folder / "config.yaml").is_file()
+        )
+    )
 
 
-#: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it and returns the exit code.
+#: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it
+#: and returns the exit code.
 COMMANDS = {
     "help": "ddoq.help",
     "report": "ddoq.report.command",
@@ -52,11 +59,18 @@ def _main(config: DictConfig) -> float | None:
     log = logging.getLogger("ddoq")
     try:
         if HydraConfig.get().job.chdir:
-            raise ConfigError("hydra.job.chdir: true would put every relative path elsewhere", "leave it out")
+            raise ConfigError(
+                "hydra.job.chdir: true would put every relative path elsewhere", "leave it out"
+            )
         if "optuna" in HydraConfig.get().sweeper._target_ and config.split == "test":
-            raise ConfigError("split: a search would choose on the test split", "set split=validation")
+            raise ConfigError(
+                "split: a search would choose on the test split", "set split=validation"
+            )
         with stoppable():
-            return run_job(OmegaConf.to_container(config, resolve=True), Path(HydraConfig.get().runtime.output_dir))
+            return run_job(
+                OmegaConf.to_container(config, resolve=True),
+                Path(HydraConfig.get().runtime.output_dir),
+            )
     except Stopped as stopped:
         log.error("%s", stopped, exc_info=stopped)
         raise
@@ -76,9 +90,18 @@ def _complain(error: DdoqError) -> None:
 
 
 def _print_help() -> None:
-    """Print the help. (Hydra's own lists the groups by composing each of them, which takes a second.)"""
-    groups = sorted(folder for folder in Path(config_dir()).iterdir() if folder.is_dir() and folder.name != "hydra")
-    choices = [f"  {group.name:<11}{', '.join(sorted(file.stem for file in group.glob('*.yaml')))}" for group in groups]
+    """Print the help. (Hydra's own lists the groups by composing each of them,
+    which takes a second.)
+    """
+    groups = sorted(
+        folder
+        for folder in Path(config_dir()).iterdir()
+        if folder.is_dir() and folder.name != "hydra"
+    )
+    choices = [
+        f"  {group.name:<11}{', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
+        for group in groups
+    ]
     text = Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
     print(text.format(groups="\n".join(choices), stages=" ".join(STAGES)), end="")
 
@@ -108,10 +131,12 @@ def main() -> None:
         return
     if sys.argv[1:2] == ["fetch"]:
         sys.argv[1] = "run.fetch=true"
-    launchers = [word for word in sys.argv[1:] if word.startswith("launcher=") and word != "launcher=local"]
+    launchers = [
+        word for word in sys.argv[1:] if word.startswith("launcher=") and word != "launcher=local"
+    ]
     if launchers and not any(word.startswith("-") for word in sys.argv[1:]):
-        # These launchers say so themselves, but Hydra does not hear them if anything is wrong with the configuration,
-        # takes the sweep for a single run and complains about its commas.
+        # These launchers say so themselves, but Hydra does not hear them if anything is wrong with
+        # the configuration, takes the sweep for a single run and complains about its commas.
         sys.argv.append("--multirun")
     verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its errors on instead of printing them

@@ -1,7 +1,8 @@
-"""Hydra's side of a sweep: takes Hydra's overrides and launchers, leaves everything else to ``ddoq.sweeps``.
+"""Hydra's side of a sweep: takes Hydra's overrides and launchers,
+leaves everything else to ``ddoq.sweeps``.
 
-Hydra only takes plugins from packages called ``hydra_plugins``, hence this folder. It looks into it at every start, so
-nothing heavy is imported here.
+Hydra only takes plugins from packages called ``hydra_plugins``, hence this folder. It looks into it
+at every start, so nothing heavy is imported here.
 """
 
 from __future__ import annotations
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
 
 
 class DdoqSweeper(BasicSweeper):
-    """Every combination of the swept values, checked and planned before the launcher gets the first of them."""
+    """Every combination of the swept values,
+    checked and planned before the launcher gets the first of them.
+    """
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
         """See ``hydra.plugins.sweeper.Sweeper``."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.task_function = task_function
@@ -41,8 +46,12 @@ class DdoqSweeper(BasicSweeper):
         from ddoq.sweeps.sweep import run_sweep
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        lists = self.split_arguments(parser.parse_overrides([*self._parse_config(), *arguments]), None)[0]
-        run_sweep(lists, self._compose, self._launch, OmegaConf.to_container(self.config.hydra.launcher))
+        lists = self.split_arguments(
+            parser.parse_overrides([*self._parse_config(), *arguments]), None
+        )[0]
+        run_sweep(
+            lists, self._compose, self._launch, OmegaConf.to_container(self.config.hydra.launcher)
+        )
 
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -61,18 +70,23 @@ class DdoqSweeper(BasicSweeper):
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.hydra_context, task_function=self.task_function, config=config
         )
-        launch, submitted = partial(launcher.launch, lists, initial_job_idx=0), _Submitted(self.config)
+        launch = partial(launcher.launch, lists, initial_job_idx=0)
+        submitted = _Submitted(self.config)
         if "Slurm" in submitted.target:
             from ddoq.sweeps.queue import Asked, follow
 
-            results = follow(launch, submitted.jobs, Asked(OmegaConf.to_container(config.hydra.launcher), wave))
+            results = follow(
+                launch, submitted.jobs, Asked(OmegaConf.to_container(config.hydra.launcher), wave)
+            )
         else:
             results = self._launch_here(launch, submitted)
-        # A job that was killed says nothing, and the launcher stops at the first such. What is missing in the store
-        # tells which points have failed, once the other jobs have ended, too.
+        # A job that was killed says nothing, and the launcher stops at the first such. What is
+        # missing in the store tells which points have failed, once the other jobs have ended, too.
         return [None] * len(lists) if results is None else [_error(result) for result in results]
 
-    def _launch_here(self, launch: Callable[[], Sequence[JobReturn]], submitted: _Submitted) -> Sequence | None:
+    def _launch_here(
+        self, launch: Callable[[], Sequence[JobReturn]], submitted: _Submitted
+    ) -> Sequence | None:
         try:
             return launch()
         except Exception:

@@ -1,7 +1,8 @@
 """A private SLURM of two nodes on this machine, for the tests marked ``slurm``.
 
-From Debian's packages, which only root can install. Everything lives in one folder: configuration, key, sockets, logs.
-Memory limits are not enforced (no cgroups), the GPUs are imaginary, and there is no accounting.
+From Debian's packages, which only root can install. Everything lives in one folder:
+configuration, key, sockets, logs. Memory limits are not enforced (no cgroups), the GPUs are
+imaginary, and there is no accounting.
 """
 
 from __future__ import annotations
@@ -29,10 +30,18 @@ def install() -> None:
     if all(shutil.which(program, path=PATH) for program in PROGRAMS):
         return
     if not shutil.which("apt-get") or os.geteuid() != 0:
-        pytest.skip("needs SLURM, which only root can install here: apt-get install " + " ".join(PACKAGES))
-    options = {"capture_output": True, "text": True, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
+        pytest.skip(
+            "needs SLURM, which only root can install here: apt-get install " + " ".join(PACKAGES)
+        )
+    options = {
+        "capture_output": True,
+        "text": True,
+        "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
+    }
     subprocess.run(["apt-get", "update", "-qq"], **options)
-    done = subprocess.run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], **options)
+    done = subprocess.run(
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *PACKAGES], **options
+    )
     if done.returncode:
         pytest.skip(f"SLURM cannot be installed here: {done.stderr.strip().splitlines()[-1:]}")
 
@@ -51,16 +60,36 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "gres.conf").write_text(f"Name=gpu File={gpu}\n")
     (folder / "cgroup.conf").write_text("CgroupPlugin=autodetect\n")
     conf.write_text(_configuration(folder))
-    # n1 and n2 are no names that anybody could resolve, so the first of several processes says where it is
+    # n1 and n2 are no names that anybody could resolve,
+    # so the first of several processes says where it is
     environment = os.environ | {"SLURM_CONF": str(conf), "PATH": PATH, "MASTER_ADDR": "127.0.0.1"}
-    munge = ["munged", f"--key-file={key}", f"--socket={folder}/munge.socket", f"--log-file={folder}/munged.log"]
-    munge += [f"--pid-file={folder}/munged.pid", f"--seed-file={folder}/munge/seed", "--foreground", "--force"]
-    daemons = [munge, ["slurmctld", "-D"], ["slurmd", "-D", "-N", "n1"], ["slurmd", "-D", "-N", "n2"]]
+    munge = [
+        "munged",
+        f"--key-file={key}",
+        f"--socket={folder}/munge.socket",
+        f"--log-file={folder}/munged.log",
+    ]
+    munge += [
+        f"--pid-file={folder}/munged.pid",
+        f"--seed-file={folder}/munge/seed",
+        "--foreground",
+        "--force",
+    ]
+    daemons = [
+        munge,
+        ["slurmctld", "-D"],
+        ["slurmd", "-D", "-N", "n1"],
+        ["slurmd", "-D", "-N", "n2"],
+    ]
     started = []
     try:
         for daemon in daemons:
             log = (folder / f"{Path(daemon[0]).name}-{len(started)}.out").open("w")
-            started.append(subprocess.Popen(daemon, env=environment, stdout=log, stderr=log, start_new_session=True))
+            started.append(
+                subprocess.Popen(
+                    daemon, env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+            )
             time.sleep(0.5)
         _wait_until_idle(folder, environment)
         yield environment
@@ -78,7 +107,9 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
 
 def _wait_until_idle(folder: Path, environment: dict[str, str]) -> None:
     for _ in range(100):
-        states = subprocess.run(["sinfo", "-h", "-o", "%t %D"], env=environment, capture_output=True, text=True)
+        states = subprocess.run(
+            ["sinfo", "-h", "-o", "%t %D"], env=environment, capture_output=True, text=True
+        )
         if states.stdout.split() == ["idle", "2"]:
             return
         time.sleep(0.2)
@@ -87,7 +118,10 @@ def _wait_until_idle(folder: Path, environment: dict[str, str]) -> None:
 
 
 def _configuration(folder: Path) -> str:
-    ports, host, user = _free_ports(3), socket.gethostname().split(".")[0], subprocess.getoutput("id -un")
+    ports = _free_ports(3)
+    host = socket.gethostname().split(".")[0]
+    user = subprocess.getoutput("id -un")
+    node = "NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN"
     return f"""
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -117,8 +151,8 @@ MinJobAge=600
 JobRequeue=1
 GresTypes=gpu
 AccountingStorageType=accounting_storage/none
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=2 RealMemory=4000 Gres=gpu:1 State=UNKNOWN
+NodeName=n1 NodeHostname={host} Port={ports[1]} {node}
+NodeName=n2 NodeHostname={host} Port={ports[2]} {node}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=24:00:00 State=UP
 """
 

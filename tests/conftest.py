@@ -17,11 +17,13 @@ from ddoq.run import config_dir
 from ddoq.utils.console import console
 
 ROOT = Path(__file__).resolve().parents[1]
-# Before anything imports torch: a second thread makes networks this small no faster, and where cores are shared slower.
+# Before anything imports torch: a second thread makes networks this small no faster,
+# and where cores are shared slower.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
 
-os.environ.pop("COLUMNS", None)  # the processes of pytest-xdist have one; output is as wide as in a pipe
+#: The processes of pytest-xdist have one; output is as wide as in a pipe.
+os.environ.pop("COLUMNS", None)
 console.width = 120
 
 SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -43,7 +45,9 @@ TINY = (
 
 
 def composition(*overrides: str) -> DictConfig:
-    """Return the configuration of some overrides as Hydra has it, with its types and interpolations."""
+    """Return the configuration of some overrides as Hydra has it,
+    with its types and interpolations.
+    """
     register()
     register_resolvers()
     GlobalHydra.instance().clear()
@@ -57,7 +61,10 @@ def composed(*overrides: str) -> dict:
 
 
 def run_here(*overrides: str) -> Path:
-    """Run in this process, which has torch already; return the run's folder. Errors are raised, not printed."""
+    """Run in this process, which has torch already; return the run's folder.
+
+    Errors are raised, not printed.
+    """
     config = composed(*overrides)
     folder = Path(config["paths"]["outputs"]) / "runs" / run_name(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +73,9 @@ def run_here(*overrides: str) -> Path:
 
 
 def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
-    """Return the bytes of every file of the artefacts of some stages, without what only describes the computation."""
+    """Return the bytes of every file of the artefacts of some stages,
+    without what only describes the computation.
+    """
     return {
         str(file.relative_to(outputs)): file.read_bytes()
         for stage in stages

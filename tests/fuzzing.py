@@ -14,7 +14,9 @@ from ddoq.errors import DdoqError
 
 
 def examples(few: int, many: int):
-    """Parametrize a test with ``num``: few examples by default, the same ones each time; many with ``-m slow``."""
+    """Parametrize a test with ``num``: few examples by default, the same ones each time;
+    many with ``-m slow``.
+    """
     return pytest.mark.parametrize("num", [few, pytest.param(many, marks=pytest.mark.slow)])
 
 
@@ -57,7 +59,16 @@ _DAMAGE = st.tuples(
     st.one_of(
         st.binary(min_size=1, max_size=8),
         st.sampled_from(
-            [b"\xff" * 8, b"\x00" * 8, b"9" * 18, b"-1", b"[" * 3000, b"NaN", b"1e999", b"\x00\x00\x01\x00"]
+            [
+                b"\xff" * 8,
+                b"\x00" * 8,
+                b"9" * 18,
+                b"-1",
+                b"[" * 3000,
+                b"NaN",
+                b"1e999",
+                b"\x00\x00\x01\x00",
+            ]
         ),
     ),
 )
@@ -65,11 +76,18 @@ _DAMAGE = st.tuples(
 
 @st.composite
 def damaged(draw: Callable, whole: bytes) -> bytes:
-    """Damage a file: flip bits, insert, repeat or replace bytes, or cut the end, in one to four places."""
+    """Damage a file: flip bits, insert, repeat or replace bytes, or cut the end,
+    in one to four places.
+    """
     data = whole
     for kind, at, other in draw(st.lists(_DAMAGE, min_size=1, max_size=4)):
-        # half of the damage falls into the first and the last bytes, where formats keep their headers
-        place = at % (len(data) + 1) if at % 2 else (at // 2) % min(len(data) + 1, 64) * (1 if at % 4 else -1)
+        # half of the damage falls into the first and the last bytes,
+        # where formats keep their headers
+        place = (
+            at % (len(data) + 1)
+            if at % 2
+            else (at // 2) % min(len(data) + 1, 64) * (1 if at % 4 else -1)
+        )
         place %= len(data) + 1
         before, after = data[:place], data[place:]
         data = {

@@ -1,9 +1,11 @@
-"""Kill a run at seeded moments, again and again, and compare what it finishes with an undisturbed run.
+"""Kill a run at seeded moments, again and again,
+and compare what it finishes with an undisturbed run.
 
-``python tests/kills.py <folder> <kills> <seed> short|whole``: one process imports everything once; every run is a fork
-of it, so that a kill costs a second, not a start of Python. Each kill is aimed at a place: a stage, the ledger or the
-run's folder. Half of them come from outside, a random time after the first write there, and hit wherever the process
-is; the other half hit exactly before a random write, rename or removal there.
+``python tests/kills.py <folder> <kills> <seed> short|whole``: one process imports everything once;
+every run is a fork of it, so that a kill costs a second, not a start of Python. Each kill is aimed
+at a place: a stage, the ledger or the run's folder. Half of them come from outside, a random time
+after the first write there, and hit wherever the process is; the other half hit exactly before a
+random write, rename or removal there.
 """
 
 from __future__ import annotations
@@ -28,7 +30,14 @@ from ddoq.pipeline import care
 from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.survey import select, strays, survey
 
-SHORT = (*TINY, "protocol.num_seeds=1", "baselines=none", "ablation=none", "measure.curve=[]", "measure.num_folds=0")
+SHORT = (
+    *TINY,
+    "protocol.num_seeds=1",
+    "baselines=none",
+    "ablation=none",
+    "measure.curve=[]",
+    "measure.num_folds=0",
+)
 #: Every stage of the corridor but ``fidelity``, which writes one file.
 WHOLE = (
     *TINY,
@@ -45,7 +54,16 @@ WHOLE = (
     "ablation=none",
 )
 _RUNS = "runs"
-_EVENTS = {"open", "os.rename", "os.remove", "os.rmdir", "os.link", "os.mkdir", "os.symlink", "shutil.rmtree"}
+_EVENTS = {
+    "open",
+    "os.rename",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "os.mkdir",
+    "os.symlink",
+    "shutil.rmtree",
+}
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -63,7 +81,9 @@ def warm_up(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Aim:
-    """Where a run is to be killed: before its n-th event at a place, or so many seconds after its first one there."""
+    """Where a run is to be killed: before its n-th event at a place,
+    or so many seconds after its first one there.
+    """
 
     place: str
     event: int | None = None
@@ -71,7 +91,8 @@ class Aim:
 
 
 class Run:
-    """A fork that does what the command ``ddoq`` does with a configuration. (Hydra composes it once for all: 0.6 s.)
+    """A fork that does what the command ``ddoq`` does with a configuration.
+    (Hydra composes it once for all: 0.6 s.)
 
     Args:
         config: resolved; ``paths.outputs`` is set here.
@@ -89,7 +110,9 @@ class Run:
             log = os.open(outputs / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(log, 1)
             os.dup2(log, 2)
-            self._work(config | {"paths": config["paths"] | {"outputs": str(outputs)}}, outputs, writing)
+            self._work(
+                config | {"paths": config["paths"] | {"outputs": str(outputs)}}, outputs, writing
+            )
         os.close(writing)
 
     def _work(self, config: dict, outputs: Path, writing: int) -> None:
@@ -101,7 +124,8 @@ class Run:
                 return
             if place := _place(arguments, str(outputs)):
                 here = place
-            elif event not in ("os.remove", "os.rmdir") or arguments[1] in (-1, None):  # else: within a removed folder
+            elif event not in ("os.remove", "os.rmdir") or arguments[1] in (-1, None):
+                # Else: within a removed folder.
                 return
             seen[here] += 1
             if self.aim and here == self.aim.place:
@@ -123,7 +147,9 @@ class Run:
             os._exit(code)
 
     def ended(self) -> int:
-        """Kill it where that is to be done from outside; wait for it; return its exit code, -9 if it was killed."""
+        """Kill it where that is to be done from outside; wait for it;
+        return its exit code, -9 if it was killed.
+        """
         if self.aim and self.aim.event is None and os.read(self.arrived, 1):
             time.sleep(self.aim.seconds)
             os.kill(self.pid, signal.SIGKILL)
@@ -132,7 +158,9 @@ class Run:
 
 
 def _place(arguments: tuple, outputs: str) -> str:
-    """Return the stage, ``ledger.jsonl`` or ``runs`` that an event of the file system belongs to, if any."""
+    """Return the stage, ``ledger.jsonl`` or ``runs``
+    that an event of the file system belongs to, if any.
+    """
     for argument in arguments:
         path = os.fspath(argument) if isinstance(argument, str | os.PathLike) else ""
         if isinstance(path, str) and path.startswith(outputs):
@@ -157,13 +185,18 @@ def outcome(outputs: Path) -> Outcome:
     manifests = sorted((outputs / "store").glob("*/*/manifest.json"))
     return Outcome(
         artefacts(outputs, *STAGES),
-        {f"{p.parent.parent.name}/{p.parent.name}": _timeless(json.loads(p.read_text())["facts"]) for p in manifests},
+        {
+            f"{p.parent.parent.name}/{p.parent.name}": _timeless(json.loads(p.read_text())["facts"])
+            for p in manifests
+        },
         [_timeless(row) for row in rows],
     )
 
 
 def _timeless(row: dict) -> dict:
-    return {name: value for name, value in row.items() if "seconds" not in name and "mib" not in name}
+    return {
+        name: value for name, value in row.items() if "seconds" not in name and "mib" not in name
+    }
 
 
 def check_after_kill(outputs: Path) -> None:
@@ -180,7 +213,9 @@ def check_finished(outputs: Path, reference: Outcome) -> None:
     assert found.facts == reference.facts and found.rows == reference.rows
     assert {finding.state for finding in care.verify(select(root, []))} == {"intact"}
     assert not strays(root) and not list(outputs.rglob(".tmp*"))
-    keys = Counter(json.loads(line)["key"] for line in (root / "ledger.jsonl").read_text().splitlines())
+    keys = Counter(
+        json.loads(line)["key"] for line in (root / "ledger.jsonl").read_text().splitlines()
+    )
     assert set(keys.values()) == {1}, keys  # nothing was finished twice
 
 
@@ -208,18 +243,24 @@ class Harness:
         self.hits: Counter = Counter()
 
     def aim(self, outputs: Path) -> Aim:
-        """Return where to kill next: mostly in a stage that is not finished, half of the time in the next one."""
+        """Return where to kill next: mostly in a stage that is not finished,
+        half of the time in the next one.
+        """
         there = Counter(one.stage for one in survey(outputs / "store") if one.finished)
         stages = [stage for stage in self.artefacts if there[stage] < self.artefacts[stage]]
         stages.sort(key=STAGES.index)
         next_or_any = stages[:1] if self.choose.random() < 0.5 else stages
-        place = self.choose.choice(next_or_any if stages and self.choose.random() < 0.9 else ["ledger.jsonl", _RUNS])
+        place = self.choose.choice(
+            next_or_any if stages and self.choose.random() < 0.9 else ["ledger.jsonl", _RUNS]
+        )
         if self.choose.random() < 0.5:
             return Aim(place, seconds=self.choose.uniform(0, 0.05 + self.seconds[place]))
         return Aim(place, event=self.choose.randint(1, self.events[place] // 2 + 1))
 
     def disturb(self, outputs: Path) -> bool:
-        """Run once, or two at once in a quarter of the cases, and kill each; tell whether one came to its end."""
+        """Run once, or two at once in a quarter of the cases, and kill each;
+        tell whether one came to its end.
+        """
         aims = [self.aim(outputs) for _ in range(2 if self.choose.random() < 0.25 else 1)]
         codes = [run.ended() for run in [Run(self.config, outputs, aim) for aim in aims]]
         assert set(codes) <= {0, -signal.SIGKILL}, (outputs / "log").read_text()[-3000:]
@@ -231,7 +272,9 @@ class Harness:
         return 0 in codes
 
     def chain(self, outputs: Path, num_kills: int) -> None:
-        """Start a run and kill it until it comes to its end or ``num_kills`` are done; let it finish; compare."""
+        """Start a run and kill it until it comes to its end or ``num_kills`` are done;
+        let it finish; compare.
+        """
         while self.hits.total() < num_kills and not self.disturb(outputs):
             pass
         last = [Run(self.config, outputs) for _ in range(self.choose.choice((1, 1, 1, 2)))]
@@ -246,7 +289,8 @@ class Harness:
             for counter, part in zip(by_part, hit, strict=True):
                 counter[part] += number
         return f"{self.hits.total()} kills: " + "; ".join(
-            ", ".join(f"{part} {number}" for part, number in sorted(counter.items())) for counter in by_part
+            ", ".join(f"{part} {number}" for part, number in sorted(counter.items()))
+            for counter in by_part
         )
 
 
@@ -257,13 +301,23 @@ def main(folder: Path, num_kills: int, seed: int, overrides: tuple[str, ...]) ->
     warm_up(folder / "warm")
     print(f"warm in {time.perf_counter() - start:.1f} s")
     harness, number = Harness(folder, overrides, seed), 0
-    print(f"undisturbed: {sum(harness.events.values())} events, {harness.artefacts.total()} artefacts")
+    print(
+        f"undisturbed: {sum(harness.events.values())} events, {harness.artefacts.total()} artefacts"
+    )
     while harness.hits.total() < num_kills:
         number += 1
         harness.chain(folder / f"chain-{number}", num_kills)
-        print(f"run {number}: {harness.hits.total()} kills, {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"run {number}: {harness.hits.total()} kills, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
     print(harness.summary())
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), {"short": SHORT, "whole": WHOLE}[sys.argv[4]])
+    main(
+        Path(sys.argv[1]),
+        int(sys.argv[2]),
+        int(sys.argv[3]),
+        {"short": SHORT, "whole": WHOLE}[sys.argv[4]],
+    )

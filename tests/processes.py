@@ -1,4 +1,6 @@
-"""The command line in processes of its own: forked from one that has the libraries, or from the start of Python on."""
+"""The command line in processes of its own:
+forked from one that has the libraries, or from the start of Python on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 
-#: A process that has imported the libraries, which takes longer than most runs here, and is forked for every command.
+#: A process that has imported the libraries, which takes longer than most runs here,
+#: and is forked for every command.
 WARM = multiprocessing.get_context("forkserver")
 WARM.set_forkserver_preload(
     [
@@ -26,20 +29,27 @@ WARM.set_forkserver_preload(
             "matplotlib.pyplot",
             "pyarrow.parquet",
         ),
-        *("diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.transformers.dit_transformer_2d"),
+        *(
+            "diffusers.models.autoencoders.autoencoder_kl",
+            "diffusers.models.transformers.dit_transformer_2d",
+        ),
         *("diffusers.schedulers", "numba", "jinja2", "rich.progress"),
     ]
 )
 
 
 def start(*overrides: str, folder: Path, cwd: Path = ROOT) -> BaseProcess:
-    """Start the command line in a process of its own; it writes ``stdout`` and ``stderr`` into an existing folder."""
+    """Start the command line in a process of its own;
+    it writes ``stdout`` and ``stderr`` into an existing folder.
+    """
     process = WARM.Process(target=_command, args=(overrides, folder, cwd, dict(os.environ)))
     process.start()
     return process
 
 
-def _command(overrides: tuple[str, ...], folder: Path, cwd: Path, environment: dict[str, str]) -> None:
+def _command(
+    overrides: tuple[str, ...], folder: Path, cwd: Path, environment: dict[str, str]
+) -> None:
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"})
@@ -56,14 +66,16 @@ def ddoq(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
     with TemporaryDirectory() as folder:
         process = start(*overrides, folder=Path(folder), cwd=cwd)
         process.join(600)
-        assert process.exitcode is not None, f"ddoq {' '.join(overrides)} takes more than ten minutes"
+        assert process.exitcode is not None, (
+            f"ddoq {' '.join(overrides)} takes more than ten minutes"
+        )
         said = [(Path(folder) / name).read_text() for name in ("stdout", "stderr")]
     return subprocess.CompletedProcess(["ddoq", *overrides], process.exitcode, *said)
 
 
 def new_python(*overrides: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run the command line from the start of Python on, as variables that libraries read when they are imported, and
-    joblib's own processes, which a fork would wait for, need it.
+    """Run the command line from the start of Python on, as variables that libraries read when they
+    are imported, and joblib's own processes, which a fork would wait for, need it.
     """
     return subprocess.run(
         [sys.executable, "-m", "ddoq.run", *overrides],

@@ -1,6 +1,8 @@
-"""A diffusion transformer after Peebles & Xie 2023 (section 3.2, figure 3), in plain torch, by the released names.
+"""A diffusion transformer after Peebles & Xie 2023 (section 3.2, figure 3), in plain torch,
+by the released names.
 
-What it computes is what the authors' network computes: ``ddoq.generators.released`` has something to agree with.
+What it computes is what the authors' network computes:
+``ddoq.generators.released`` has something to agree with.
 """
 
 from __future__ import annotations
@@ -14,8 +16,12 @@ from torch.nn.functional import gelu, layer_norm, linear, silu
 WIDTH, HEADS = 384, 6  # a DiT-S
 
 
-def weights_of(num_blocks: int, side: int, num_classes: int, channels: int = 4, patch: int = 2) -> dict[str, Tensor]:
-    """Return random weights by the names of the released file; they predict noise and its variance."""
+def weights_of(
+    num_blocks: int, side: int, num_classes: int, channels: int = 4, patch: int = 2
+) -> dict[str, Tensor]:
+    """Return random weights by the names of the released file;
+    they predict noise and its variance.
+    """
     torch.manual_seed(0)
     sizes = {
         "x_embedder.proj": (WIDTH, channels, patch, patch),
@@ -44,7 +50,9 @@ def positions(grid: int) -> Tensor:
     rows, columns = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
     rates = 10000.0 ** (-torch.arange(WIDTH // 4, dtype=torch.float64) / (WIDTH // 4))
     angles = [place.reshape(-1, 1) * rates for place in (columns, rows)]
-    return torch.cat([wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1).float()
+    return torch.cat(
+        [wave(angle) for angle in angles for wave in (torch.sin, torch.cos)], 1
+    ).float()
 
 
 def forward(weights: dict[str, Tensor], sample: Tensor, time: Tensor, labels: Tensor) -> Tensor:
@@ -67,11 +75,16 @@ def forward(weights: dict[str, Tensor], sample: Tensor, time: Tensor, labels: Te
     condition = silu(condition + weights["y_embedder.embedding_table.weight"][labels])
     for i in range(sum(name.endswith("attn.qkv.weight") for name in weights)):
         block = f"blocks.{i}."
-        shift1, scale1, gate1, shift2, scale2, gate2 = dense(f"{block}adaLN_modulation.1", condition).chunk(6, 1)
+        shift1, scale1, gate1, shift2, scale2, gate2 = dense(
+            f"{block}adaLN_modulation.1", condition
+        ).chunk(6, 1)
         x = x + gate1[:, None] * attention(dense, block, modulated(x, shift1, scale1))
         hidden = gelu(dense(f"{block}mlp.fc1", modulated(x, shift2, scale2)), approximate="tanh")
         x = x + gate2[:, None] * dense(f"{block}mlp.fc2", hidden)
-    x = dense("final_layer.linear", modulated(x, *dense("final_layer.adaLN_modulation.1", condition).chunk(2, 1)))
+    x = dense(
+        "final_layer.linear",
+        modulated(x, *dense("final_layer.adaLN_modulation.1", condition).chunk(2, 1)),
+    )
     x = x.view(len(x), grid, grid, patch, patch, -1)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(len(x), -1, grid * patch, grid * patch)
 
@@ -79,6 +92,10 @@ def forward(weights: dict[str, Tensor], sample: Tensor, time: Tensor, labels: Te
 def attention(dense, block: str, x: Tensor) -> Tensor:
     """Return multi-head self-attention of ``[B, T, WIDTH]``."""
     batch, tokens, _ = x.shape
-    query, key, value = dense(f"{block}attn.qkv", x).view(batch, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    query, key, value = (
+        dense(f"{block}attn.qkv", x).view(batch, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    )
     shares = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
-    return dense(f"{block}attn.proj", (shares @ value).transpose(1, 2).reshape(batch, tokens, WIDTH))
+    return dense(
+        f"{block}attn.proj", (shares @ value).transpose(1, 2).reshape(batch, tokens, WIDTH)
+    )

@@ -1,4 +1,6 @@
-"""Arms as routes to images: their files, their names, what is refused, and what joins keys later."""
+"""Arms as routes to images: their files, their names, what is refused,
+and what joins keys later.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def refusal(*overrides: str) -> DdoqError:
     return caught.value if isinstance(caught.value, DdoqError) else explain(caught.value)
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -69,7 +71,7 @@ def test_every_folder_of_choices_is_a_group_that_errors_suggest():
     assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"} == set(GROUPS)
 
 
-# --- what an arm is made of ------------------------------------------------------------------------------------------
+# --- what an arm is made of -------------------------------------------------------------------
 
 
 def test_a_method_takes_the_place_of_the_parts_of_the_main_arm():
@@ -118,7 +120,11 @@ def test_an_arm_may_say_that_it_is_drawn_anew_or_not_or_nothing():
         ),
         (["+arm@baselines.x=randm"], "arm: there is no 'randm'", "'random'"),
         (["+arm@baselines.x=dm", "baselines.x.method=1"], "x.method: 1 is no method", "+method@"),
-        (["+arm@baselines.x=dm", "+baselines.x.y=1"], "baselines.x.y: there is no such key", "redraw"),
+        (
+            ["+arm@baselines.x=dm", "+baselines.x.y=1"],
+            "baselines.x.y: there is no such key",
+            "redraw",
+        ),
         (["+arm@baseline.x=random"], "a row of baselines", "write +arm@baselines.x=random"),
         (["+arms@baselines.x=random"], "arms: there is no such group", "'arm'"),
         (["arm@baselines.x=random"], "not part of the defaults", "write +arm@baselines.x=random"),
@@ -176,7 +182,7 @@ def test_tab_completes_a_choice_in_a_place(line, choices):
     assert completions(line, CONF) == choices
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------
 
 
 def with_option(config: dict[str, Any], place: str, value: Any) -> dict[str, Any]:
@@ -194,7 +200,10 @@ def with_option(config: dict[str, Any], place: str, value: Any) -> dict[str, Any
 def keys(config: dict[str, Any]) -> list[str]:
     """Return the name of a run and the keys of nodes that hash whole components."""
     components = {name: config[name] for name in ("dataset", "generator", "protocol")}
-    return [run_name(config), *(Node("index", 1, {name: conf}).key for name, conf in components.items())]
+    return [
+        run_name(config),
+        *(Node("index", 1, {name: conf}).key for name, conf in components.items()),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +223,9 @@ def digits() -> dict[str, Any]:
         ("run", "baselines.*.prune", "baselines.nearest.prune", 0.0, 0.5),
     ],
 )
-def test_an_option_that_joins_later_changes_no_key(monkeypatch, digits, owner, option, place, before, other):
+def test_an_option_that_joins_later_changes_no_key(
+    monkeypatch, digits, owner, option, place, before, other
+):
     assert keys(with_option(digits, place, before)) != keys(digits)  # or there is nothing to test
     monkeypatch.setitem(LATER, owner, LATER.get(owner, {}) | {option: before})
     assert keys(with_option(digits, place, before)) == keys(digits)

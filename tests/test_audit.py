@@ -1,4 +1,6 @@
-"""What readable data can have wrong with them: scales of deep pictures, pictures on both sides of a split."""
+"""What readable data can have wrong with them:
+scales of deep pictures, pictures on both sides of a split.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,7 @@ def index_of(root: Path, outputs: Path, *overrides: str) -> dict:
     return stages | {"rows": pq.read_table(table).to_pylist()}
 
 
-# --- scales of deep pictures -----------------------------------------------------------------------------------------
+# --- scales of deep pictures ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,8 @@ def test_a_dark_exposure_stays_darker_than_a_bright_one(tmp_path):
     seen = index_of(tmp_path / "photos", tmp_path / "out", "dataset.channels=1")
     facts = seen["index"]
     assert facts["pixel_range"] == [0, 4095] and facts["num_deep"] == 12
-    # half of the classes are at 200 / 4095 of the other's brightness: the mean is near a quarter, not a half
+    # half of the classes are at 200 / 4095 of the other's brightness:
+    # the mean is near a quarter, not a half
     assert facts["mean"][0] == pytest.approx((100 + 2000) / 2 / 4095, rel=0.02)
     encoded = run_here(
         "dataset=image_folder",
@@ -120,7 +123,12 @@ def test_a_dark_exposure_stays_darker_than_a_bright_one(tmp_path):
     )
     assert encoded  # later stages take the range from the index
     pixels = {
-        name: np.mean([np.asarray(Image.open(file)) for file in (tmp_path / "out/store/generate").glob(f"*/*{name}/*")])
+        name: np.mean(
+            [
+                np.asarray(Image.open(file))
+                for file in (tmp_path / "out/store/generate").glob(f"*/*{name}/*")
+            ]
+        )
         for name in ("dark", "bright")
     }
     assert pixels["dark"] < 10 and pixels["bright"] > 100
@@ -133,11 +141,12 @@ def test_ordinary_pictures_have_no_range(tmp_path):
     assert facts["pixel_range"] is None and facts["num_deep"] == 0
 
 
-# --- pictures on both sides ------------------------------------------------------------------------------------------
+# --- pictures on both sides -------------------------------------------------------------------
 
 
 def test_test_pictures_in_train_are_counted_and_can_be_left_out(tmp_path):
-    root = folder_of(folder_of(tmp_path / "photos", "train", 8), "test", 4, first=6)  # 6 and 7 are in both
+    # 6 and 7 are in both.
+    root = folder_of(folder_of(tmp_path / "photos", "train", 8), "test", 4, first=6)
     seen = index_of(root, tmp_path / "keep")
     leak = seen["audit"]["leaks"][0]
     assert (leak["of"], leak["within"], leak["equal"], leak["num"]) == ("test", "train", 4, 8)
@@ -159,7 +168,8 @@ def test_copies_are_drawn_to_one_side(tmp_path):
     for row in seen["rows"]:
         sides.setdefault(Path(row["name"]).read_bytes(), set()).add(row["split"])
     assert all(len(splits) == 1 for splits in sides.values())
-    assert sum(seen["index"]["counts"]["test"]) >= 12  # of 72: the share that was asked for, in threes
+    # Of 72: the share that was asked for, in threes.
+    assert sum(seen["index"]["counts"]["test"]) >= 12
     assert [leak["equal"] for leak in seen["audit"]["leaks"]] == [0, 0, 0]
 
 
@@ -177,20 +187,26 @@ def test_pictures_compressed_again_are_told_and_different_ones_are_not(tmp_path)
         for some in (changed, pictures)
     )
     pairs = nearest_hashes(hashes, others)
-    told = look_alike(*(np.stack(some)[of] for some, of in zip((changed, pictures), pairs.T, strict=True)))
+    told = look_alike(
+        *(np.stack(some)[of] for some, of in zip((changed, pictures), pairs.T, strict=True))
+    )
     assert pairs[told].tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
 
 
 def test_a_run_says_what_leaks_in_its_rows(tmp_path):
     root = folder_of(folder_of(tmp_path / "photos", "train", 8), "test", 4, first=6)
-    folder = run_here("dataset=image_folder", *SMALL, f"dataset.root={root}", f"paths.outputs={tmp_path / 'out'}")
+    folder = run_here(
+        "dataset=image_folder", *SMALL, f"dataset.root={root}", f"paths.outputs={tmp_path / 'out'}"
+    )
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert {row["num_test_in_train"] for row in rows} == {4}
     assert "4 of 8 test pictures are train pictures, too" in (folder / "report.html").read_text()
 
 
 def test_an_index_of_before_is_made_again_and_what_it_got_wrong_goes(tmp_path):
-    """An old store under today's keys: the first one was right, the second drew copies to both sides."""
+    """An old store under today's keys: the first one was right,
+    the second drew copies to both sides.
+    """
     root, outputs = folder_of(tmp_path / "photos", "train", 10), tmp_path / "out"
     overrides = ("dataset=image_folder", *SMALL, f"dataset.root={root}", f"paths.outputs={outputs}")
     run_here(*overrides, "run.until=quantize")

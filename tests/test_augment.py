@@ -1,4 +1,6 @@
-"""Views are what torchvision and naive loops make of the same draws; draws have the distributions of their sources."""
+"""Views are what torchvision and naive loops make of the same draws;
+draws have the distributions of their sources.
+"""
 
 from __future__ import annotations
 
@@ -40,13 +42,16 @@ def assert_same_mean(found: np.ndarray, expected: np.ndarray) -> None:
     assert abs(found.mean() - expected.mean()) < 4 * error
 
 
-# --- where pixels come from ------------------------------------------------------------------------------------------
+# --- where pixels come from -------------------------------------------------------------------
 
 
 def test_augmentation_shifts_and_flips_each_image_by_its_own_draw():
     images = torch.zeros(3, 1, 5, 5)
     images[:, :, 2, 1] = 1
-    draws = {"shift": torch.tensor([[1, 0], [0, -1], [0, 0]]), "flip": torch.tensor([False, False, True])}
+    draws = {
+        "shift": torch.tensor([[1, 0], [0, -1], [0, 0]]),
+        "flip": torch.tensor([False, False, True]),
+    }
     found = [tuple(torch.nonzero(image[0])[0].tolist()) for image in views(images, draws)]
     # a shift moves the window, so the content moves the other way
     assert found == [(1, 1), (2, 2), (2, 3)]
@@ -55,7 +60,9 @@ def test_augmentation_shifts_and_flips_each_image_by_its_own_draw():
 def test_augmentation_draws_cover_their_range_evenly():
     draws = Augmentation(shift=1, flip=True).draw(9000, 5, random())
     counts = np.unique(draws["shift"].numpy(), axis=0, return_counts=True)[1]
-    assert len(counts) == 9 and counts.min() > 900 and abs(draws["flip"].float().mean() - 0.5) < 0.02
+    assert (
+        len(counts) == 9 and counts.min() > 900 and abs(draws["flip"].float().mean() - 0.5) < 0.02
+    )
 
 
 def test_a_shift_beyond_the_image_repeats_the_border():
@@ -64,16 +71,22 @@ def test_a_shift_beyond_the_image_repeats_the_border():
     assert torch.equal(moved, images[:, :, 3:, :1].expand_as(images))
 
 
-@pytest.mark.parametrize(("channels", "size", "antialias"), [(1, 9, False), (3, 28, True), (3, 32, False)])
+@pytest.mark.parametrize(
+    ("channels", "size", "antialias"), [(1, 9, False), (3, 28, True), (3, 32, False)]
+)
 def test_crop_shift_and_flip_are_torchvisions_in_this_order(channels, size, antialias):
-    """Catches taps outside the crop, another pixel convention, exchanged axes, a flip before the shift."""
+    """Catches taps outside the crop, another pixel convention, exchanged axes,
+    a flip before the shift.
+    """
     images = noise(20, channels, size)
     draws = Augmentation(crop_scale=(0.08, 1.0), shift=2, flip=True).draw(20, size, random())
     whole = views(images, draws)
     crops = views(images, {"crop": draws["crop"]})
     assert draws["flip"].any() and not draws["flip"].all()
     for i, (top, left, height, width) in enumerate(draws["crop"].tolist()):
-        expected = vision.resized_crop(images[i], top, left, height, width, [size, size], antialias=antialias)
+        expected = vision.resized_crop(
+            images[i], top, left, height, width, [size, size], antialias=antialias
+        )
         assert torch.allclose(crops[i], expected, atol=1e-5)
         down, right = draws["shift"][i].tolist()
         expected = vision.pad(expected, [2, 2], padding_mode="edge")
@@ -82,16 +95,23 @@ def test_crop_shift_and_flip_are_torchvisions_in_this_order(channels, size, anti
         assert torch.allclose(whole[i], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0)])  # nearly whole images often need the fallback
+#: Nearly whole images often need the fallback.
+@pytest.mark.parametrize("scale", [(0.08, 1.0), (0.9, 1.0)])
 def test_crops_are_distributed_as_torchvisions(scale):
     size, num = 20, 5000
     found = Augmentation(crop_scale=scale).draw(num, size, random())["crop"].double().numpy()
     image = torch.empty(3, size, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        theirs = [RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(num)]
+        theirs = [
+            RandomResizedCrop.get_params(image, list(scale), [3 / 4, 4 / 3]) for _ in range(num)
+        ]
     expected = np.array(theirs, float)
-    assert (found[:, 2:] >= 1).all() and (found[:, :2] >= 0).all() and (found[:, :2] + found[:, 2:] <= size).all()
+    assert (
+        (found[:, 2:] >= 1).all()
+        and (found[:, :2] >= 0).all()
+        and (found[:, :2] + found[:, 2:] <= size).all()
+    )
     for measure in (
         lambda box: box[:, 2] * box[:, 3],
         lambda box: (box[:, 2] * box[:, 3]) ** 2,
@@ -108,12 +128,16 @@ def test_crops_are_distributed_as_torchvisions(scale):
 
 
 def test_patch_shuffle_permutes_columns_and_rows_of_patches_evenly():
-    """Catches patches torn apart, a last patch of wrong size, one order for all images, or for rows and columns."""
+    """Catches patches torn apart, a last patch of wrong size, one order for all images,
+    or for rows and columns.
+    """
     size, factor, num = 8, 3, 3600
     cuts = [list(range(0, 2)), list(range(2, 4)), list(range(4, 8))]  # the last takes the remainder
     orders = [sum(order, []) for order in itertools.permutations(cuts)]
     ids = torch.arange(size * size).view(size, size)
-    known = {tuple(ids[rows][:, columns].flatten().tolist()) for rows in orders for columns in orders}
+    known = {
+        tuple(ids[rows][:, columns].flatten().tolist()) for rows in orders for columns in orders
+    }
     draws = Augmentation(patch_shuffle=factor).draw(num, size, random())
     shuffled = views(ids.float().expand(num, 1, -1, -1), draws).long()
     found, counts = np.unique(shuffled.flatten(1).numpy(), axis=0, return_counts=True)
@@ -121,7 +145,7 @@ def test_patch_shuffle_permutes_columns_and_rows_of_patches_evenly():
     assert stats.chisquare(counts).pvalue > 1e-4
 
 
-# --- colours ---------------------------------------------------------------------------------------------------------
+# --- colours ----------------------------------------------------------------------------------
 
 
 def naive_jitter(image: Tensor, shares: Tensor, order: tuple[int, ...]) -> Tensor:
@@ -140,47 +164,62 @@ def test_color_jitter_is_brightness_contrast_and_saturation_in_any_order(channel
     draws = Augmentation(color_jitter=1.0).draw(4, 8, random())
     jittered = views(images, draws)
     for order, i in itertools.product(itertools.permutations(range(3)), range(4)):
-        assert torch.allclose(jittered[i], naive_jitter(images[i], draws["jitter"][i], order), atol=1e-6)
+        assert torch.allclose(
+            jittered[i], naive_jitter(images[i], draws["jitter"][i], order), atol=1e-6
+        )
 
 
 @pytest.mark.parametrize(
-    ("kind", "adjust"), enumerate([vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation])
+    ("kind", "adjust"),
+    enumerate([vision.adjust_brightness, vision.adjust_contrast, vision.adjust_saturation]),
 )
 def test_each_color_jitter_is_torchvisions_where_that_does_not_clamp(kind, adjust):
     images = 0.3 + 0.4 * noise(2)
     shares = torch.zeros(2, 3)
     shares[:, kind] = torch.tensor([0.3, -0.2])
-    expected = torch.stack([adjust(image, 1 - share) for image, share in zip(images, (0.3, -0.2), strict=True)])
-    assert torch.allclose(views(images, {"jitter": shares}), expected, atol=2e-4)  # its weight of red is 0.2989
+    expected = torch.stack(
+        [adjust(image, 1 - share) for image, share in zip(images, (0.3, -0.2), strict=True)]
+    )
+    # Its weight of red is 0.2989.
+    assert torch.allclose(views(images, {"jitter": shares}), expected, atol=2e-4)
 
 
 def test_color_jitter_shares_are_uniform_and_independent():
     shares = Augmentation(color_jitter=0.4).draw(20000, 8, random())["jitter"].double().numpy()
     for values in shares.T:
         assert stats.kstest(values, stats.uniform(-0.4, 0.8).cdf).pvalue > 1e-4
-    assert np.allclose(np.cov(shares.T), np.eye(3) * 0.4**2 / 3, atol=4 * 0.4**2 / 3 * math.sqrt(2 / 20000))
+    assert np.allclose(
+        np.cov(shares.T), np.eye(3) * 0.4**2 / 3, atol=4 * 0.4**2 / 3 * math.sqrt(2 / 20000)
+    )
 
 
 def test_lighting_has_the_covariance_of_its_principal_components():
-    """Catches eigenvectors taken as rows, eigenvalues forgotten or rooted, noise per pixel or per batch."""
-    vectors = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]])
+    """Catches eigenvectors taken as rows, eigenvalues forgotten or rooted,
+    noise per pixel or per batch.
+    """
+    vectors = np.array(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    )
     num, values = 40000, np.array([0.2175, 0.0188, 0.0045])
     images = torch.zeros(num, 3, 2, 2)
     lit = views(images, Augmentation(lighting=0.5).draw(num, 2, random()))
     assert torch.equal(lit, lit[:, :, :1, :1].expand_as(lit))
     found = np.cov(lit[:, :, 0, 0].double().numpy().T)
     along, expected = np.diag(vectors.T @ found @ vectors), (0.5 * values) ** 2
-    assert np.allclose(along, expected, rtol=4 * math.sqrt(2 / num) + 2e-3)  # the vectors have three digits
+    # The vectors have three digits.
+    assert np.allclose(along, expected, rtol=4 * math.sqrt(2 / num) + 2e-3)
     assert np.allclose(found, vectors @ np.diag(expected) @ vectors.T, atol=1e-4)
 
 
-# --- DSA -------------------------------------------------------------------------------------------------------------
+# --- DSA --------------------------------------------------------------------------------------
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> np.ndarray:
     """Return the colour at a position in pixels; zero outside."""
     total = np.zeros(len(image))
-    for i, j in itertools.product((math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)):
+    for i, j in itertools.product(
+        (math.floor(y), math.floor(y) + 1), (math.floor(x), math.floor(x) + 1)
+    ):
         if 0 <= i < image.shape[1] and 0 <= j < image.shape[2]:
             total += (1 - abs(y - i)) * (1 - abs(x - j)) * image[:, i, j]
     return total
@@ -206,7 +245,9 @@ def naive_dsa(name: str, image: np.ndarray, drawn) -> np.ndarray:
     if name == "scale":
         return naive_warp(image, [[drawn[0], 0], [0, drawn[1]]])
     if name == "rotate":
-        return naive_warp(image, [[math.cos(drawn), -math.sin(drawn)], [math.sin(drawn), math.cos(drawn)]])
+        return naive_warp(
+            image, [[math.cos(drawn), -math.sin(drawn)], [math.sin(drawn), math.cos(drawn)]]
+        )
     if name == "crop":
         padded = np.pad(image, ((0, 0), (size, size), (size, size)))
         top, left = size + drawn[0], size + drawn[1]
@@ -228,7 +269,10 @@ def test_dsa_operation_is_the_naive_one_on_normalised_pixels(name, num, channels
         found = augmentation.views(images, draws, mean, std)
         normal = ((images - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)).double().numpy()
         for i, drawn in enumerate(draws[f"dsa_{name}"].tolist()):
-            expected = naive_dsa(name, normal[i], drawn) * std.view(-1, 1, 1).numpy() + mean.view(-1, 1, 1).numpy()
+            expected = (
+                naive_dsa(name, normal[i], drawn) * std.view(-1, 1, 1).numpy()
+                + mean.view(-1, 1, 1).numpy()
+            )
             assert np.allclose(found[i].numpy(), expected, atol=1e-5)
 
 
@@ -261,19 +305,25 @@ def test_dsa_parameters_are_uniform_over_the_authors_ranges(name, column, law):
     [("crop", 32, -4, 4), ("crop", 28, -4, 4), ("cutout", 32, 0, 32), ("cutout", 9, 0, 8)],
 )
 def test_dsa_places_cover_the_authors_ranges(name, size, low, high):
-    """A cutout of even side has one place more than one of odd side; a crop moves by an eighth, rounded up at .5."""
+    """A cutout of even side has one place more than one of odd side;
+    a crop moves by an eighth, rounded up at .5.
+    """
     drawn = Augmentation(dsa=name).draw(6000, size, random())[f"dsa_{name}"].numpy()
     for axis in drawn.T:
         values, counts = np.unique(axis, return_counts=True)
-        assert values.tolist() == list(range(low, high + 1)) and stats.chisquare(counts).pvalue > 1e-4
+        assert (
+            values.tolist() == list(range(low, high + 1)) and stats.chisquare(counts).pvalue > 1e-4
+        )
 
 
-# --- mixing ----------------------------------------------------------------------------------------------------------
+# --- mixing -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [7, 8])
 def test_cutmix_pastes_the_partners_box_and_the_share_counts_pixels(size):
-    """Catches a share taken from lambda and not from the clipped box, exchanged axes or partners."""
+    """Catches a share taken from lambda and not from the clipped box,
+    exchanged axes or partners.
+    """
     augmentation, generator, num = Augmentation(cutmix=1.0), random(), 6
     ids = torch.arange(num, dtype=torch.float32).view(num, 1, 1, 1)
     images = torch.cat([ids.expand(-1, 1, size, size), noise(num, 2, size)], 1)
@@ -293,7 +343,9 @@ def test_cutmix_pastes_the_partners_box_and_the_share_counts_pixels(size):
 
 
 def test_cutmix_boxes_are_distributed_as_in_the_sources():
-    """Against the published formula with NumPy: side floor(S sqrt(1 - lambda)), half of it to each side, clipped."""
+    """Against the published formula with NumPy:
+    side floor(S sqrt(1 - lambda)), half of it to each side, clipped.
+    """
     size, num, rng = 9, 6000, np.random.default_rng(0)
     augmentation, generator = Augmentation(cutmix=1.0), random()
     drawn = [augmentation.draw(1, size, generator) for _ in range(num)]
@@ -341,11 +393,13 @@ def test_mix_probability_is_of_the_batch(kind):
 def test_what_does_not_mix_has_no_partners():
     augmentation = Augmentation(flip=True)
     images = noise(2)
-    assert not augmentation.mixes and Augmentation(mixup=0.2).mixes and Augmentation(cutmix=0.2).mixes
+    assert (
+        not augmentation.mixes and Augmentation(mixup=0.2).mixes and Augmentation(cutmix=0.2).mixes
+    )
     assert torch.equal(augmentation.mix(images, augmentation.draw(2, 8, random())), images)
 
 
-# --- all together ----------------------------------------------------------------------------------------------------
+# --- all together -----------------------------------------------------------------------------
 
 
 def test_what_is_off_has_no_draws_and_changes_nothing():
@@ -353,7 +407,9 @@ def test_what_is_off_has_no_draws_and_changes_nothing():
     assert torch.equal(views(noise(4), {}), noise(4))
     names = {"patches", "crop", "shift", "flip", "jitter", "lighting", "partner", "share", "box"}
     draws = EVERYTHING.draw(4, 8, random())
-    assert {name for name in draws if not name.startswith("dsa_")} == names and len(draws) == len(names) + 1
+    assert {name for name in draws if not name.startswith("dsa_")} == names and len(draws) == len(
+        names
+    ) + 1
     assert all(len(drawn) == 4 and drawn.device.type == "cpu" for drawn in draws.values())
 
 
@@ -362,9 +418,14 @@ def test_draws_are_a_function_of_the_generator_alone():
     state = torch.get_rng_state()
     first, second, other = (EVERYTHING.draw(16, 8, random(seed)) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
-    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    assert first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
     assert not torch.equal(first["jitter"], other["jitter"])
-    mixed = [EVERYTHING.mix(EVERYTHING.views(noise(16), draws, MEAN, STD), draws) for draws in (first, second)]
+    mixed = [
+        EVERYTHING.mix(EVERYTHING.views(noise(16), draws, MEAN, STD), draws)
+        for draws in (first, second)
+    ]
     assert torch.equal(*mixed)
 
 
@@ -376,7 +437,9 @@ def test_a_view_does_not_depend_on_the_rest_of_the_batch(name):
     draws = augmentation.draw(6, 8, random())
     whole = augmentation.views(images, draws, MEAN, STD)
     for chosen in ([4], [5, 0, 3]):
-        part = augmentation.views(images[chosen], {key: drawn[chosen] for key, drawn in draws.items()}, MEAN, STD)
+        part = augmentation.views(
+            images[chosen], {key: drawn[chosen] for key, drawn in draws.items()}, MEAN, STD
+        )
         assert torch.allclose(part, whole[chosen], atol=1e-6)
 
 
@@ -398,12 +461,16 @@ def test_everything_stays_on_the_device_of_the_images(name):
     for mixing in ({"cutmix": 1.0}, {"mixup": 1.0}):
         augmentation = Augmentation(2, (0.3, 1.0), 2, True, 0.4, 0.1, name, **mixing)
         draws = {key: drawn.to("meta") for key, drawn in augmentation.draw(4, 8, random()).items()}
-        mixed = augmentation.mix(augmentation.views(noise(4).to("meta"), draws, MEAN.to("meta"), STD.to("meta")), draws)
+        mixed = augmentation.mix(
+            augmentation.views(noise(4).to("meta"), draws, MEAN.to("meta"), STD.to("meta")), draws
+        )
         assert mixed.device.type == "meta" and mixed.shape == (4, 3, 8, 8)
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ConfigError, match=r"protocol\.augmentation\.dsa.*'cutut'\n.*did you mean 'cutout'"):
+    with pytest.raises(
+        ConfigError, match=r"protocol\.augmentation\.dsa.*'cutut'\n.*did you mean 'cutout'"
+    ):
         Augmentation(dsa="color_cutut")
     with pytest.raises(ConfigError, match=r"protocol\.augmentation\.cutmix"):
         Augmentation(cutmix=1.0, mixup=0.2)

@@ -1,6 +1,7 @@
 """Bad data: every kind has a defined outcome, and none of them is a wrong label.
 
-The pictures of a class are noise that is brightest in the channel of the label, so that a label is seen to be right.
+The pictures of a class are noise that is brightest in the channel of the label,
+so that a label is seen to be right.
 """
 
 from __future__ import annotations
@@ -93,14 +94,16 @@ def two_lines(caught: pytest.ExceptionInfo) -> str:
     return str(caught.value)
 
 
-# --- folders ---------------------------------------------------------------------------------------------------------
+# --- folders ----------------------------------------------------------------------------------
 
 
 def bomb() -> bytes:
     """A PNG of a hundred bytes that says it is 60,000 pixels wide and high."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     size = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     parts = chunk(b"IHDR", size) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -123,16 +126,22 @@ def raw_name(root: Path, name: bytes) -> None:
         file.write(encoded(picture(0, 50)))
 
 
-CAT, JPEG, LARGE = encoded(picture(0, 50)), encoded(picture(0, 50, 200), "JPEG"), encoded(picture(0, 50, 64))
+CAT = encoded(picture(0, 50))
+JPEG = encoded(picture(0, 50, 200), "JPEG")
+LARGE = encoded(picture(0, 50, 64))
 
-#: What is put into a good folder, by kind, and what is said about it: it is left out, or it stops the run.
+#: What is put into a good folder, by kind, and what is said about it:
+#: it is left out, or it stops the run.
 UNREADABLE: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated PNG": (lambda r: put(r / "cat/x.png", LARGE[:400]), "truncated"),
     "truncated JPEG": (lambda r: put(r / "cat/x.jpg", JPEG[: len(JPEG) // 2]), "truncated"),
     "zero bytes": (lambda r: put(r / "cat/x.png", b""), "no image of a known kind"),
     "text called .jpg": (lambda r: put(r / "cat/x.jpg", b"hello"), "no image of a known kind"),
     "bomb": (lambda r: put(r / "cat/x.png", bomb()), "DecompressionBombError"),
-    "a header no reader foresees": (lambda r: put(r / "cat/z.ppm", b"P6 12 12 0\n" + b"a" * 500), "ValueError"),
+    "a header no reader foresees": (
+        lambda r: put(r / "cat/z.ppm", b"P6 12 12 0\n" + b"a" * 500),
+        "ValueError",
+    ),
     "a broken bitmap": (lambda r: put(r / "cat/z.bmp", b"BM" + b"\xff" * 60), "OSError"),
     "link to nothing": (lambda r: (r / "cat/x.png").symlink_to(r / "none"), "a link to nothing"),
     "link to itself": (lambda r: (r / "cat/x.png").symlink_to("x.png"), "a link to nothing"),
@@ -156,7 +165,10 @@ ASIDE: dict[str, tuple[Callable[[Path], object], str | None]] = {
     "hidden class": (lambda r: put(r / ".git/x.png", CAT), None),
     "another kind of file": (lambda r: put(r / "cat/x.heic", b"x"), ".heic"),
     "an image beside the classes": (lambda r: put(r / "x.png", CAT), "image in no class folder"),
-    "a folder linked in a circle": (lambda r: (r / "cat/x").symlink_to(r / "cat"), "link in a circle"),
+    "a folder linked in a circle": (
+        lambda r: (r / "cat/x").symlink_to(r / "cat"),
+        "link in a circle",
+    ),
     "a link to the root": (lambda r: (r / "cat/x").symlink_to(r), "link in a circle"),
     "a pipe without extension": (lambda r: os.mkfifo(r / "cat/x"), "without extension"),
     "a pipe beside the classes": (lambda r: os.mkfifo(r / "x"), None),
@@ -172,7 +184,9 @@ GOOD: dict[str, Callable[[Path], object]] = {
     "nested folders": lambda r: put(r / "cat/a/b/x.png", CAT),
     "folder with the name of an image": lambda r: put(r / "cat/y.png/x.png", CAT),
     "link to a file": lambda r: (r / "cat/x.png").symlink_to(put(r.parent / "elsewhere.png", CAT)),
-    "link to a folder": lambda r: (r / "cat/x").symlink_to(put(r.parent / "elsewhere/x.png", CAT).parent),
+    "link to a folder": lambda r: (r / "cat/x").symlink_to(
+        put(r.parent / "elsewhere/x.png", CAT).parent
+    ),
     "names that differ in case": lambda r: put(r / "cat/0.PNG", CAT),
     "255 bytes of name": lambda r: put(r / f"cat/{'x' * 251}.png", CAT),
     "a name that is no UTF-8": lambda r: raw_name(r, b"cat/caf\xe9.png"),
@@ -181,7 +195,9 @@ GOOD: dict[str, Callable[[Path], object]] = {
 
 
 def outcomes(root: Path, out: Path) -> tuple[str, dict, ImageFolder]:
-    """Return the error of ``on_bad_image=error``, and the facts and data set of ``skip``, which goes on from there."""
+    """Return the error of ``on_bad_image=error``, and the facts and data set of ``skip``,
+    which goes on from there.
+    """
     spec = ImageFolder("f", 8, 3, root=str(root), on_bad_image="error")
     error = ""
     try:
@@ -201,12 +217,16 @@ def clean(tmp_path_factory) -> list[tuple]:
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_unreadable_images_stop_the_run_or_are_left_out_as_if_they_were_not_there(kind, clean, tmp_path):
+def test_unreadable_images_stop_the_run_or_are_left_out_as_if_they_were_not_there(
+    kind, clean, tmp_path
+):
     root, (add, reason) = good_folder(tmp_path / "f"), UNREADABLE[kind]
     before = ImageFolder("f", 8, 3, root=str(root)).fingerprint()
     add(root)
     error, facts, spec = outcomes(root, tmp_path / "out")
-    assert re.search(rf"1 unreadable image: \S+/cat/[xz]\.\w+: .*{reason}.*\n.*dataset.on_bad_image=skip$", error)
+    assert re.search(
+        rf"1 unreadable image: \S+/cat/[xz]\.\w+: .*{reason}.*\n.*dataset.on_bad_image=skip$", error
+    )
     assert facts["num_skipped"] == len(facts["skipped"]) == 1 and reason in facts["skipped"][0]
     assert spec.fingerprint() != before  # no index of the good folder is taken for this one
     assert rows_of(tmp_path / "out", root) == clean
@@ -218,7 +238,9 @@ def test_what_is_no_image_is_left_aside_and_counted(kind, clean, tmp_path):
     root, (add, what) = good_folder(tmp_path / "f"), ASIDE[kind]
     add(root)
     error, facts, spec = outcomes(root, tmp_path / "out")
-    assert not error and facts["num_skipped"] == 0 and facts["ignored"] == ({what: 1} if what else {})
+    assert (
+        not error and facts["num_skipped"] == 0 and facts["ignored"] == ({what: 1} if what else {})
+    )
     assert rows_of(tmp_path / "out", root) == clean and facts["class_names"] == list(CLASSES)
     assert check_labels(spec, tmp_path / "out") == 2 * NUM
 
@@ -249,24 +271,47 @@ def two_colours(mode: str, left, right) -> Image.Image:
 
 
 def palette(**options) -> bytes:
-    return encoded(two_colours("RGB", (200, 0, 0), (0, 0, 200)).convert("P", palette=Image.Palette.ADAPTIVE), **options)
+    return encoded(
+        two_colours("RGB", (200, 0, 0), (0, 0, 200)).convert("P", palette=Image.Palette.ADAPTIVE),
+        **options,
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "left", "right"),
     [
-        (encoded(two_colours("CMYK", (0, 255, 255, 55), (255, 255, 0, 55)), "TIFF"), (200, 0, 0), (0, 0, 200)),
+        (
+            encoded(two_colours("CMYK", (0, 255, 255, 55), (255, 255, 0, 55)), "TIFF"),
+            (200, 0, 0),
+            (0, 0, 200),
+        ),
         (palette(), (200, 0, 0), (0, 0, 200)),
         (palette(transparency=1), (200, 0, 0), (0, 0, 200)),
         (encoded(two_colours("L", 50, 200)), (50,) * 3, (200,) * 3),
         (encoded(two_colours("LA", (50, 255), (200, 9))), (50,) * 3, (200,) * 3),
         (encoded(two_colours("RGBA", (200, 0, 0, 255), (0, 0, 200, 9))), (200, 0, 0), (0, 0, 200)),
         (encoded(two_colours("1", 0, 1)), (0,) * 3, (255,) * 3),
-        (encoded(Image.fromarray(np.repeat([[50 * 257, 200 * 257]], 8, 1).repeat(16, 0).astype(np.uint16))),)
+        (
+            encoded(
+                Image.fromarray(
+                    np.repeat([[50 * 257, 200 * 257]], 8, 1).repeat(16, 0).astype(np.uint16)
+                )
+            ),
+        )
         + ((50,) * 3, (200,) * 3),
         (rotated(), (200, 0, 0), (0, 0, 200)),
     ],
-    ids=["CMYK", "palette", "palette, transparent", "grey", "LA", "RGBA", "1 bit", "16 bit", "EXIF-rotated"],
+    ids=[
+        "CMYK",
+        "palette",
+        "palette, transparent",
+        "grey",
+        "LA",
+        "RGBA",
+        "1 bit",
+        "16 bit",
+        "EXIF-rotated",
+    ],
 )
 def test_pixels_of_odd_modes(content, left, right, tmp_path):
     """Transparency is dropped and EXIF not applied, as by torchvision's ImageFolder."""
@@ -292,9 +337,18 @@ def in_split(root: Path, *places: str) -> None:
         (lambda r: (r / "emu").symlink_to(r / "none"), "emu is a link to nothing"),
         (lambda r: (r / "emu").symlink_to("emu"), "emu is a link to nothing"),
         (lambda r: in_split(r, "test/cat", "test/dog", "val/cat"), "holds test, val and no train"),
-        (lambda r: in_split(r, "train/cat", "val/cat", "val/dog"), "no usable training images in 1 of 2 classes"),
-        (lambda r: in_split(r, "train/cat", "test/dog"), "training images in 1 of 2 classes: 'dog'"),
-        (lambda r: [put(path, b"") for path in r.rglob("*.png")], "no usable training images in 2 of 2 classes"),
+        (
+            lambda r: in_split(r, "train/cat", "val/cat", "val/dog"),
+            "no usable training images in 1 of 2 classes",
+        ),
+        (
+            lambda r: in_split(r, "train/cat", "test/dog"),
+            "training images in 1 of 2 classes: 'dog'",
+        ),
+        (
+            lambda r: [put(path, b"") for path in r.rglob("*.png")],
+            "no usable training images in 2 of 2 classes",
+        ),
     ],
 )
 def test_folders_whose_labels_would_be_guesses_are_refused(change, cause, tmp_path):
@@ -306,11 +360,16 @@ def test_folders_whose_labels_would_be_guesses_are_refused(change, cause, tmp_pa
 
 
 def test_classes_are_the_same_however_their_names_are_written(tmp_path):
-    """Accents in two encodings are one class, ``Train`` is a split, ``Cat`` beside ``cat`` are two classes."""
+    """Accents in two encodings are one class, ``Train`` is a split,
+    ``Cat`` beside ``cat`` are two classes.
+    """
     for label, (train, val) in enumerate([("caf\u00e9", "cafe\u0301"), ("z\u00fc", "z\u00fc")]):
         for part, name in (("Train", train), ("VAL", val)):
             for i in range(3):
-                put(tmp_path / part / name / f"{i}.png", encoded(picture(label, i + 3 * (part == "VAL"))))
+                put(
+                    tmp_path / part / name / f"{i}.png",
+                    encoded(picture(label, i + 3 * (part == "VAL"))),
+                )
     spec = ImageFolder("f", 8, 3, root=str(tmp_path))
     facts = index_of(spec, tmp_path / "out")
     assert facts["class_names"] == ["caf\u00e9", "z\u00fc"] and facts["counts"]["test"] == [3, 3]
@@ -319,14 +378,18 @@ def test_classes_are_the_same_however_their_names_are_written(tmp_path):
     put(tmp_path / "g" / "Cat" / "x.png", CAT), put(tmp_path / "g" / "cat" / "x.png", CAT)
     put(tmp_path / "g" / ("y" * 255) / "x.png", CAT)
     facts = index_of(ImageFolder("f", 8, 3, root=str(tmp_path / "g")), tmp_path / "other")
-    assert facts["class_names"] == ["Cat", "caf\\xe9", "cat", "y" * 255] and facts["counts"]["train"] == [1] * 4
+    assert (
+        facts["class_names"] == ["Cat", "caf\\xe9", "cat", "y" * 255]
+        and facts["counts"]["train"] == [1] * 4
+    )
 
 
 def test_a_picture_in_two_classes_is_said_and_one_twice_in_its_class_is_not(tmp_path):
     root = good_folder(tmp_path / "f")
     put(root / "cat/copy.png", (root / "dog/3.png").read_bytes())
     put(root / "dog/again.png", (root / "dog/4.png").read_bytes())
-    put(root / "cat/bad.png", b""), put(root / "dog/bad.png", b"")  # no pictures, though both are the same
+    # No pictures, though both are the same.
+    put(root / "cat/bad.png", b""), put(root / "dog/bad.png", b"")
     facts = index_of(ImageFolder("f", 8, 3, root=str(root), on_bad_image="skip"), tmp_path / "out")
     assert facts["in_several_classes"] == [f"{root}/cat/copy.png = {root}/dog/3.png"]
     assert facts["num_in_several_classes"] == 1 and facts["num_skipped"] == 2
@@ -345,8 +408,14 @@ def test_error_names_five_and_counts_all_and_skip_reads_nothing_again(tmp_path):
     facts = index_of(ImageFolder("f", 8, 3, root=str(root), on_bad_image="skip"), out)
     assert facts["num_skipped"] == 6 and "x5.png" in facts["skipped"][-1]
     put(root / "dog" / "0.png", whole)
-    fresh = index_of(ImageFolder("f", 8, 3, root=str(root), on_bad_image="skip"), tmp_path / "fresh", num_workers=2)
-    assert facts == fresh and (out / INDEX).read_bytes() == (tmp_path / "fresh" / INDEX).read_bytes()
+    fresh = index_of(
+        ImageFolder("f", 8, 3, root=str(root), on_bad_image="skip"),
+        tmp_path / "fresh",
+        num_workers=2,
+    )
+    assert (
+        facts == fresh and (out / INDEX).read_bytes() == (tmp_path / "fresh" / INDEX).read_bytes()
+    )
 
 
 def test_an_image_that_is_damaged_after_it_was_indexed_is_named_from_other_processes_too(tmp_path):
@@ -356,12 +425,15 @@ def test_an_image_that_is_damaged_after_it_was_indexed_is_named_from_other_proce
     for path in root.rglob("*.png"):
         path.write_bytes(b"")
     images = IndexedImages(spec, tmp_path / "out", "train")
-    with pytest.raises(DataError, match=r"f/\w+/\d.png: no image of a known kind\n  -> restore it") as caught:
+    with pytest.raises(
+        DataError, match=r"f/\w+/\d.png: no image of a known kind\n  -> restore it"
+    ) as caught:
         images.tensors()
     try:
         images[0]
     except DataError:
-        sent = ExceptionWrapper(where="in DataLoader worker process 0")  # as a worker process sends it
+        # As a worker process sends it.
+        sent = ExceptionWrapper(where="in DataLoader worker process 0")
     with pytest.raises(DataError) as received:
         sent.reraise()
     assert two_lines(received) == two_lines(caught)
@@ -394,7 +466,10 @@ def test_what_may_not_be_read_stops_the_run_even_with_skip(what, tmp_path):
         (root / what).chmod(0o755)
         _ = spec.opened
         (root / "dog" / "2.png").chmod(0)
-        with without_rights(), pytest.raises(DataError, match=r"2.png cannot be read .*Permission denied"):
+        with (
+            without_rights(),
+            pytest.raises(DataError, match=r"2.png cannot be read .*Permission denied"),
+        ):
             spec.pixels(NUM + 2)
 
 
@@ -406,11 +481,12 @@ def test_ten_thousand_classes_are_indexed_in_seconds(tmp_path):
             (folder / f"{i}.ppm").write_bytes(b"P6 2 2 255\n" + struct.pack(">III", label, i, 7))
     start = time.perf_counter()
     facts = index_of(ImageFolder("f", 2, 3, root=str(tmp_path / "f")), tmp_path / "out")
-    assert time.perf_counter() - start < 60  # 5 s, where nothing else runs; what is quadratic takes much longer
+    # 5 s, where nothing else runs; what is quadratic takes much longer.
+    assert time.perf_counter() - start < 60
     assert facts["counts"]["train"] == [2] * 10_000 and facts["class_names"][9_999] == "09999"
 
 
-# --- Parquet ---------------------------------------------------------------------------------------------------------
+# --- Parquet ----------------------------------------------------------------------------------
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 IMAGES = [{"bytes": encoded(picture(i % 2, i)), "path": f"{i}.png"} for i in range(2 * NUM)]
@@ -435,7 +511,8 @@ def write(root: Path, **tables: pa.Table) -> None:
         (None, "no bytes"),
         ({"bytes": None, "path": None}, "no bytes"),
         ({"bytes": b"", "path": "x.png"}, "no bytes"),
-        ({"bytes": None, "path": "{outside}"}, "no bytes"),  # a good image, of the other class, outside the folder
+        # a good image, of the other class, outside the folder
+        ({"bytes": None, "path": "{outside}"}, "no bytes"),
         ({"bytes": b"hello", "path": "x.png"}, "no image of a known kind"),
         ({"bytes": LARGE[:400], "path": "x.png"}, "truncated"),
         ({"bytes": bomb(), "path": "x.png"}, "DecompressionBombError"),
@@ -446,12 +523,15 @@ def test_rows_without_an_image_stop_the_run_or_are_left_out(row, reason, tmp_pat
     if row and row["path"] == "{outside}":
         row = row | {"path": str(outside)}
     write(tmp_path / "p", train=shard([row, *IMAGES], [0, *LABELS], ["cat", "dog"]))
-    with pytest.raises(DataError, match=f"1 unreadable image: .* row 0.*{reason}.*\n.*on_bad_image=skip") as caught:
+    with pytest.raises(
+        DataError, match=f"1 unreadable image: .* row 0.*{reason}.*\n.*on_bad_image=skip"
+    ) as caught:
         index_of(ParquetImages("p", 8, 3, root=str(tmp_path / "p")), tmp_path / "out")
     two_lines(caught)
     spec = ParquetImages("p", 8, 3, root=str(tmp_path / "p"), on_bad_image="skip")
     facts = index_of(spec, tmp_path / "out")
-    assert facts["num_skipped"] == 1 and "0x" not in facts["skipped"][0]  # no address, which differs by process
+    # No address, which differs by process.
+    assert facts["num_skipped"] == 1 and "0x" not in facts["skipped"][0]
     assert check_labels(spec, tmp_path / "out") == 2 * NUM
 
 
@@ -466,9 +546,15 @@ BARE = shard([image["bytes"] for image in IMAGES], kind=pa.binary())
         ({"train": shard(labels=[*LABELS[1:], -1], names=["cat", "dog"])}, "row 11 .*has label -1"),
         ({"train": shard(labels=[0.0, 1.7] * NUM, names=["cat", "dog"])}, "labels are double"),
         ({"train": shard(labels=["0", "1"] * NUM, names=["cat", "dog"])}, "labels are string"),
-        ({"train": pa.table({"image": pa.array([{"path": "x"}] * 2), "label": [0, 1]})}, "no encoded images"),
+        (
+            {"train": pa.table({"image": pa.array([{"path": "x"}] * 2), "label": [0, 1]})},
+            "no encoded images",
+        ),
         ({"train": shard().rename_columns(["picture", "label"])}, "no column 'image'"),
-        ({"train": shard(), "train-1": shard().rename_columns(["image", "target"])}, "no column 'label'"),
+        (
+            {"train": shard(), "train-1": shard().rename_columns(["image", "target"])},
+            "no column 'label'",
+        ),
         ({"train": shard(), "train-1": BARE}, "incompatible types"),
         ({"train": shard(), "train-1": shard(labels=["cat", "dog"] * NUM)}, "incompatible types"),
         (
@@ -476,21 +562,32 @@ BARE = shard([image["bytes"] for image in IMAGES], kind=pa.binary())
             "train.parquet and test.parquet name the classes differently",
         ),
         ({"train": shard([], pa.array([], pa.int64()))}, "no rows"),
-        ({"train": shard(labels=[0] * 2 * NUM), "test": shard()}, "no usable training images in 1 of 2 classes: '1'"),
+        (
+            {"train": shard(labels=[0] * 2 * NUM), "test": shard()},
+            "no usable training images in 1 of 2 classes: '1'",
+        ),
     ],
 )
 def test_tables_whose_labels_would_be_guesses_are_refused(tables, cause, tmp_path):
     write(tmp_path / "p", **tables)
     with pytest.raises(DataError, match=cause) as caught:
-        index_of(ParquetImages("p", 8, 3, root=str(tmp_path / "p"), on_bad_image="skip"), tmp_path / "out")
+        index_of(
+            ParquetImages("p", 8, 3, root=str(tmp_path / "p"), on_bad_image="skip"),
+            tmp_path / "out",
+        )
     two_lines(caught)
 
 
 def test_shards_with_and_without_class_names_go_together_and_others_are_counted(tmp_path):
-    write(tmp_path / "p", **{"train-0": shard(), "train-1": shard(names=["cat", "dog"]), "part-2": shard()})
+    write(
+        tmp_path / "p",
+        **{"train-0": shard(), "train-1": shard(names=["cat", "dog"]), "part-2": shard()},
+    )
     spec = ParquetImages("p", 8, 3, root=str(tmp_path / "p"))
     facts = index_of(spec, tmp_path / "out")
-    assert facts["class_names"] == ["cat", "dog"] and check_labels(spec, tmp_path / "out") == 4 * NUM
+    assert (
+        facts["class_names"] == ["cat", "dog"] and check_labels(spec, tmp_path / "out") == 4 * NUM
+    )
     assert facts["ignored"] == {"Parquet file of no split": 1}
 
 
@@ -503,28 +600,45 @@ def test_a_shard_that_is_no_file_is_refused_before_it_can_block(add, tmp_path):
     two_lines(caught)
 
 
-# --- a whole run -----------------------------------------------------------------------------------------------------
+# --- a whole run ------------------------------------------------------------------------------
 
 
 def test_a_run_stops_in_two_lines_and_with_skip_counts_what_is_left(tmp_path):
     root, outputs = good_folder(tmp_path / "photos", 12), tmp_path / "out"
     for kind in ("truncated JPEG", "pipe"):
         UNREADABLE[kind][0](root)
-    put(root / "cat/x.heic", b"x"), put(root / "cat/._0.png", b"x"), put(root / "__MACOSX/cat/._0.png", b"x")
+    (
+        put(root / "cat/x.heic", b"x"),
+        put(root / "cat/._0.png", b"x"),
+        put(root / "__MACOSX/cat/._0.png", b"x"),
+    )
     put(root / "cat/copy.png", (root / "dog/0.png").read_bytes())
     common = (
         *("protocol=smoke", "student.width=8", "measure.num_folds=2", "trainer.accelerator=cpu"),
-        *("dataset=image_folder", "dataset.image_size=8", f"dataset.root={root}", f"paths.outputs={outputs}"),
+        *(
+            "dataset=image_folder",
+            "dataset.image_size=8",
+            f"dataset.root={root}",
+            f"paths.outputs={outputs}",
+        ),
         *("encoder=pixels", "generator=decode", "student.depth=1", "ipc=2", "protocol.num_seeds=1"),
         *("baselines=none", "+baselines.full={}", "ablation=none", "measure.curve=[]"),
     )
     stopped = ddoq(*common)
     assert stopped.returncode == 1 and "Traceback" not in stopped.stderr
     *_, cause, remedy = stopped.stderr.splitlines()
-    assert cause.startswith("ddoq: error: dataset: 2 unreadable images: ") and "on_bad_image=skip" in remedy
+    assert (
+        cause.startswith("ddoq: error: dataset: 2 unreadable images: ")
+        and "on_bad_image=skip" in remedy
+    )
     folder = run_here(*common, "dataset.on_bad_image=skip")
     page = (folder / "report.html").read_text()
-    for said in ("2 unreadable images left out", "cat/x.jpg: OSError", "cat/x.png: neither", "1 × .heic"):
+    for said in (
+        "2 unreadable images left out",
+        "cat/x.jpg: OSError",
+        "cat/x.png: neither",
+        "1 × .heic",
+    ):
         assert said in page
     assert "in more than one class: 1" in page and f"{root}/cat/copy.png = {root}/dog/0.png" in page
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
@@ -532,9 +646,11 @@ def test_a_run_stops_in_two_lines_and_with_skip_counts_what_is_left(tmp_path):
     assert rows[0]["num_train"] + rows[0]["num_validation"] + rows[0]["num_test"] == 25
     assert {row["num_images"] for row in rows if row["arm"] == "full"} == {rows[0]["num_train"]}
     (index,) = (outputs / "store" / "index").glob(f"*/{INDEX}")
-    with pytest.raises(DataError, match="2 unreadable images"):  # although its index is finished now
+    # Although its index is finished now.
+    with pytest.raises(DataError, match="2 unreadable images"):
         run_here(*common)
     table = pq.read_table(index).to_pydict()
     assert all(
-        Path(name).parent.name == CLASSES[label] for name, label in zip(table["name"], table["label"], strict=True)
+        Path(name).parent.name == CLASSES[label]
+        for name, label in zip(table["name"], table["label"], strict=True)
     )

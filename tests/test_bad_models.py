@@ -1,4 +1,6 @@
-"""Damaged and lying models: two lines that name the config path, when they are read or before anything is computed."""
+"""Damaged and lying models: two lines that name the config path,
+when they are read or before anything is computed.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,8 @@ def own(network: str, path: Path, library: str = "timm") -> PretrainedTeacher:
     return PretrainedTeacher(network, SPACE, 3, str(path), library, classes="dataset")
 
 
-#: Where a model's weights are in its folder, how it is read, and the config path that its errors name.
+#: Where a model's weights are in its folder, how it is read,
+#: and the config path that its errors name.
 KINDS = {
     "vae": ("vae/diffusion_pytorch_model.safetensors", lambda f: VAE(str(f)), "encoder.path"),
     "taef2": ("taef2_encoder.pth", lambda f: TAEF2(str(f)), "encoder.path"),
@@ -49,7 +52,11 @@ KINDS = {
         lambda f: StableDiffusion(path=str(f), encoder=Pixels(), label_space=SPACE),
         "generator.path",
     ),
-    "space": ("w.safetensors", lambda f: Features("resnet10t", str(f / "w.safetensors")), "space.path"),
+    "space": (
+        "w.safetensors",
+        lambda f: Features("resnet10t", str(f / "w.safetensors")),
+        "space.path",
+    ),
     "timm": ("w.safetensors", lambda f: own("resnet10t", f / "w.safetensors"), "teacher.path"),
     "torchvision": ("w.pth", lambda f: own("resnet18", f / "w.pth", "torchvision"), "teacher.path"),
     "npz": ("w.npz", lambda f: CIFARResNet(str(f / "w.npz"), 3), "teacher.path"),
@@ -65,9 +72,14 @@ def good(tmp_path_factory) -> dict[str, Path]:
         (top / name).mkdir()
     torch.save(_encoder().state_dict(), top / "taef2" / "taef2_encoder.pth")
     torch.save(_decoder().state_dict(), top / "taef2" / "taef2_decoder.pth")
-    save_file(timm.create_model("resnet10t", num_classes=3).state_dict(), top / "timm" / "w.safetensors")
+    save_file(
+        timm.create_model("resnet10t", num_classes=3).state_dict(), top / "timm" / "w.safetensors"
+    )
     torch.save(get_model("resnet18", num_classes=3).state_dict(), top / "torchvision" / "w.pth")
-    np.savez(top / "npz" / "w.npz", **{name: one.numpy() for name, one in ResNet(20, 3).state_dict().items()})
+    np.savez(
+        top / "npz" / "w.npz",
+        **{name: one.numpy() for name, one in ResNet(20, 3).state_dict().items()},
+    )
     sd = save_stable_diffusion(top / "sd")
     vae, dit = save_vae(top / "vae" / "vae").parent, save_dit(top / "dit", num_classes=3)
     return {name: top / name for name in ("taef2", "timm", "torchvision", "npz")} | {
@@ -81,7 +93,9 @@ def good(tmp_path_factory) -> dict[str, Path]:
 
 def read(file: Path) -> dict[str, torch.Tensor]:
     if file.suffix == ".npz":
-        return {name: torch.from_numpy(one) for name, one in np.load(file, allow_pickle=False).items()}
+        return {
+            name: torch.from_numpy(one) for name, one in np.load(file, allow_pickle=False).items()
+        }
     return load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
 
 
@@ -131,7 +145,8 @@ def test_damaged_weights_are_refused_when_they_are_read(kind, good, tmp_path):
 
 @pytest.mark.parametrize("text", ["no json", "[]", "{}", b"\xff\xfe\0", "strings", "null"])
 @pytest.mark.parametrize(
-    ("kind", "name"), [("vae", "vae/config.json"), ("dit", "transformer/config.json"), ("unet", "unet/config.json")]
+    ("kind", "name"),
+    [("vae", "vae/config.json"), ("dit", "transformer/config.json"), ("unet", "unet/config.json")],
 )
 def test_a_configuration_that_lies_is_refused(kind, name, text, good, tmp_path):
     folder = shutil.copytree(good[kind], tmp_path / "m")
@@ -165,7 +180,12 @@ def lie(file: Path, text: str | bytes) -> None:
 def test_a_bad_generator_is_known_before_anything_is_encoded(how, tmp_path):
     model = save_dit(tmp_path / "dit", num_classes=10, channels=1)
     damage(model / "transformer" / "diffusion_pytorch_model.safetensors", how)
-    arguments = (f"generator.path={model}", "protocol=smoke", "ablation=none", f"paths.outputs={tmp_path / 'out'}")
+    arguments = (
+        f"generator.path={model}",
+        "protocol=smoke",
+        "ablation=none",
+        f"paths.outputs={tmp_path / 'out'}",
+    )
     with pytest.raises(DdoqError, match="^generator.path"):
         run_here("+experiment=digits", *arguments, "trainer.accelerator=cpu")
     assert not (tmp_path / "out" / "store" / "encode").exists()

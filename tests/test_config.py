@@ -43,13 +43,18 @@ def test_every_experiment_composes_and_passes_the_checks(experiment):
 def test_every_study_composes_on_real_data_and_pins_its_student(study):
     config = composed("+experiment=cifar10", f"+study={study}")
     check(config)
-    assert config["student"]["name"] == "convnet_d3_w16" and config["protocol"]["num_evaluations"] == 1
+    assert (
+        config["student"]["name"] == "convnet_d3_w16" and config["protocol"]["num_evaluations"] == 1
+    )
     assert config["ablation"]["strengths"] == []
 
 
-#: What a choice needs that the default data set, grey and of 8 pixels, does not give.
-_COLOURED = ("ddoq", "fkd1024", "fkd128", "igd", "minimax", "rd3", "rded")  # recipes for photographs
-_COMPANIONS = {"taef2": ["dataset.image_size=64"]} | {protocol: ["dataset.channels=3"] for protocol in _COLOURED}
+#: What a choice needs that the default data set, grey and of 8 pixels, does not give:
+#: these are recipes for photographs.
+_COLOURED = ("ddoq", "fkd1024", "fkd128", "igd", "minimax", "rd3", "rded")
+_COMPANIONS = {"taef2": ["dataset.image_size=64"]} | {
+    protocol: ["dataset.channels=3"] for protocol in _COLOURED
+}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
@@ -107,10 +112,20 @@ FOR_STAGES = {
 def test_schema_mirrors_its_constructor(schema):
     module, name = schema._target_.rsplit(".", 1)
     target = getattr(import_module(module), name)
-    inner = {f.name for f in fields(schema) if f.default_factory is not MISSING and is_dataclass(f.default_factory)}
-    stated = {f.name: f.default for f in fields(schema) if f.name not in {"_target_", "fit", *inner}}
+    inner = {
+        f.name
+        for f in fields(schema)
+        if f.default_factory is not MISSING and is_dataclass(f.default_factory)
+    }
+    stated = {
+        f.name: f.default for f in fields(schema) if f.name not in {"_target_", "fit", *inner}
+    }
     signature = inspect.signature(target.__init__).parameters
-    parameters = {name: p.default for name, p in signature.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
+    parameters = {
+        name: p.default
+        for name, p in signature.items()
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    }
     known = RUNTIME | inner | FOR_STAGES.get(schema.__name__, set())
     assert set(stated) - known == set(parameters) - known
     for key in set(stated) - known:
@@ -120,15 +135,27 @@ def test_schema_mirrors_its_constructor(schema):
 
 def test_the_graph_knows_which_quantizers_select():
     """It names their codebooks without importing them."""
-    targets = {name: schema._target_.rsplit(".", 1) for name, schema in COMPONENTS["quantizer"].items()}
-    selecting = {name for name, (module, cls) in targets.items() if getattr(import_module(module), cls).selects}
+    targets = {
+        name: schema._target_.rsplit(".", 1) for name, schema in COMPONENTS["quantizer"].items()
+    }
+    selecting = {
+        name
+        for name, (module, cls) in targets.items()
+        if getattr(import_module(module), cls).selects
+    }
     assert selecting == set(SELECTIONS)
 
 
 def test_identity_of_a_run_ignores_how_it_is_computed():
     base = run_name(composed())
     same = ["paths.outputs=/elsewhere", "run.until=encode", "trainer.batch_size=3", "logger=csv"]
-    other = ["seed=1", "ipc=5", "generator.strength=0.123", "protocol.num_steps=7", "dataset.image_size=16"]
+    other = [
+        "seed=1",
+        "ipc=5",
+        "generator.strength=0.123",
+        "protocol.num_steps=7",
+        "dataset.image_size=16",
+    ]
     assert all(run_name(composed(override)) == base for override in same)
     assert len({base, *(run_name(composed(override)) for override in other)}) == len(other) + 1
 
@@ -138,11 +165,20 @@ def test_arms_are_named_by_what_they_are_made_of():
         parts = {"quantizer": quantizer, "weighting": weighting, "generator": generator}
         return arm_name({part: {"name": value} for part, value in parts.items()} | others)
 
-    assert name("kmeans", "mass", "dit") == "ddoq" and name("kmeans", "uniform", "dit") == "ddoq_uniform"
+    assert (
+        name("kmeans", "mass", "dit") == "ddoq"
+        and name("kmeans", "uniform", "dit") == "ddoq_uniform"
+    )
     assert name("d4m", "uniform", "dit") == "d4m" and name("d4m", "power", "dit") == "d4m_weighted"
-    assert name("random", "uniform", "real") == "random" and name("herding", "uniform", "dit") == "herding_dit"
+    assert (
+        name("random", "uniform", "real") == "random"
+        and name("herding", "uniform", "dit") == "herding_dit"
+    )
     assert name("kmeans", "uniform", "dit", space={"name": "pca"}) == "ddoq_pca_uniform"
-    assert name("kmeans", "mass", "dit", allocation="error", space={"name": "latents"}) == "ddoq_by_error"
+    assert (
+        name("kmeans", "mass", "dit", allocation="error", space={"name": "latents"})
+        == "ddoq_by_error"
+    )
 
 
 def test_main_arm_never_takes_the_place_of_a_baseline():
@@ -190,7 +226,10 @@ def test_main_arm_never_takes_the_place_of_a_baseline():
         (["dataset.resize=pad"], "dataset.resize"),
         (["dataset=imagenette", "dataset.classes=imagenete"], "did you mean 'imagenette'"),
         (["protocol.image_size=0"], "protocol.image_size"),
-        (["encoder=vae", "dataset.image_size=9", "generator=real", "quantizer=random"], "block_out_channels"),
+        (
+            ["encoder=vae", "dataset.image_size=9", "generator=real", "quantizer=random"],
+            "block_out_channels",
+        ),
     ],
 )
 def test_impossible_values_are_named_with_a_remedy(overrides, cause):
@@ -202,7 +241,9 @@ def test_impossible_values_are_named_with_a_remedy(overrides, cause):
 def test_choices_of_the_checks_are_those_of_the_catalogue():
     # the checks may not import the catalogue, which needs more than the configuration
     assert set(_CHOICES["dataset.classes"]) == set(CATALOGUE)
-    assert set(_CHOICES["dataset.source"]) == {source for one in CATALOGUE.values() for source in one.counts}
+    assert set(_CHOICES["dataset.source"]) == {
+        source for one in CATALOGUE.values() for source in one.counts
+    }
 
 
 def test_all_problems_are_reported_at_once():
@@ -211,7 +252,10 @@ def test_all_problems_are_reported_at_once():
 
 
 def test_ipc_above_the_smallest_class_is_named():
-    facts = {"class_names": ["a", "b"], "counts": {"train": [50, 7], "validation": [5, 1], "test": [5, 1]}}
+    facts = {
+        "class_names": ["a", "b"],
+        "counts": {"train": [50, 7], "validation": [5, 1], "test": [5, 1]},
+    }
     check_counts(composed("ipc=7"), facts)
     with pytest.raises(DataError, match="ipc: 10 .* 7 training images of class 'b'"):
         check_counts(composed(), facts)
@@ -254,7 +298,8 @@ def test_help_is_quick_and_names_what_users_type():
     assert done.returncode == 0 and "schema" not in done.stdout
     for group in (*COMPONENTS, "logger", "launcher", "experiment"):
         assert re.search(rf"^ +{group} +\w", done.stdout, re.MULTILINE)
-    assert seconds < 3  # a fifth of a second on an idle machine; importing torch would not fit even on a busy one
+    # A fifth of a second on an idle machine; importing torch would not fit even on a busy one.
+    assert seconds < 3
 
 
 def test_a_shell_gets_the_choices_of_a_row():
@@ -267,7 +312,8 @@ def test_a_shell_gets_the_choices_of_a_row():
 def test_the_entry_imports_neither_torch_nor_lightning():
     modules = "ddoq.run, ddoq.job, ddoq.preflight, ddoq.experiment"
     code = (
-        f"import sys, {modules}; print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
+        f"import sys, {modules}; "
+        "print([m for m in ('torch', 'lightning', 'diffusers', 'wandb') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

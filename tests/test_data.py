@@ -44,7 +44,7 @@ def splits(spec) -> Counter:
     return Counter(zip(source.labels.tolist(), split.tolist(), strict=True))
 
 
-# --- sources ---------------------------------------------------------------------------------------------------------
+# --- sources ----------------------------------------------------------------------------------
 
 
 def test_digits_are_complete_and_fingerprinted():
@@ -105,7 +105,8 @@ def test_parquet_in_the_hugging_face_form(tmp_path):
     for name, labels in (("train-00000-of-00001", [0, 1, 1]), ("validation", [1, 0])):
         table = pa.table({"image": [image] * len(labels), "label": labels})
         pq.write_table(
-            table.replace_schema_metadata({"huggingface": json.dumps(features)}), tmp_path / f"{name}.parquet"
+            table.replace_schema_metadata({"huggingface": json.dumps(features)}),
+            tmp_path / f"{name}.parquet",
         )
     source = ParquetImages("p", 8, 3, root=str(tmp_path)).open()
     assert source.class_names == ["zebra", "ant"] and source.labels.tolist() == [0, 1, 1, 1, 0]
@@ -121,9 +122,14 @@ def test_fashion_mnist_from_idx_files_and_the_error_without_them(tmp_path):
     for part, number in (("train", 20), ("t10k", 10)):
         header = struct.pack(">IIII", 0x803, number, 28, 28)
         pixels = np.arange(number * 784, dtype=np.uint32).astype(np.uint8)
-        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + pixels.tobytes()))
-        header, labels = struct.pack(">II", 0x801, number), (np.arange(number) % 10).astype(np.uint8)
-        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header + labels.tobytes()))
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(
+            gzip.compress(header + pixels.tobytes())
+        )
+        header = struct.pack(">II", 0x801, number)
+        labels = (np.arange(number) % 10).astype(np.uint8)
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(
+            gzip.compress(header + labels.tobytes())
+        )
     source = FashionMNIST("f", 28, 1, search=(tmp_path / "nothing", tmp_path)).open()
     assert source.labels.tolist() == [i % 10 for i in range(20)] + list(range(10))
     assert np.asarray(source.read(1))[0, :3].tolist() == [784 % 256, 785 % 256, 786 % 256]
@@ -135,7 +141,8 @@ def test_fashion_mnist_from_idx_files_and_the_error_without_them(tmp_path):
     ("spec", "total", "first", "form"),
     [
         (FashionMNIST("fashion_mnist", 28, 1), 70_000, "Ankle boot", None),
-        (CIFAR10("cifar10", 32, 3), 60_000, "truck", None),  # exact pixels, found before the JPEG form
+        # exact pixels, found before the JPEG form
+        (CIFAR10("cifar10", 32, 3), 60_000, "truck", None),
         (CIFAR10("cifar10", 32, 3), 60_000, "frog", "cifar10_jpeg"),
     ],
 )
@@ -147,13 +154,17 @@ def test_real_data_sets_open(shared, spec, total, first, form):
     assert to_uint8(source.read(0), spec.image_size, spec.channels).float().std() > 20
 
 
-# --- odd images ------------------------------------------------------------------------------------------------------
+# --- odd images -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "I;16", "F"]
+)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_mode_becomes_the_asked_for_tensor(mode, channels):
-    image = picture(100).convert("L").convert(mode) if mode != "CMYK" else picture(100).convert("CMYK")
+    image = (
+        picture(100).convert("L").convert(mode) if mode != "CMYK" else picture(100).convert("CMYK")
+    )
     tensor = to_uint8(image, 8, channels, pixel_range=(0, 255))
     assert tensor.shape == (channels, 8, 8) and tensor.dtype == torch.uint8
 
@@ -178,7 +189,7 @@ def test_unit_range_round_trip_is_exact():
     assert torch.equal(from_unit(to_unit(pixels)), pixels)
 
 
-# --- latents ---------------------------------------------------------------------------------------------------------
+# --- latents ----------------------------------------------------------------------------------
 
 
 def test_latents_resume_at_the_shard_and_read_by_class(tmp_path):
@@ -196,7 +207,7 @@ def test_latents_resume_at_the_shard_and_read_by_class(tmp_path):
     assert positions.tolist() == [1, 3, 5] and torch.equal(of_class, values[[1, 3, 5]])
 
 
-# --- the distilled folder --------------------------------------------------------------------------------------------
+# --- the distilled folder ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -239,7 +250,12 @@ def test_image_folder_and_hugging_face_open_it_as_it_is(distilled):
     ours = load_distilled(distilled)
     theirs = TorchvisionImageFolder(distilled)
     assert [label for _, label in theirs.samples] == ours.labels.tolist()
-    hub = load_dataset("imagefolder", data_dir=str(distilled), split="train", cache_dir=str(distilled.parent / "cache"))
+    hub = load_dataset(
+        "imagefolder",
+        data_dir=str(distilled),
+        split="train",
+        cache_dir=str(distilled.parent / "cache"),
+    )
     assert len(hub) == 6 and sorted(hub["weight"]) == sorted(ours.weights.tolist())
     assert hub[0]["image"].size == (8, 8)
 

@@ -36,7 +36,9 @@ SECOND = 10**9
 
 @pytest.fixture
 def files(monkeypatch) -> Iterator[Path]:
-    """Ten small files that are remembered as large data are, once they have lain for a few ticks of this disk."""
+    """Ten small files that are remembered as large data are,
+    once they have lain for a few ticks of this disk.
+    """
     monkeypatch.setattr(module, "_FEW_FILES", 0)
     monkeypatch.setattr(module, "_FEW_BYTES", 0)
     monkeypatch.setattr(module, "_TICK", SECOND // 50)
@@ -62,7 +64,9 @@ def contents(root: Path, names=NAMES) -> list[Content]:
 
 
 def rows(folder: Path) -> dict[str, str]:
-    """Return the digests of the one table in a folder by the names of files; its seal has to be right."""
+    """Return the digests of the one table in a folder by the names of files;
+    its seal has to be right.
+    """
     (table,) = folder.glob("*")
     seal, _, body = table.read_bytes().partition(b"\0")
     assert seal.decode() == hashlib.sha256(body).hexdigest()
@@ -70,7 +74,9 @@ def rows(folder: Path) -> dict[str, str]:
 
 
 def forge(folder: Path, name: str) -> str:
-    """Give a file another digest in the one table of a folder, as only who does not read the file would report it."""
+    """Give a file another digest in the one table of a folder,
+    as only who does not read the file would report it.
+    """
     (table,) = folder.glob("*")
     body = table.read_bytes().partition(b"\0")[2].replace(rows(folder)[name].encode(), b"f" * 64)
     table.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\0" + body)
@@ -87,7 +93,7 @@ def rewrite(path: Path, content: bytes) -> None:
     assert (path.stat().st_mtime_ns, path.stat().st_ino) == (status.st_mtime_ns, status.st_ino)
 
 
-# --- what is remembered ----------------------------------------------------------------------------------------------
+# --- what is remembered -----------------------------------------------------------------------
 
 
 def test_files_are_read_once_and_again_where_they_changed(files, tmp_path):
@@ -99,7 +105,9 @@ def test_files_are_read_once_and_again_where_they_changed(files, tmp_path):
     rewrite(files / "b/0.bin", b"x/0.bin")
     lie()
     told = known.of(files, NAMES)
-    assert told[5:] == contents(files)[5:] and told[3].sha256 == wrong, "only what changed is read again"
+    assert told[5:] == contents(files)[5:] and told[3].sha256 == wrong, (
+        "only what changed is read again"
+    )
     os.utime(files / "a/3.bin")  # touched: read again, and found as it was
     assert known.of(files, NAMES) == contents(files) == Digests().of(files, NAMES)
 
@@ -108,7 +116,10 @@ def test_files_are_read_once_and_again_where_they_changed(files, tmp_path):
     "change",
     [
         lambda path: rewrite(path, b"x/1.bin"),
-        lambda path: (path.with_name("new").write_bytes(b"x/1.bin"), path.with_name("new").rename(path)),
+        lambda path: (
+            path.with_name("new").write_bytes(b"x/1.bin"),
+            path.with_name("new").rename(path),
+        ),
         lambda path: (path.unlink(), path.symlink_to(path.parents[1] / "b/1.bin")),
         lambda path: path.write_bytes(b"longer than it was"),
     ],
@@ -134,9 +145,11 @@ def test_a_file_that_has_just_changed_is_not_remembered(files, tmp_path, monkeyp
 def test_only_times_that_show_every_change_are_trusted():
     written, now = 1_700_000_000 * SECOND, 1_700_000_100 * SECOND
     assert is_settled(written + 1, written + 1, now)  # written there
-    assert is_settled(written - 9 * SECOND, written, now)  # unpacked there: its mtime is that in the archive
+    # Unpacked there: its mtime is that in the archive.
+    assert is_settled(written - 9 * SECOND, written, now)
     assert is_settled(now + 9 * SECOND, written, now)  # mtime is anything
-    assert not is_settled(written, written, now)  # an image of a file system, which can be made again
+    # An image of a file system, which can be made again.
+    assert not is_settled(written, written, now)
     assert not is_settled(written, now - SECOND, now)
     assert not is_settled(written, now + SECOND, now)  # a clock that is ahead
 
@@ -161,7 +174,8 @@ def test_subsets_of_a_folder_keep_what_is_known_of_each_other(files, tmp_path):
     (files / "a/0.bin").write_bytes(b"once more")
     lie()
     known.of(files, NAMES)
-    assert len((next((tmp_path / "store").iterdir())).read_bytes().split(b"\0")) == 2 + len(NAMES)  # no row twice
+    # No row twice.
+    assert len((next((tmp_path / "store").iterdir())).read_bytes().split(b"\0")) == 2 + len(NAMES)
 
 
 def test_names_of_any_bytes_are_remembered(files, tmp_path):
@@ -184,14 +198,17 @@ def test_little_is_read_every_time(files, tmp_path, monkeypatch):
 
 def test_files_that_cannot_be_read_are_named(files, tmp_path):
     (files / "a/1.bin").chmod(0)
-    with without_rights(), pytest.raises(DataError, match=r"a/1.bin cannot be read .*Permission denied"):
+    with (
+        without_rights(),
+        pytest.raises(DataError, match=r"a/1.bin cannot be read .*Permission denied"),
+    ):
         Digests().of(files, NAMES)
     (files / "a/1.bin").unlink()
     with pytest.raises(DataError, match=r"a/1.bin cannot be read .*No such file"):
         Digests().of(files, NAMES)
 
 
-# --- the table under hardship ----------------------------------------------------------------------------------------
+# --- the table under hardship -----------------------------------------------------------------
 
 
 def test_a_damaged_table_is_no_table(files, tmp_path):
@@ -226,7 +243,9 @@ def test_where_nothing_can_be_written_nothing_is_remembered(files, hardship, cap
         with without_rights():
             told = known.of(files, NAMES)
     else:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (100 if hardship == "full" else limits[0], limits[1]))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (100 if hardship == "full" else limits[0], limits[1])
+        )
         try:
             told = known.of(files, NAMES)
         finally:
@@ -240,7 +259,8 @@ def test_processes_at_once_agree_and_leave_a_whole_table(files, tmp_path):
     code = (
         "import sys; from pathlib import Path; from ddoq.utils import digests as d\n"
         "d._FEW_FILES = d._FEW_BYTES = d._TICK = 0\n"
-        "for _ in range(20): told = d.Digests(Path(sys.argv[1])).of(Path(sys.argv[2]), sys.argv[3:])\n"
+        "for _ in range(20): "
+        "told = d.Digests(Path(sys.argv[1])).of(Path(sys.argv[2]), sys.argv[3:])\n"
         "print(*told)"
     )
     said = [
@@ -269,7 +289,7 @@ def test_reading_is_saved_on_the_way(files, tmp_path, monkeypatch):
     assert set(NAMES[:4]) <= rows(tmp_path / "store").keys()
 
 
-# --- whose contents --------------------------------------------------------------------------------------------------
+# --- whose contents ---------------------------------------------------------------------------
 
 
 def write_labels(root: Path, labels: list[int]) -> None:
@@ -280,15 +300,28 @@ def write_labels(root: Path, labels: list[int]) -> None:
         images = []
         for _ in labels:
             file = pa.BufferOutputStream()
-            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(pa.PythonFile(file, "w"), "PNG")
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                pa.PythonFile(file, "w"), "PNG"
+            )
             images.append({"bytes": file.getvalue().to_pybytes(), "path": None})
         table = pa.table({"image": images, "label": pa.array(labels, pa.int64())})
         pq.write_table(table, root / f"{split}.parquet", compression="none", use_dictionary=False)
 
 
 def test_corrected_labels_of_equal_size_are_indexed_again(files, tmp_path, capsys):
-    few = ("protocol=smoke", "encoder=pixels", "generator=decode", "baselines=none", "ablation=none")
-    data = ("dataset=parquet", f"dataset.root={tmp_path}/data", "dataset.image_size=8", "run.until=index")
+    few = (
+        "protocol=smoke",
+        "encoder=pixels",
+        "generator=decode",
+        "baselines=none",
+        "ablation=none",
+    )
+    data = (
+        "dataset=parquet",
+        f"dataset.root={tmp_path}/data",
+        "dataset.image_size=8",
+        "run.until=index",
+    )
     labels, sizes, outputs = [0, 1] * 6, [], tmp_path / "outputs"
     for written in (labels, labels, labels[::-1]):
         write_labels(tmp_path / "data", written)
@@ -296,8 +329,12 @@ def test_corrected_labels_of_equal_size_are_indexed_again(files, tmp_path, capsy
         lie()
         run_here(*few, *data, "ipc=2", "measure.curve=[]", f"paths.outputs={outputs}")
     assert len(set(sizes)) == 1
-    indices = [pq.read_table(file)["label"].to_pylist() for file in outputs.glob("store/index/*/index.parquet")]
-    assert sorted(indices) == sorted([2 * labels, 2 * labels[::-1]])  # the same content, written twice, is one
+    indices = [
+        pq.read_table(file)["label"].to_pylist()
+        for file in outputs.glob("store/index/*/index.parquet")
+    ]
+    # The same content, written twice, is one.
+    assert sorted(indices) == sorted([2 * labels, 2 * labels[::-1]])
     assert rows(outputs / "store" / DIGESTS).keys() == {"train.parquet", "test.parquet"}
     for command in ("verify", "repair", "du", "ls"):
         assert store([command, "--outputs", str(outputs)]) == 0  # it is no stray
@@ -325,10 +362,16 @@ def test_labels_in_a_file_beside_the_images_are_content(tmp_path):
 
 def test_weights_are_known_by_content(files, tmp_path):
     known = Digests(tmp_path / "store")
-    conf, file = {"_target_": "ddoq.labelers.TimmTeacher", "path": str(files / "a/1.bin")}, files / "a/1.bin"
-    assert Models([], known).identify(conf, "teacher.path") == hashlib.sha256(file.read_bytes()).hexdigest()
+    conf = {"_target_": "ddoq.labelers.TimmTeacher", "path": str(files / "a/1.bin")}
+    file = files / "a/1.bin"
+    assert (
+        Models([], known).identify(conf, "teacher.path")
+        == hashlib.sha256(file.read_bytes()).hexdigest()
+    )
     rewrite(file, b"x/1.bin")
-    assert Models([], known).identify(conf, "teacher.path") == hashlib.sha256(b"x/1.bin").hexdigest()
+    assert (
+        Models([], known).identify(conf, "teacher.path") == hashlib.sha256(b"x/1.bin").hexdigest()
+    )
     folder = tmp_path / "vae"
     folder.mkdir()
     (folder / "config.json").write_text("{}")

@@ -1,4 +1,6 @@
-"""The corridor as users walk it, at a tiny size: results, resuming, sharing, odd folders, the README."""
+"""The corridor as users walk it, at a tiny size:
+results, resuming, sharing, odd folders, the README.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def test_results_hold_every_arm_and_seed(finished):
     found = rows(finished)
     assert all(row.keys() >= COLUMNS and row["split"] == "test" for row in found)
     arms = ["full", "random", "nearest", "d4m", "ddoq_uniform", "ddoq"]
-    assert [(row["arm"], row["seed"]) for row in found] == [(arm, seed) for arm in arms for seed in (0, 1)]
+    assert [(row["arm"], row["seed"]) for row in found] == [
+        (arm, seed) for arm in arms for seed in (0, 1)
+    ]
     assert all(0 <= row["top1"] <= row["top1_best"] <= 1 for row in found)
     assert {(row["arm"], row["strength"]) for row in found} == {
         *((arm, None) for arm in arms[:3]),
@@ -75,22 +79,49 @@ def cells(page: str, table: str) -> list[list[str]]:
 def measured(facts: dict, of: str = "") -> list[str]:
     """Return what the report should say about a codebook."""
     own, equal = facts["w2_squared"], facts["w2_squared_uniform"]
-    shares = [f"{value / facts['variance']:.3f}" for value in (own, equal, facts["held_out_distortion"])]
+    shares = [
+        f"{value / facts['variance']:.3f}" for value in (own, equal, facts["held_out_distortion"])
+    ]
     saved = f"{100 * (1 - own / equal):z.1f}"
-    return [*shares[:2], saved, shares[2], f"{facts['effective_size']:.1f}{of}", f"{facts['dispersion']:.2f}"]
+    return [
+        *shares[:2],
+        saved,
+        shares[2],
+        f"{facts['effective_size']:.1f}{of}",
+        f"{facts['dispersion']:.2f}",
+    ]
 
 
 def test_report_shows_the_measures_that_the_manifests_hold(finished):
     page = next(finished.glob("runs/*/report.html")).read_text()
     found = [json.loads(path.read_text()) for path in finished.glob("store/*/*/manifest.json")]
-    (curve,) = (one["facts"] for one in found if one["body"]["stage"] == "curve" and one["title"] == "ddoq")
-    firsts = [one for one in found if one["body"]["stage"] == "quantize" and one["body"]["identity"]["seed"] == 0]
+    (curve,) = (
+        one["facts"] for one in found if one["body"]["stage"] == "curve" and one["title"] == "ddoq"
+    )
+    firsts = [
+        one
+        for one in found
+        if one["body"]["stage"] == "quantize" and one["body"]["identity"]["seed"] == 0
+    ]
     by_name = {one["body"]["identity"]["quantizer"]["name"]: one["facts"] for one in firsts}
 
-    assert cells(page, "curve") == [[str(point["num_centroids"]), *measured(point)] for point in curve["points"]]
-    assert f"K<sup>−{-curve['slope']:.3f}</sup>" in page and f"of dimension {curve['dimension']:.1f}:" in page
-    arms = {"random": "random", "nearest": "nearest", "d4m": "d4m", "ddoq_uniform": "kmeans", "ddoq": "kmeans"}
-    assert cells(page, "codebooks") == [[arm, of, *measured(by_name[of], " of 10")] for arm, of in arms.items()]
+    assert cells(page, "curve") == [
+        [str(point["num_centroids"]), *measured(point)] for point in curve["points"]
+    ]
+    assert (
+        f"K<sup>−{-curve['slope']:.3f}</sup>" in page
+        and f"of dimension {curve['dimension']:.1f}:" in page
+    )
+    arms = {
+        "random": "random",
+        "nearest": "nearest",
+        "d4m": "d4m",
+        "ddoq_uniform": "kmeans",
+        "ddoq": "kmeans",
+    }
+    assert cells(page, "codebooks") == [
+        [arm, of, *measured(by_name[of], " of 10")] for arm, of in arms.items()
+    ]
     for row, rate, facts in zip(
         cells(page, "classes"), curve["per_class"], by_name["kmeans"]["per_class"], strict=True
     ):
@@ -141,12 +172,15 @@ def test_a_change_recomputes_only_what_depends_on_it(finished, capsys):
         folder = run_here(*TINY, f"paths.outputs={finished}", "run.plan_only=true", *overrides)
         if not any(folder.iterdir()):
             folder.rmdir()  # leave the fixture as it was
-        return {line.split()[0] for line in capsys.readouterr().out.splitlines() if " miss " in line}
+        return {
+            line.split()[0] for line in capsys.readouterr().out.splitlines() if " miss " in line
+        }
 
     assert misses() == set()
     assert misses("trainer.batch_size=7", "logger=csv") == set()
     assert misses("student.width=4") == {"evaluate"}
-    assert misses("weighting=clip", "ablation.strengths=[]") == {"evaluate"}  # the ablation labelled it already
+    # The ablation labelled it already.
+    assert misses("weighting=clip", "ablation.strengths=[]") == {"evaluate"}
     assert misses("weighting=power", "weighting.exponent=0.3") == {"label", "evaluate"}
     assert misses("generator.guidance_scale=2") == {"generate", "label", "evaluate"}
     assert misses("ipc=5") == {"quantize", "generate", "label", "evaluate"}
@@ -165,17 +199,24 @@ def test_until_and_from(finished, tmp_path, capsys):
     capsys.readouterr()
     run_here(*TINY, f"paths.outputs={tmp_path}", "run.until=quantize", "run.from=quantize")
     out = capsys.readouterr().out
-    assert re.search(r"quantize +\d+ computed", out) and "encode" not in out.split("store:")[1].split("✓")[1]
+    assert (
+        re.search(r"quantize +\d+ computed", out)
+        and "encode" not in out.split("store:")[1].split("✓")[1]
+    )
     assert artefacts(tmp_path, "quantize") == codebooks
 
 
 def test_output_does_not_depend_on_batch_size_beyond_rounding(finished, tmp_path):
     run_here(*TINY, f"paths.outputs={tmp_path}", "run.until=generate", "trainer.batch_size=7")
     assert artefacts(tmp_path, "quantize") == artefacts(finished, "quantize")
-    names = sorted(str(p.relative_to(tmp_path)) for p in (tmp_path / "store" / "generate").rglob("*.png"))
+    names = sorted(
+        str(p.relative_to(tmp_path)) for p in (tmp_path / "store" / "generate").rglob("*.png")
+    )
     assert len(names) > 500
     for name in names:
-        ours, theirs = (np.asarray(Image.open(root / name)).astype(int) for root in (tmp_path, finished))
+        ours, theirs = (
+            np.asarray(Image.open(root / name)).astype(int) for root in (tmp_path, finished)
+        )
         assert np.abs(ours - theirs).max() <= 1
 
 
@@ -205,12 +246,14 @@ def test_kill_in_any_stage_and_the_same_command_finishes_the_same(finished, tmp_
     assert not list((tmp_path / "store").rglob(".tmp-*"))
 
 
-# --- other data ------------------------------------------------------------------------------------------------------
+# --- other data -------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def odd_folder(tmp_path) -> Path:
-    """Three classes of coloured noise: grey, CMYK, 16-bit and palette files, one truncated, one class of three."""
+    """Three classes of coloured noise: grey, CMYK, 16-bit and palette files, one truncated,
+    one class of three.
+    """
     random = np.random.default_rng(0)
     root = tmp_path / "photos"
     for label, (name, count) in enumerate([("cat", 14), ("straße & co", 14), ("tiny", 3)]):
@@ -242,11 +285,15 @@ FOLDER = (
 
 def test_odd_folder_stops_with_the_file_then_runs_with_skip(odd_folder, tmp_path):
     common = (*TINY, *FOLDER, f"dataset.root={odd_folder}", f"paths.outputs={tmp_path / 'out'}")
-    with pytest.raises(DataError, match=r"1 unreadable image: [^\n]*5.png: [^\n]*\n.*on_bad_image=skip"):
+    with pytest.raises(
+        DataError, match=r"1 unreadable image: [^\n]*5.png: [^\n]*\n.*on_bad_image=skip"
+    ):
         run_here(*common)
     with pytest.raises(DataError, match=r"training images of class 'tiny'\n.*set ipc to at most"):
         run_here(*common, "dataset.on_bad_image=skip")
-    done = ddoq(*common, "dataset.on_bad_image=skip", "ipc=1", "ablation=none", "trainer.batch_size=5")
+    done = ddoq(
+        *common, "dataset.on_bad_image=skip", "ipc=1", "ablation=none", "trainer.batch_size=5"
+    )
     assert done.returncode == 0, done.stderr
     (page,) = (tmp_path / "out").glob("runs/*/report.html")
     text = page.read_text()
@@ -257,15 +304,24 @@ def test_odd_folder_stops_with_the_file_then_runs_with_skip(odd_folder, tmp_path
 def test_nan_latents_stop_the_run_before_anything_is_built_on_them(tmp_path):
     from diffusers import AutoencoderKL
 
-    vae = AutoencoderKL(in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, latent_channels=1)
+    vae = AutoencoderKL(
+        in_channels=1, out_channels=1, block_out_channels=(8,), norm_num_groups=4, latent_channels=1
+    )
     vae.encoder.conv_in.weight.data.fill_(3e38)  # finite, as all weights that are read have to be
     vae.save_pretrained(tmp_path / "vae")
     with pytest.raises(StageError, match=r"NaN or infinite\n.*encoder.path"):
-        run_here(*TINY, "encoder=vae", f"encoder.path={tmp_path}", f"paths.outputs={tmp_path / 'out'}")
-    assert {p.parent.parent.name for p in (tmp_path / "out" / "store").rglob("manifest.json")} == {"index", "audit"}
+        run_here(
+            *TINY, "encoder=vae", f"encoder.path={tmp_path}", f"paths.outputs={tmp_path / 'out'}"
+        )
+    assert {p.parent.parent.name for p in (tmp_path / "out" / "store").rglob("manifest.json")} == {
+        "index",
+        "audit",
+    }
 
 
-@pytest.mark.parametrize("experiment", ["fashion_mnist", pytest.param("cifar10", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "experiment", ["fashion_mnist", pytest.param("cifar10", marks=pytest.mark.slow)]
+)
 def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
     run_here(
         *TINY,
@@ -281,40 +337,60 @@ def test_real_experiments_walk_the_corridor(shared, experiment, tmp_path):
         "ablation=none",
         "protocol.num_seeds=1",
     )
-    assert {(row["arm"], row["strength"]) for row in rows(tmp_path)} == {("ddoq", 0.8), ("ddoq_uniform", 0.8)}
+    assert {(row["arm"], row["strength"]) for row in rows(tmp_path)} == {
+        ("ddoq", 0.8),
+        ("ddoq_uniform", 0.8),
+    }
 
 
-# --- sweeps, README --------------------------------------------------------------------------------------------------
+# --- sweeps, README ---------------------------------------------------------------------------
 
 
 def test_sweep_shares_what_its_points_have_in_common(finished):
-    done = ddoq("-m", *TINY, f"paths.outputs={finished}", "ablation=none", "seed=0", "ipc=10,3", "baselines=none")
+    done = ddoq(
+        "-m",
+        *TINY,
+        f"paths.outputs={finished}",
+        "ablation=none",
+        "seed=0",
+        "ipc=10,3",
+        "baselines=none",
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("✓ fit_generator") == 0
-    assert {run_name(composed(*TINY, f"ipc={ipc}", "ablation=none", "baselines=none")) for ipc in (3, 10)} <= {
-        path.name for path in (finished / "runs").iterdir()
-    }
+    assert {
+        run_name(composed(*TINY, f"ipc={ipc}", "ablation=none", "baselines=none"))
+        for ipc in (3, 10)
+    } <= {path.name for path in (finished / "runs").iterdir()}
     for folder in (finished / "runs").iterdir():  # leave the fixture as it was
         if folder.name != run_name(composed(*TINY)):
             shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
 
 
-DOCUMENTS = {file.name: file for file in (ROOT / "README.md", *sorted((ROOT / "ddoq" / "help").glob("*.md")))}
+DOCUMENTS = {
+    file.name: file for file in (ROOT / "README.md", *sorted((ROOT / "ddoq" / "help").glob("*.md")))
+}
 WITHOUT_VALUES = ("-m", "fetch", "--help", "--cfg", "job")
 
 
 def commands_of(text: str) -> list[str]:
-    """Return what stands behind `ddoq` or `-m ddoq.run` in the blocks of a document, and in its lines as code."""
+    """Return what stands behind `ddoq` or `-m ddoq.run` in the blocks of a document,
+    and in its lines as code.
+    """
     blocks = "".join(re.findall(r"^```bash\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
     blocks = re.sub(r"\\\n +", "", blocks)
-    typed = re.findall(r"^(?:[^#\n]*? )??(?:-m ddoq\.run|ddoq)(?: +([^#\n]*?))?(?: +#.*)?$", blocks, re.MULTILINE)
+    typed = re.findall(
+        r"^(?:[^#\n]*? )??(?:-m ddoq\.run|ddoq)(?: +([^#\n]*?))?(?: +#.*)?$", blocks, re.MULTILINE
+    )
     named = re.findall(r"`ddoq ([^`…]+)`", text)
     return [*dict.fromkeys(typed + named)]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_of_documents_compose(name):
-    """Every `ddoq` and `python -m ddoq.run` of the README and of the topics of `ddoq help` is a valid command."""
+    """Every `ddoq` and `python -m ddoq.run` of the README
+    and of the topics of `ddoq help` is a valid command.
+    """
     commands = commands_of(DOCUMENTS[name].read_text())
     assert commands
     for command in commands:
@@ -323,5 +399,8 @@ def test_commands_of_documents_compose(name):
             assert all(topic == "TOPIC" or f"{topic}.md" in DOCUMENTS for topic in others)
         if first in COMMANDS:
             continue
-        words = [word for word in re.sub("[\"']", "", command).split() if word not in WITHOUT_VALUES]
-        check(composed(*(re.sub(r"(?<==)([^\[,]+),.*", r"\1", word) for word in words)))  # the first point of a sweep
+        words = [
+            word for word in re.sub("[\"']", "", command).split() if word not in WITHOUT_VALUES
+        ]
+        # The first point of a sweep.
+        check(composed(*(re.sub(r"(?<==)([^\[,]+),.*", r"\1", word) for word in words)))

@@ -1,4 +1,6 @@
-"""The evaluator through the front door: protocols, teachers, kinds of labels, tables of comparisons."""
+"""The evaluator through the front door:
+protocols, teachers, kinds of labels, tables of comparisons.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,8 @@ def test_every_table_has_every_arm_and_every_seed(compared):
     found = rows(compared)
     arms = {"full", "random", "nearest", "d4m", "ddoq", "ddoq_uniform"}
     assert {row["arm"] for row in found if row["table"] == "main"} == arms
-    assert {row["arm"] for row in found if row["table"] == "student"} == arms  # the full data for every student
+    # The full data for every student.
+    assert {row["arm"] for row in found if row["table"] == "student"} == arms
     for table, values in {
         "labels": {"hard", "soft", "stored", "fixed"},
         "teacher": {"other"},
@@ -76,7 +79,9 @@ def test_every_table_has_every_arm_and_every_seed(compared):
 
 
 def test_variations_that_are_none_are_not_trained_again(compared):
-    """Hard labels are what the main table had; the same key says that no student was trained twice for it."""
+    """Hard labels are what the main table had;
+    the same key says that no student was trained twice for it.
+    """
     keys = {(r["table"], r["value"], r["arm"], r["seed"]): r["key"] for r in rows(compared)}
     assert keys["labels", "hard", "ddoq", 1] == keys["main", "", "ddoq", 1]
     assert keys["augmentation", "full", "ddoq", 1] == keys["main", "", "ddoq", 1]
@@ -86,18 +91,31 @@ def test_variations_that_are_none_are_not_trained_again(compared):
 def test_labels_on_the_fly_and_stored_ones_are_of_the_size_that_was_announced(compared):
     store = compared.parents[1] / "store"
     folders = [path.parent for path in (store / "relabel").glob("*/manifest.json")]
-    assert len(folders) == 5  # random is drawn for either seed; weights change no image, so ddoq and its twin share
+    # Random is drawn for either seed; weights change no image, so ddoq and its twin share.
+    assert len(folders) == 5
     views = [np.load(path) for path in sorted(folders[0].glob("view-*.npy"))]
-    assert len(views) == 7 and all(view.shape == (100, 10) and view.dtype == np.float16 for view in views)
+    assert len(views) == 7 and all(
+        view.shape == (100, 10) and view.dtype == np.float16 for view in views
+    )
     facts = json.loads((folders[0] / "manifest.json").read_text())["facts"]
     assert facts["logit_bytes"] == 7 * 100 * 10 * 2
     soft = [load_file(path)["targets"] for path in (store / "label").glob("*/targets.safetensors")]
-    assert all(one.shape == (100, 10) and one.sum(1).allclose(one.new_ones(100)) and one.max() < 1 for one in soft)
+    assert all(
+        one.shape == (100, 10) and one.sum(1).allclose(one.new_ones(100)) and one.max() < 1
+        for one in soft
+    )
 
 
 def test_report_shows_the_tables_with_the_number_of_seeds(compared):
     page = (compared / "report.html").read_text()
-    for table in ("pairings", "pivot-student", "pivot-teacher", "pivot-labels", "pivot-augmentation", "scores"):
+    for table in (
+        "pairings",
+        "pivot-student",
+        "pivot-teacher",
+        "pivot-labels",
+        "pivot-augmentation",
+        "scores",
+    ):
         assert f'id="{table}"' in page
     for table in ("per-class", "fidelity", "arm-costs"):
         assert f'id="{table}"' in page
@@ -107,7 +125,13 @@ def test_report_shows_the_tables_with_the_number_of_seeds(compared):
 
 
 def test_interrupted_relabelling_ends_with_the_same_files(tmp_path):
-    run = (*PLAIN, *TEACHER, f"paths.outputs={tmp_path}", "protocol.labels=stored", "baselines=none")
+    run = (
+        *PLAIN,
+        *TEACHER,
+        f"paths.outputs={tmp_path}",
+        "protocol.labels=stored",
+        "baselines=none",
+    )
     run_here(*run, "run.until=relabel")
     before = artefacts(tmp_path, "relabel")
     (manifest,) = (tmp_path / "store" / "relabel").glob("*/manifest.json")
@@ -135,7 +159,9 @@ def test_teacher_that_knows_nothing_stops_the_run_before_any_student(tmp_path):
 
 @pytest.mark.parametrize("protocol", ["fkd1024", "rded", "rd3", "dc"])
 def test_protocols_of_the_literature_walk_the_corridor(protocol, tmp_path):
-    """Their augmentations, schedules, optimizers and kinds of labels, for one epoch on small grey images."""
+    """Their augmentations, schedules, optimizers and kinds of labels,
+    for one epoch on small grey images.
+    """
     folder = run_here(
         *(override for override in PLAIN if override != "protocol=smoke"),
         *TEACHER,
@@ -174,7 +200,12 @@ def test_published_teachers_of_cifar10(shared, tmp_path):
         f"paths.outputs={tmp_path}",
     )
     teachers = {row["teacher"] for row in rows(folder) if row["table"] == "teacher"}
-    assert teachers == {"cifar10_resnet20", "cifar10_resnet32", "cifar10_resnet56", "cifar10_resnets"}
+    assert teachers == {
+        "cifar10_resnet20",
+        "cifar10_resnet32",
+        "cifar10_resnet56",
+        "cifar10_resnets",
+    }
 
 
 @pytest.mark.parametrize(
@@ -187,7 +218,10 @@ def test_published_teachers_of_cifar10(shared, tmp_path):
         (["protocol=rded"], "protocol.normalization"),
         (["protocol.augmentation.lighting=0.1"], "protocol.augmentation.lighting"),
         (["protocol.labels=stored", "protocol.weights.use=sampling"], "protocol.labels"),
-        (["teacher=cifar10_resnets", *(f"~teacher.members.resnet{n}" for n in (20, 32, 56))], "teacher.members"),
+        (
+            ["teacher=cifar10_resnets", *(f"~teacher.members.resnet{n}" for n in (20, 32, 56))],
+            "teacher.members",
+        ),
         (["compare.labels=[hrad]"], "did you mean 'hard'"),
         (["protocol.weights.mixed=all"], "protocol.weights.mixed"),
     ],
@@ -214,7 +248,11 @@ def test_the_rest_is_refused_before_anything_is_computed(overrides, cause, tmp_p
 
 
 def test_without_augmentation_is_the_same_where_there_is_none():
-    """Digits are not augmented: nothing has to be trained again for DD-Ranking's augmentation-robust score."""
+    """Digits are not augmented: nothing has to be trained again
+    for DD-Ranking's augmentation-robust score.
+    """
     experiment = Experiment(composed("compare=ranking", "compare.labels=[]"), "data", Models([]))
     main = {entry.evaluate.key for entry in experiment.entries if entry.table == "main"}
-    assert {entry.evaluate.key for entry in experiment.entries if entry.table == "augmentation"} < main
+    assert {
+        entry.evaluate.key for entry in experiment.entries if entry.table == "augmentation"
+    } < main

@@ -1,4 +1,5 @@
-"""Generated configurations, latents, histories of the store and damaged files: a right result or two lines, no more.
+"""Generated configurations, latents, histories of the store and damaged files:
+a right result or two lines, no more.
 
 ``pytest -m slow tests/test_fuzz.py`` tries many more.
 """
@@ -77,12 +78,22 @@ from ddoq.quantizers import (
 from ddoq.report.live import page_of
 from ddoq.report.watch import find, frame
 
-# --- configurations --------------------------------------------------------------------------------------------------
+# --- configurations ---------------------------------------------------------------------------
 
 GROUPS = {
     group: sorted(file.stem for file in (ROOT / "conf" / group).glob("*.yaml"))
     for group in (
-        *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "student", "teacher", "protocol"),
+        *(
+            "dataset",
+            "encoder",
+            "quantizer",
+            "space",
+            "weighting",
+            "generator",
+            "student",
+            "teacher",
+            "protocol",
+        ),
         *("method", "baselines", "ablation", "compare", "logger"),
     )
 }
@@ -115,36 +126,67 @@ VALUES = (
         "${oc.env:NOPE}",
         "${run}",
     ),
-    *("[]", "[-1]", "[x]", "[null]", "[nan]", "[[1]]", "{}", "{a:1}", "{name:x}", "{a:{b:c}}", "{_target_:os.system}"),
+    *(
+        "[]",
+        "[-1]",
+        "[x]",
+        "[null]",
+        "[nan]",
+        "[[1]]",
+        "{}",
+        "{a:1}",
+        "{name:x}",
+        "{a:{b:c}}",
+        "{_target_:os.system}",
+    ),
 )
 
 
 @cache
 def _base(combination: tuple[str, ...]) -> DictConfig:
-    """Return a composed configuration, which takes a fifth of a second: many overrides are tried on each."""
+    """Return a composed configuration, which takes a fifth of a second:
+    many overrides are tried on each.
+    """
     nowhere = [f"paths.{of}={ROOT / 'nowhere'}" for of in ("data", "models", "outputs")]
     return composition(*combination, *nowhere)
 
 
 def _keys(part: dict, prefix: str = "") -> list[str]:
-    inner = [key for name, one in part.items() if isinstance(one, dict) for key in _keys(one, f"{prefix}{name}.")]
+    inner = [
+        key
+        for name, one in part.items()
+        if isinstance(one, dict)
+        for key in _keys(one, f"{prefix}{name}.")
+    ]
     return [*(prefix + name for name in part), *inner]
 
 
 def _overridden(base: DictConfig, overrides: list[str]) -> DictConfig:
     """Apply overrides of values as Hydra does, without composing anew."""
     config = base.copy()
-    ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(overrides), config)
+    ConfigLoaderImpl._apply_overrides_to_config(
+        OverridesParser.create().parse_overrides(overrides), config
+    )
     return config
 
 
 def _planned(config: DictConfig) -> None:
-    """Do what ``ddoq run.plan_only=true`` does: name the run, check, plan. The data are taken to be there."""
+    """Do what ``ddoq run.plan_only=true`` does: name the run, check, plan.
+
+    The data are taken to be there.
+    """
     plain = OmegaConf.to_container(config, resolve=True)
-    check_form({key: part for key, part in plain.items() if key not in NOT_IDENTITY}, without=NOT_IDENTITY)
+    check_form(
+        {key: part for key, part in plain.items() if key not in NOT_IDENTITY}, without=NOT_IDENTITY
+    )
     run_name(plain)
     check(plain)
-    prepare(plain, fingerprints={digest({"dataset": plain["dataset"], "paths": plain["paths"]["data"]}): "data"})
+    prepare(
+        plain,
+        fingerprints={
+            digest({"dataset": plain["dataset"], "paths": plain["paths"]["data"]}): "data"
+        },
+    )
 
 
 def refused(function: Callable) -> DdoqError | None:
@@ -167,7 +209,11 @@ _COMBINATION = st.fixed_dictionaries(
 @st.composite
 def _override(draw: Callable, keys: list[str]) -> str:
     key, value = draw(st.sampled_from(keys)), draw(st.sampled_from(VALUES))
-    return draw(st.sampled_from([*[f"{key}={value}"] * 9, f"~{key}", f"++{key}x={value}", f"+{key}.x={value}"]))
+    return draw(
+        st.sampled_from(
+            [*[f"{key}={value}"] * 9, f"~{key}", f"++{key}x={value}", f"+{key}.x={value}"]
+        )
+    )
 
 
 @examples(5, 400)
@@ -181,7 +227,8 @@ def test_any_combination_of_choices_and_values_is_planned_or_refused(num):
         keys = _keys(OmegaConf.to_container(base))
         for override in data.draw(st.lists(_override(keys), min_size=12, max_size=16)):
             try:
-                refused(lambda: _planned(_overridden(base, [override])))  # noqa: B023 (called at once)
+                # called at once
+                refused(lambda: _planned(_overridden(base, [override])))  # noqa: B023
             except Exception as error:
                 error.add_note(f"ddoq {' '.join(chosen)} {override}")
                 raise
@@ -190,7 +237,10 @@ def test_any_combination_of_choices_and_values_is_planned_or_refused(num):
 @examples(40, 20_000)
 def test_any_text_is_an_override_or_refused(num):
     word = st.one_of(
-        st.text(), st.sampled_from(["ipc", "seed", "=", "+", "~", "[", "{", "$", "@", ":", ",", "'", "..", "1"])
+        st.text(),
+        st.sampled_from(
+            ["ipc", "seed", "=", "+", "~", "[", "{", "$", "@", ":", ",", "'", "..", "1"]
+        ),
     )
     base = _base(())
 
@@ -212,18 +262,29 @@ def test_any_text_is_an_override_or_refused(num):
         ("baselines.full=1", "baselines.full: 1 is no arm"),
         ("+baselines.full.x=1", "baselines.full.quantizer: no value"),
         ("baselines.random.redraw=[1]", r"baselines.random.redraw: \[1\] is not true or false"),
-        ("baselines.nearest.quantizer._target_=os.system", "baselines.nearest.quantizer._target_: 'os.system'"),
-        ("baselines.nearest.quantizer.num_restarts=0", "baselines.nearest.quantizer.num_restarts: 0 is not positive"),
-        ("baselines.d4m.quantizer.leftover=x", "baselines.d4m.quantizer.leftover: 'x' is not known"),
+        (
+            "baselines.nearest.quantizer._target_=os.system",
+            "baselines.nearest.quantizer._target_: 'os.system'",
+        ),
+        (
+            "baselines.nearest.quantizer.num_restarts=0",
+            "baselines.nearest.quantizer.num_restarts: 0 is not positive",
+        ),
+        (
+            "baselines.d4m.quantizer.leftover=x",
+            "baselines.d4m.quantizer.leftover: 'x' is not known",
+        ),
         ("ablation.weightings.clip=1", "ablation.weightings.clip: 1 is no weighting"),
         ("ablation.weightings.clip.high=0", "ablation.weightings.clip.high: 0.0 is not positive"),
         ("ablation.strengths=[[1]]", "ablation.strengths"),
         ("++compare.students.x=[1]", r"compare.students.x: \[1\] is no student"),
         ("++compare.teachers.x=1", "compare.teachers.x: 1 is no teacher"),
         ("teacher.student=x", "teacher.student: 'x' is no student"),
-        ("protocol.num_seeds=10000000000", "protocol.num_seeds: 10000000000 is more than 100"),  # planned for hours
+        # planned for hours
+        ("protocol.num_seeds=10000000000", "protocol.num_seeds: 10000000000 is more than 100"),
         ("protocol.weight_decay=nan", "protocol.weight_decay: nan is not a finite number"),
-        ("dataset.name=../../x", "dataset.name: '../../x' is no name"),  # would have left outputs/runs
+        # would have left outputs/runs
+        ("dataset.name=../../x", "dataset.name: '../../x' is no name"),
         ("dataset.root='\0'", "dataset.root: .* is not UTF-8 text"),
         ("paths.data=1", "paths.data: 1 is no folder"),
         ("paths.models=[]", r"paths.models: \[\] is no folder"),
@@ -238,11 +299,17 @@ def test_any_text_is_an_override_or_refused(num):
 )
 def test_what_was_found_in_configurations(override, cause):
     found = refused(lambda: _planned(_overridden(_base(()), [override])))
-    assert found is None if cause is None else isinstance(found, ConfigError) and re.search(cause, found.cause), found
+    assert (
+        found is None
+        if cause is None
+        else isinstance(found, ConfigError) and re.search(cause, found.cause)
+    ), found
 
 
 def test_a_name_that_hydra_asks_for_first_is_refused_in_the_same_words():
-    """Hydra resolves ``run_name`` before anything checks the configuration, and wraps what is raised there."""
+    """Hydra resolves ``run_name`` before anything checks the configuration,
+    and wraps what is raised there.
+    """
     base = _overridden(_base(()), ["generator.strength=nan"])
     OmegaConf.set_struct(base, False)
     base.hydra = {"run": {"dir": "${run_name:}"}}
@@ -251,14 +318,42 @@ def test_a_name_that_hydra_asks_for_first_is_refused_in_the_same_words():
     assert explain(caught.value).cause == "generator.strength: nan is not a finite number"
 
 
-# --- codebooks and quantizers ----------------------------------------------------------------------------------------
+# --- codebooks and quantizers -----------------------------------------------------------------
 
 QUANTIZERS = (
-    *(KMeans, Nearest, Herding, KCenter, KMedoids, RandomSubset, Barycenter, D4M, CLVQ, BisectingKMeans),
+    *(
+        KMeans,
+        Nearest,
+        Herding,
+        KCenter,
+        KMedoids,
+        RandomSubset,
+        Barycenter,
+        D4M,
+        CLVQ,
+        BisectingKMeans,
+    ),
     partial(GaussianMixture, num_components=3),
 )
 _NUMBERS = st.sampled_from(
-    [0.0, -0.0, 1.0, -1.0, 0.1, 1e-3, 1e-30, 1e-45, 1e4, 6e4, 1e15, 1e19, -3e38, 1e300, np.nan, np.inf]
+    [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        0.1,
+        1e-3,
+        1e-30,
+        1e-45,
+        1e4,
+        6e4,
+        1e15,
+        1e19,
+        -3e38,
+        1e300,
+        np.nan,
+        np.inf,
+    ]
 )
 
 
@@ -273,7 +368,9 @@ def latents_of_a_class(draw: Callable) -> torch.Tensor:
     if values.size:
         for place, number in draw(st.lists(st.tuples(st.integers(0, 9999), _NUMBERS), max_size=3)):
             values.flat[place % values.size] = number
-        for one, other in draw(st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=6)):
+        for one, other in draw(
+            st.lists(st.tuples(st.integers(0, 13), st.integers(0, 13)), max_size=6)
+        ):
             values[one % len(values)] = values[other % len(values)]
     return torch.from_numpy(values).to(dtype)
 
@@ -283,7 +380,12 @@ def test_any_latents_are_quantized_or_refused(num):
     options = st.fixed_dictionaries({"on_small_class": st.sampled_from(["error", "duplicate"])})
 
     @holds(
-        num, latents_of_a_class(), st.sampled_from(QUANTIZERS), st.integers(1, 6), options, st.sampled_from([0, 0, 2])
+        num,
+        latents_of_a_class(),
+        st.sampled_from(QUANTIZERS),
+        st.integers(1, 6),
+        options,
+        st.sampled_from([0, 0, 2]),
     )
     def holds_for(latents, quantizer, num_centroids, options, num_folds):
         try:
@@ -294,7 +396,10 @@ def test_any_latents_are_quantized_or_refused(num):
             assert len(str(error).splitlines()) == 2
             return
         event("quantized")
-        assert book.centroids.shape == (num_centroids, *latents.shape[1:]) and book.centroids.isfinite().all()
+        assert (
+            book.centroids.shape == (num_centroids, *latents.shape[1:])
+            and book.centroids.isfinite().all()
+        )
         assert (book.weights >= 0).all() and book.weights.sum().item() == pytest.approx(1)
         assert book.counts.sum() == len(latents) and (book.counts >= 0).all()
         assert book.assignments.bincount(minlength=num_centroids).tolist() == book.counts.tolist()
@@ -313,10 +418,12 @@ def test_latents_whose_distances_overflow_are_refused(size):
 
 
 def test_fewer_distinct_latents_than_centroids_are_all_centroids():
-    book = BisectingKMeans(3).fit(torch.tensor([[0.0], [1.0], [1.0]]), torch.Generator().manual_seed(0))
-    assert sorted(book.centroids.flatten().tolist()) == pytest.approx([0, 0, 1], abs=1e-6) and sorted(
-        book.counts.tolist()
-    ) == [0, 1, 2]
+    book = BisectingKMeans(3).fit(
+        torch.tensor([[0.0], [1.0], [1.0]]), torch.Generator().manual_seed(0)
+    )
+    assert sorted(book.centroids.flatten().tolist()) == pytest.approx(
+        [0, 0, 1], abs=1e-6
+    ) and sorted(book.counts.tolist()) == [0, 1, 2]
 
 
 _MASSES = st.lists(st.sampled_from([0, 0, 1e-300, 1e-12, 1e-3, 0.1, 1, 5]), min_size=1, max_size=9)
@@ -324,7 +431,17 @@ _MASSES = st.lists(st.sampled_from([0, 0, 1e-300, 1e-12, 1e-3, 0.1, 1, 5]), min_
 
 @examples(100, 5_000)
 def test_weights_have_mean_one_whatever_the_masses(num):
-    schemes = [Uniform(), Mass(), Power(0), Power(0.5), Power(3), Clip(), Clip(0, 0.1), Shrink(), Shrink(0)]
+    schemes = [
+        Uniform(),
+        Mass(),
+        Power(0),
+        Power(0.5),
+        Power(3),
+        Clip(),
+        Clip(0, 0.1),
+        Shrink(),
+        Shrink(0),
+    ]
 
     @holds(num, _MASSES.filter(any), st.sampled_from(schemes))
     def holds_for(masses, scheme):
@@ -339,25 +456,37 @@ def test_codebooks_come_back_exactly(num, tmp_path):
     @holds(num, latents_of_a_class().filter(len), st.data())
     def holds_for(latents, data):
         def column() -> torch.Tensor:
-            return torch.tensor(data.draw(st.lists(integers, min_size=len(latents), max_size=len(latents))))
+            return torch.tensor(
+                data.draw(st.lists(integers, min_size=len(latents), max_size=len(latents)))
+            )
 
         saved = ClassCodebooks(latents, *(column() for _ in range(4)))
         saved.save(tmp_path / "codebooks.safetensors", {"a": 1})
         loaded = ClassCodebooks.load(tmp_path / "codebooks.safetensors")
         for name in ("latents", "labels", "index", "counts", "sources"):
             one, other = getattr(saved, name), getattr(loaded, name)
-            assert one.dtype == other.dtype and torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+            assert one.dtype == other.dtype and torch.equal(
+                one.view(torch.uint8), other.view(torch.uint8)
+            )
 
 
-# --- the store -------------------------------------------------------------------------------------------------------
+# --- the store --------------------------------------------------------------------------------
 
-NODES = [Node("encode", 1, {"n": 0}), Node("encode", 1, {"n": 1}), Node("quantize", 1, {"n": 0}, {}, "x")]
+NODES = [
+    Node("encode", 1, {"n": 0}),
+    Node("encode", 1, {"n": 1}),
+    Node("quantize", 1, {"n": 0}, {}, "x"),
+]
 _NODE = st.sampled_from(NODES)
-_FILES = st.dictionaries(st.sampled_from(["a", "b.txt", "sub/c"]), st.binary(max_size=9), min_size=1)
+_FILES = st.dictionaries(
+    st.sampled_from(["a", "b.txt", "sub/c"]), st.binary(max_size=9), min_size=1
+)
 
 
 class Histories(RuleBasedStateMachine):
-    """Whatever happened to a store, an artefact is there if and only if its files are those that were committed."""
+    """Whatever happened to a store, an artefact is there if and only
+    if its files are those that were committed.
+    """
 
     def __init__(self):
         super().__init__()
@@ -379,7 +508,11 @@ class Histories(RuleBasedStateMachine):
     def ensure(self, node, files):
         left = self.store.path(node)
         untrusted = (left / "manifest.json").exists()
-        before = {} if untrusted else {str(f.relative_to(left)): f.read_bytes() for f in left.rglob("*") if f.is_file()}
+        before = (
+            {}
+            if untrusted
+            else {str(f.relative_to(left)): f.read_bytes() for f in left.rglob("*") if f.is_file()}
+        )
         computed = self.store.ensure(node, lambda folder: self._write(folder, files))
         assert computed == (node.key not in self.expected)
         if computed:  # what an interrupted computation left is resumed in; what was damaged is not
@@ -387,7 +520,11 @@ class Histories(RuleBasedStateMachine):
             self.expected[node.key] = kept | files
             self.commits += 1
 
-    @rule(node=_NODE, files=_FILES, error=st.sampled_from([RuntimeError, KeyboardInterrupt, MemoryError]))
+    @rule(
+        node=_NODE,
+        files=_FILES,
+        error=st.sampled_from([RuntimeError, KeyboardInterrupt, MemoryError]),
+    )
     def crash(self, node, files, error):
         def crashing(folder: Path) -> dict:
             self._write(folder, files | {".tmp-1-x": b"half"})
@@ -415,7 +552,12 @@ class Histories(RuleBasedStateMachine):
                 path.write_bytes(content[:-1] if kind == "cut" else content + b"x")
             del self.expected[node.key]
 
-    @rule(node=_NODE, text=st.sampled_from(["", "{", "[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 5000]))
+    @rule(
+        node=_NODE,
+        text=st.sampled_from(
+            ["", "{", "[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 5000]
+        ),
+    )
     def garble_the_manifest(self, node, text):
         if self.expected.pop(node.key, None) is not None:
             (self.store.path(node) / "manifest.json").write_text(text)
@@ -460,7 +602,7 @@ def test_any_history_of_the_store_leaves_it_consistent(num):
     run_state_machine_as_test(Histories, settings=settings_of(num, stateful_step_count=25))
 
 
-# --- damaged files ---------------------------------------------------------------------------------------------------
+# --- damaged files ----------------------------------------------------------------------------
 
 
 def _random(*shape: int) -> np.ndarray:
@@ -499,7 +641,12 @@ def _distilled(folder: Path) -> Callable[[], None]:
         data = load_distilled(folder)
         for i in range(len(data)):
             image, label, weight = data[i]
-            assert image.min() >= 0 and image.max() <= 1 and 0 <= label < len(data.class_names) and np.isfinite(weight)
+            assert (
+                image.min() >= 0
+                and image.max() <= 1
+                and 0 <= label < len(data.class_names)
+                and np.isfinite(weight)
+            )
         data.training_set(4)
 
     return read
@@ -543,7 +690,9 @@ def _look(data: Callable, folder: Path) -> None:
     spec.fingerprint()
     with TemporaryDirectory() as parts:
         scan = scan_images(spec, Path(parts))
-    assert np.isfinite(scan.moments).all() and scan.moments.shape[1] == len(scan.digests) == len(spec.opened.labels)
+    assert np.isfinite(scan.moments).all() and scan.moments.shape[1] == len(scan.digests) == len(
+        spec.opened.labels
+    )
     assert all(spec.opened.describe(i) in line for i, line in scan.errors.items())
 
 
@@ -560,7 +709,9 @@ def _order(folder: Path) -> Callable[[], None]:
     space = LabelSpace.from_classes(["a", "b", "ü"])
 
     def read() -> None:
-        outputs_of_classes(read_order(str(folder / "order.json"), "teacher.order"), space, 3, "teacher.order")
+        outputs_of_classes(
+            read_order(str(folder / "order.json"), "teacher.order"), space, 3, "teacher.order"
+        )
 
     return read
 
@@ -569,14 +720,34 @@ def _run(folder: Path) -> Callable[[], None]:
     run = folder / "runs" / "a"
     run.mkdir(parents=True)
     counts = {"encode": {"total": 2, "done": 1, "hit": 0}}
-    nodes, items = {"total": 2, "done": 1, "seconds": 3.5}, {"what": "x", "done": 3, "total": 9, "rate": 2.5}
-    status = {"state": "running", "until": "report", "stages": counts, "stage": "encode", "title": "t", "nodes": nodes}
-    status |= {"items": items, "waiting": None, "started": 1.7e9, "host": "h", "pid": 1, "slurm_job": None}
+    nodes = {"total": 2, "done": 1, "seconds": 3.5}
+    items = {"what": "x", "done": 3, "total": 9, "rate": 2.5}
+    status = {
+        "state": "running",
+        "until": "report",
+        "stages": counts,
+        "stage": "encode",
+        "title": "t",
+        "nodes": nodes,
+    }
+    status |= {
+        "items": items,
+        "waiting": None,
+        "started": 1.7e9,
+        "host": "h",
+        "pid": 1,
+        "slurm_job": None,
+    }
     (run / "status.json").write_text(json.dumps(status | {"updated": 1.7e9 + 9, "error": None}))
     row = {"table": "main", "split": "test", "arm": "ddoq", "top1": 0.5}
     (run / "results.jsonl").write_text((json.dumps(row) + "\n") * 2)
     (folder / "sweeps" / "s").mkdir(parents=True)
-    sweep = {"points": [{"run": "a", "overrides": ["ipc=1"]}], "created": 1.7e9, "command": "ddoq", "until": "report"}
+    sweep = {
+        "points": [{"run": "a", "overrides": ["ipc=1"]}],
+        "created": 1.7e9,
+        "command": "ddoq",
+        "until": "report",
+    }
     (folder / "sweeps" / "s" / "sweep.json").write_text(json.dumps(sweep))
 
     def read() -> None:
@@ -596,12 +767,25 @@ def _store(folder: Path) -> Callable[[], None]:
         store = Store(folder)
         assert Ledger(store).estimate(NODES).counts
         if store.has(node):
-            assert (store.path(node) / "a").stat().st_size == store.manifest(node)["files"]["a"]["bytes"]
+            assert (store.path(node) / "a").stat().st_size == store.manifest(node)["files"]["a"][
+                "bytes"
+            ]
 
     return read
 
 
-READERS = (_latents, _codebooks, _distilled, _image_set, _parquet, _idx, _archive, _order, _run, _store)
+READERS = (
+    _latents,
+    _codebooks,
+    _distilled,
+    _image_set,
+    _parquet,
+    _idx,
+    _archive,
+    _order,
+    _run,
+    _store,
+)
 
 
 @pytest.mark.parametrize("prepare_files", READERS, ids=lambda one: one.__name__.strip("_"))
@@ -634,12 +818,15 @@ def _idx_of(header: bytes, items: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
-        (_idx_of(struct.pack(">II", 0x801, 2**32 - 1), b"\0"), "a header of"),  # would ask for gigabytes
-        (_idx_of(struct.pack(">II", 0x801, 10), bytes(2**24)), "not the 10 bytes"),  # unpacks to more than announced
+        # would ask for gigabytes
+        (_idx_of(struct.pack(">II", 0x801, 2**32 - 1), b"\0"), "a header of"),
+        # unpacks to more than announced
+        (_idx_of(struct.pack(">II", 0x801, 10), bytes(2**24)), "not the 10 bytes"),
         (_idx_of(struct.pack(">II", 0x801, 20), bytes([200] * 20)), "label 200"),
         (_idx_of(struct.pack(">II", 0x801, 19), bytes(19)), "30 images and 29 labels"),
         (_idx_of(b"", b""), "not enough values"),
-        (gzip.compress(bytes(99))[:-20] + b"\xff" * 20, "cannot be read"),  # zlib.error is no OSError
+        # zlib.error is no OSError
+        (gzip.compress(bytes(99))[:-20] + b"\xff" * 20, "cannot be read"),
     ],
     ids=["huge", "bomb", "label", "fewer", "empty", "zlib"],
 )
@@ -697,7 +884,11 @@ def test_what_was_found_in_distilled_folders(change, cause, tmp_path):
 
 def test_soft_labels_of_another_shape_are_refused(tmp_path):
     _distilled(tmp_path)
-    save_file({"targets": torch.ones(3, 2)}, tmp_path / "targets.safetensors", metadata={"temperature": "20"})
+    save_file(
+        {"targets": torch.ones(3, 2)},
+        tmp_path / "targets.safetensors",
+        metadata={"temperature": "20"},
+    )
     with pytest.raises(DataError, match="targets.safetensors cannot be read"):
         load_distilled(tmp_path).training_set()
 
@@ -708,8 +899,9 @@ def test_a_header_that_claims_a_terabyte_is_refused_and_costs_nothing(tmp_path):
     (tmp_path / "codebooks.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
     with pytest.raises(StoreError, match="codebooks.safetensors cannot be read"):
         ClassCodebooks.load(tmp_path / "codebooks.safetensors")
-    npy = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(
-        118
+    npy = (
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(118)
     )
     with zipfile.ZipFile(tmp_path / "weights.npz", "w") as archive:
         archive.writestr("linear.weight.npy", npy)
@@ -717,7 +909,9 @@ def test_a_header_that_claims_a_terabyte_is_refused_and_costs_nothing(tmp_path):
         CIFARResNet(str(tmp_path / "weights.npz"), num_classes=10, depth=8)
 
 
-@pytest.mark.parametrize("weights", [{"a": torch.ones(1)}, [1, 2], torch.ones(2), {"0.weight": "x"}])
+@pytest.mark.parametrize(
+    "weights", [{"a": torch.ones(1)}, [1, 2], torch.ones(2), {"0.weight": "x"}]
+)
 def test_weights_of_another_network_are_refused(weights, tmp_path):
     for name in ("taef2_encoder.pth", "taef2_decoder.pth"):
         torch.save(weights, tmp_path / name)
@@ -730,7 +924,12 @@ _ENTRY = b'{"data": "d", "stage": "encode", "title": "", "seconds": %s}'
 
 @pytest.mark.parametrize(
     "line",
-    [b"\xff\xfe", b"[" * 99_999, b"[]", *(_ENTRY % seconds for seconds in (b'"x"', b"null", b"NaN", b"9" * 400))],
+    [
+        b"\xff\xfe",
+        b"[" * 99_999,
+        b"[]",
+        *(_ENTRY % seconds for seconds in (b'"x"', b"null", b"NaN", b"9" * 400)),
+    ],
     ids=range(7),
 )
 def test_a_line_of_the_ledger_that_says_nothing_is_passed_over(line, tmp_path):
@@ -741,7 +940,9 @@ def test_a_line_of_the_ledger_that_says_nothing_is_passed_over(line, tmp_path):
     assert Ledger(store).estimate([node]).num_unknown == 0
 
 
-@pytest.mark.parametrize("text", ["[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 99_999], ids=range(5))
+@pytest.mark.parametrize(
+    "text", ["[]", "null", '{"files": []}', '{"files": {"a": 1}}', "[" * 99_999], ids=range(5)
+)
 def test_a_manifest_that_is_none_is_no_artefact(text, tmp_path):
     store, node = Store(tmp_path), NODES[0]
     store.ensure(node, lambda folder: {})
@@ -753,7 +954,10 @@ def test_a_manifest_that_is_none_is_no_artefact(text, tmp_path):
 
 @pytest.mark.parametrize(
     ("override", "cause"),
-    [("~quantizer", "quantizer: no value"), ("dataset.name=../../x", "dataset.name: '../../x' is no name")],
+    [
+        ("~quantizer", "quantizer: no value"),
+        ("dataset.name=../../x", "dataset.name: '../../x' is no name"),
+    ],
 )
 def test_the_command_line_says_so_in_two_lines_and_leaves_nothing(override, cause, tmp_path):
     done = ddoq(override, f"paths.outputs={tmp_path / 'outputs'}")

@@ -50,11 +50,19 @@ def sd_folder(tmp_path_factory):
 def points(num: int = 7, num_classes: int = 10) -> Points:
     random = torch.Generator().manual_seed(1)
     latents = torch.randn(num, 4, 8, 8, generator=random)
-    return Points(latents, torch.arange(num) % num_classes, torch.zeros(num).long(), list(range(num)))
+    return Points(
+        latents, torch.arange(num) % num_classes, torch.zeros(num).long(), list(range(num))
+    )
 
 
 def dit(folder, **changes) -> DiT:
-    options = {"encoder": Pixels(), "label_space": TEN, "strength": 0.6, "guidance_scale": 2.0, "num_steps": 5}
+    options = {
+        "encoder": Pixels(),
+        "label_space": TEN,
+        "strength": 0.6,
+        "guidance_scale": 2.0,
+        "num_steps": 5,
+    }
     return DiT(path=str(folder), **options | changes)
 
 
@@ -69,16 +77,22 @@ def test_output_does_not_depend_on_the_batch(dit_folder):
     apart = torch.cat([generator.generate(whole.part(slice(i, i + 1))) for i in range(7)])
     shuffled = generator.generate(whole.part(slice(2, 5)))
     assert together.std() > 0.1
-    assert torch.allclose(together, apart, atol=1e-5) and torch.allclose(together[2:5], shuffled, atol=1e-5)
+    assert torch.allclose(together, apart, atol=1e-5) and torch.allclose(
+        together[2:5], shuffled, atol=1e-5
+    )
 
 
 def test_noise_belongs_to_the_seed_and_class_to_the_label(dit_folder):
     generator, one = dit(dit_folder), points(1)
     base = generator.generate(one)
     assert torch.equal(base, generator.generate(one))
-    assert not torch.allclose(base, generator.generate(Points(one.latents, one.labels, one.sources, [99])), atol=1e-3)
     assert not torch.allclose(
-        base, generator.generate(Points(one.latents, one.labels + 1, one.sources, one.seeds)), atol=1e-4
+        base, generator.generate(Points(one.latents, one.labels, one.sources, [99])), atol=1e-3
+    )
+    assert not torch.allclose(
+        base,
+        generator.generate(Points(one.latents, one.labels + 1, one.sources, one.seeds)),
+        atol=1e-4,
     )
 
 
@@ -112,7 +126,10 @@ def test_sampling_ends_at_the_clean_sample_and_runs_the_share_of_steps(strength,
     denoise, seen = perfect(clean, scheduler)
     times = times_from(scheduler, 10, strength)
     noisy = scheduler.add_noise(start, torch.randn(3, 4, 8, 8), times[:1].expand(3))
-    assert torch.allclose(reverse(denoise, scheduler, noisy, times), clean, atol=1e-3) and len(seen) == calls
+    assert (
+        torch.allclose(reverse(denoise, scheduler, noisy, times), clean, atol=1e-3)
+        and len(seen) == calls
+    )
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
@@ -128,7 +145,8 @@ def test_every_scheduler_starts_in_the_middle_and_ends_at_the_clean_sample(name)
     generators = [torch.Generator().manual_seed(i) for i in range(2)]
     end = reverse(denoise, scheduler, noisy, times, generators)
     assert 400 < seen[0] < 600
-    # solvers of higher order end at the smallest time, where a little noise is left; PNDM's extrapolation overshoots
+    # solvers of higher order end at the smallest time, where a little noise is left;
+    # PNDM's extrapolation overshoots
     assert (end - clean).abs().mean() < (0.2 if name == "PNDMScheduler" else 0.05)
 
 
@@ -140,7 +158,8 @@ def test_noise_of_every_scheduler_belongs_to_the_image(dit_folder, name):
 
 
 def test_stable_diffusion_is_the_stock_pipeline(sd_folder):
-    generator, some = stable_diffusion(sd_folder, negative_prompt="cartoon", num_steps=10), points(3, 3)
+    generator = stable_diffusion(sd_folder, negative_prompt="cartoon", num_steps=10)
+    some = points(3, 3)
     pipeline = StableDiffusionImg2ImgPipeline(
         vae=generator.encoder.vae,
         text_encoder=generator.text_encoder,
@@ -153,7 +172,11 @@ def test_stable_diffusion_is_the_stock_pipeline(sd_folder):
     )
     pipeline.set_progress_bar_config(disable=True)
     expected = pipeline(
-        prompt=["tench, Tinca tinca", "English springer, English springer spaniel", "parachute, chute"],
+        prompt=[
+            "tench, Tinca tinca",
+            "English springer, English springer spaniel",
+            "parachute, chute",
+        ],
         negative_prompt=["cartoon"] * 3,
         image=some.latents,
         strength=0.6,
@@ -175,7 +198,9 @@ def test_dit_from_pure_noise_is_the_stock_pipeline(imagenet_dit_folder, sd_folde
         start="noise",
         strength=1.0,
     )
-    pipeline = DiTPipeline(transformer=generator.network, scheduler=generator.schedule, vae=generator.encoder.vae)
+    pipeline = DiTPipeline(
+        transformer=generator.network, scheduler=generator.schedule, vae=generator.encoder.vae
+    )
     pipeline.set_progress_bar_config(disable=True)
     some = points(3, 3)
     expected = pipeline(
@@ -190,8 +215,11 @@ def test_dit_from_pure_noise_is_the_stock_pipeline(imagenet_dit_folder, sd_folde
 
 def test_prompts_come_from_the_class_and_matter(sd_folder):
     one = points(1, 3)
-    named, synonyms = stable_diffusion(sd_folder, prompt="a photo of a {name}"), stable_diffusion(sd_folder)
-    assert named.prompt_of(0) == "a photo of a tench" and synonyms.prompt_of(0) == "tench, Tinca tinca"
+    named = stable_diffusion(sd_folder, prompt="a photo of a {name}")
+    synonyms = stable_diffusion(sd_folder)
+    assert (
+        named.prompt_of(0) == "a photo of a tench" and synonyms.prompt_of(0) == "tench, Tinca tinca"
+    )
     assert not torch.allclose(named.generate(one), synonyms.generate(one), atol=1e-4)
     negative = stable_diffusion(sd_folder, negative_prompt="cartoon, anime, painting")
     assert not torch.allclose(negative.generate(one), synonyms.generate(one), atol=1e-4)
@@ -201,13 +229,16 @@ def test_learned_variance_reaches_only_a_scheduler_that_wants_it(imagenet_dit_fo
     generator = dit(imagenet_dit_folder, label_space=IMAGENET, classes="imagenet")
     denoise = generator.denoiser(torch.arange(3), 2.0)
     assert denoise(torch.randn(3, 4, 8, 8), torch.tensor(500)).shape[1] == 4
-    learned = dit(imagenet_dit_folder, label_space=IMAGENET, classes="imagenet", scheduler="DDPMScheduler")
+    learned = dit(
+        imagenet_dit_folder, label_space=IMAGENET, classes="imagenet", scheduler="DDPMScheduler"
+    )
     learned.schedule = DDPMScheduler(variance_type="learned_range", clip_sample=False)
     sample = torch.randn(3, 4, 8, 8)
     output = learned.denoiser(torch.arange(3), 2.0)(sample, torch.tensor(500))
     assert output.shape[1] == 8
     conditional = learned.denoiser(torch.arange(3), 1.0)(sample, torch.tensor(500))
-    assert torch.allclose(output[:, 4:], conditional[:, 4:], atol=1e-5)  # the variance is not extrapolated
+    # The variance is not extrapolated.
+    assert torch.allclose(output[:, 4:], conditional[:, 4:], atol=1e-5)
     assert learned.sample(points(3, 3)).isfinite().all()
 
 
@@ -246,7 +277,8 @@ def gaussian(scheduler, std: float = 0.5):
 
 
 def test_inversion_leads_back_to_the_centroid_and_fresh_noise_does_not():
-    scheduler, centroid = DDIMScheduler(clip_sample=False, timestep_spacing="trailing"), 0.5 * torch.randn(4, 4, 8, 8)
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    centroid = 0.5 * torch.randn(4, 4, 8, 8)
     denoise = gaussian(scheduler)
 
     def way_back(inverted: bool) -> float:
@@ -259,7 +291,10 @@ def test_inversion_leads_back_to_the_centroid_and_fresh_noise_does_not():
 
 
 def test_inversion_takes_no_noise_and_pure_noise_no_centroid(dit_folder):
-    some, other_seeds = points(3), Points(*(getattr(points(3), n) for n in ("latents", "labels", "sources")), [7, 8, 9])
+    some = points(3)
+    other_seeds = Points(
+        *(getattr(points(3), n) for n in ("latents", "labels", "sources")), [7, 8, 9]
+    )
     elsewhere = Points(-some.latents, some.labels, some.sources, some.seeds)
     inverted = dit(dit_folder, start="inversion")
     assert torch.equal(inverted.generate(some), inverted.generate(other_seeds))
@@ -270,13 +305,19 @@ def test_inversion_takes_no_noise_and_pure_noise_no_centroid(dit_folder):
 
 
 def test_mode_guidance_moves_samples_towards_the_centroid_until_it_stops():
-    scheduler, modes = DDIMScheduler(clip_sample=False, timestep_spacing="trailing"), torch.randn(4, 4, 8, 8)
+    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
+    modes = torch.randn(4, 4, 8, 8)
     noise = torch.randn(4, 4, 8, 8)
 
     def distance(scale: float, stop: float = 0.5) -> float:
         times = times_from(scheduler, 50, 1.0)
         pull = towards(modes, scheduler, scale, stop)
-        return (reverse(gaussian(scheduler), scheduler, noise, times, pull=pull) - modes).square().mean().item()
+        return (
+            (reverse(gaussian(scheduler), scheduler, noise, times, pull=pull) - modes)
+            .square()
+            .mean()
+            .item()
+        )
 
     assert distance(0.1) < distance(0.03) < distance(0.0)
     assert distance(0.1, stop=1.0) == distance(0.0)  # stopped before it began
@@ -314,12 +355,15 @@ def test_half_precision_is_close_to_full(dit_folder, sd_folder, precision):
     full, half = dit(dit_folder).sample(some), dit(dit_folder, precision=precision).sample(some)
     assert half.dtype == torch.float32 and 0 < (full - half).abs().mean() < 0.1 * full.std()
     images = torch.rand(2, 3, 64, 64) * 2 - 1
-    full, half = VAE(str(sd_folder)).encode(images), VAE(str(sd_folder), precision=precision).encode(images)
+    full = VAE(str(sd_folder)).encode(images)
+    half = VAE(str(sd_folder), precision=precision).encode(images)
     assert half.dtype == torch.float32 and 0 < (full - half).abs().mean() < 0.1 * full.std()
 
 
 def test_wrong_class_maps_are_named(dit_folder, imagenet_dit_folder):
-    with pytest.raises(ConfigError, match=r"knows 1000 classes, the data set has 3\n.*classes=imagenet"):
+    with pytest.raises(
+        ConfigError, match=r"knows 1000 classes, the data set has 3\n.*classes=imagenet"
+    ):
         dit(imagenet_dit_folder, label_space=IMAGENET)
     with pytest.raises(ConfigError, match="class number 701, but .* knows only 10 classes"):
         dit(dit_folder, label_space=IMAGENET, classes="imagenet")
@@ -392,13 +436,17 @@ def test_tiny_autoencoder_loads_by_its_own_config(tmp_path):
 
 
 def test_posterior_is_drawn_by_the_seed_of_the_image(sd_folder):
-    images, mode, drawn = torch.rand(3, 3, 64, 64) * 2 - 1, VAE(str(sd_folder)), VAE(str(sd_folder), posterior="sample")
+    images = torch.rand(3, 3, 64, 64) * 2 - 1
+    mode = VAE(str(sd_folder))
+    drawn = VAE(str(sd_folder), posterior="sample")
     together = drawn.encode(images, [1, 2, 3])
     apart = torch.cat([drawn.encode(images[i : i + 1], [i + 1]) for i in range(3)])
     assert torch.allclose(together, apart, atol=1e-5)
     spread = mode.vae.encode(images).latent_dist.std * mode.scale
     deviation = (together - mode.encode(images)) / spread
-    assert abs(deviation.std().item() - 1) < 0.15 and not torch.allclose(together, drawn.encode(images, [4, 5, 6]))
+    assert abs(deviation.std().item() - 1) < 0.15 and not torch.allclose(
+        together, drawn.encode(images, [4, 5, 6])
+    )
 
 
 def test_taef2_is_a_good_autoencoder_of_real_photos(shared):
@@ -407,8 +455,11 @@ def test_taef2_is_a_good_autoencoder_of_real_photos(shared):
     images = to_unit(torch.stack([to_uint8(source.read(i), 128, 3) for i in range(0, 9000, 1500)]))
     with torch.inference_mode():
         latents = encoder.encode(images)
-        error = (encoder.decode(latents).clamp(-1, 1) - images).square().mean() / 4  # of pixels in [0, 1]
-    assert latents.shape == (6, 32, 16, 16) and abs(latents.mean()) < 0.2 and 0.7 < latents.std() < 1.1
+        # Of pixels in [0, 1].
+        error = (encoder.decode(latents).clamp(-1, 1) - images).square().mean() / 4
+    assert (
+        latents.shape == (6, 32, 16, 16) and abs(latents.mean()) < 0.2 and 0.7 < latents.std() < 1.1
+    )
     assert -10 * error.log10() > 25  # its source states 27.2 dB at this size
 
 
@@ -458,7 +509,9 @@ def test_damaged_weights_say_which_folder(vae_folder, tmp_path):
 def test_no_network_fails_fast_and_names_the_place(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")  # nobody listens there
     start = time.perf_counter()
-    with pytest.raises(DataError, match="nobody/nothing is neither a local folder nor.*\n.*ddoq fetch"):
+    with pytest.raises(
+        DataError, match="nobody/nothing is neither a local folder nor.*\n.*ddoq fetch"
+    ):
         VAE("nobody/nothing")
     assert time.perf_counter() - start < 10
 
@@ -466,7 +519,9 @@ def test_no_network_fails_fast_and_names_the_place(monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("scheduler", ["DDIMScheduler", "DDPMScheduler"])
-def test_gpu_and_cpu_draw_the_same_noise_and_make_nearly_the_same_image(dit_folder, sd_folder, scheduler):
+def test_gpu_and_cpu_draw_the_same_noise_and_make_nearly_the_same_image(
+    dit_folder, sd_folder, scheduler
+):
     some = points(4)
     on_gpu = Points(some.latents.cuda(), some.labels.cuda(), some.sources.cuda(), some.seeds)
     for make, folder in ((dit, dit_folder), (stable_diffusion, sd_folder)):

@@ -15,13 +15,17 @@ from processes import new_python
 from ddoq.evaluation.statistics import summarize
 
 #: Mean squared distance to the nearest centroid over the class variance, IPC 10, seed 0.
-#: k-means is stable to rounding; D4M's single pass and the random draw are functions of their seed alone.
+#: k-means is stable to rounding;
+#: D4M's single pass and the random draw are functions of their seed alone.
 GOLDEN_DISTORTION = {"kmeans": 0.4287, "d4m": 0.4865, "random": 0.8386, "nearest": 0.6142}
-GOLDEN_TOP1 = {"ddoq": 0.944, "full": 0.932}  # decoded centroids, 150 steps, 3 students; other CPUs round differently
+#: Decoded centroids, 150 steps, 3 students; other CPUs round differently.
+GOLDEN_TOP1 = {"ddoq": 0.944, "full": 0.932}
 
 
 def facts(outputs, stage: str) -> list[dict]:
-    return [json.loads(path.read_text()) for path in (outputs / "store" / stage).glob("*/manifest.json")]
+    return [
+        json.loads(path.read_text()) for path in (outputs / "store" / stage).glob("*/manifest.json")
+    ]
 
 
 def test_distortions_and_accuracies_of_a_short_run(tmp_path):
@@ -35,7 +39,8 @@ def test_distortions_and_accuracies_of_a_short_run(tmp_path):
         f"paths.outputs={tmp_path}",
     ]
     run_here(*overrides, "run.until=quantize")
-    folder = run_here(*overrides, "~baselines.random", "~baselines.nearest", "~baselines.d4m")  # no students of these
+    # No students of these.
+    folder = run_here(*overrides, "~baselines.random", "~baselines.nearest", "~baselines.d4m")
     seen = {}
     for manifest in facts(tmp_path, "quantize"):
         if manifest["body"]["identity"]["seed"] == 0:
@@ -49,7 +54,9 @@ def test_distortions_and_accuracies_of_a_short_run(tmp_path):
 
 @pytest.mark.slow
 def test_the_default_run_reaches_what_the_readme_says(tmp_path):
-    """First run within 4 minutes on 2 idle cores, second within 15 s, DDOQ above random by more than both intervals."""
+    """First run within 4 minutes on 2 idle cores, second within 15 s,
+    DDOQ above random by more than both intervals.
+    """
     start = time.perf_counter()
     assert new_python(f"paths.outputs={tmp_path}").returncode == 0
     first = time.perf_counter() - start
@@ -59,7 +66,9 @@ def test_the_default_run_reaches_what_the_readme_says(tmp_path):
     assert time.perf_counter() - start < 15
     (path,) = tmp_path.glob("runs/*/results.jsonl")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    ddoq_arm, random = (summarize([row["top1"] for row in rows if row["arm"] == arm]) for arm in ("ddoq", "random"))
+    ddoq_arm, random = (
+        summarize([row["top1"] for row in rows if row["arm"] == arm]) for arm in ("ddoq", "random")
+    )
     assert ddoq_arm.num == random.num == 10
     assert ddoq_arm.mean - random.mean > ddoq_arm.ci95 + random.ci95
     assert math.isfinite(first)

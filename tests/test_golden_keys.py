@@ -1,6 +1,8 @@
-"""Keys of every node of the experiments and studies as they were: stores that were written before stay hits.
+"""Keys of every node of the experiments and studies as they were:
+stores that were written before stay hits.
 
-A node that has to change is written anew by ``python tests/test_golden_keys.py``, and the commit says which and why.
+A node that has to change is written anew by ``python tests/test_golden_keys.py``,
+and the commit says which and why.
 """
 
 from __future__ import annotations
@@ -21,12 +23,18 @@ from ddoq.pipeline.keys import digest
 
 GOLDEN = Path(__file__).with_name("golden_keys.json")
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
-STUDIES = sorted(file.stem for file in (ROOT / "conf" / "study").glob("*.yaml") if file.stem != "common")
+STUDIES = sorted(
+    file.stem for file in (ROOT / "conf" / "study").glob("*.yaml") if file.stem != "common"
+)
 #: All studies on one data set, and on the others those whose rows are in the documents.
 COMPOSITIONS = [
     *((f"+experiment={name}",) for name in EXPERIMENTS),
     *(("+experiment=fashion_mnist", f"+study={name}") for name in STUDIES),
-    *((f"+experiment={name}", f"+study={study}") for name in ("cifar10", "imagenette128") for study in ("headline",)),
+    *(
+        (f"+experiment={name}", f"+study={study}")
+        for name in ("cifar10", "imagenette128")
+        for study in ("headline",)
+    ),
     ("+experiment=cifar10", "+study=teachers"),
 ]
 
@@ -40,7 +48,9 @@ class StandIns:
 
 
 def keys_of(*overrides: str) -> dict[str, Any]:
-    """Return the name of a run's folder and, for each stage, the number of its nodes and a digest of their keys."""
+    """Return the name of a run's folder and, for each stage,
+    the number of its nodes and a digest of their keys.
+    """
     config = {name: part for name, part in composed(*overrides).items() if name != "hydra"}
     experiment = Experiment(config, "fingerprint", StandIns())
     keys: dict[str, list[str]] = {}
@@ -57,7 +67,9 @@ def test_keys_are_as_they_were(overrides):
 
 
 def test_every_composition_of_before_is_still_looked_at():
-    assert {" ".join(overrides) for overrides in COMPOSITIONS} == set(json.loads(GOLDEN.read_text()))
+    assert {" ".join(overrides) for overrides in COMPOSITIONS} == set(
+        json.loads(GOLDEN.read_text())
+    )
 
 
 if __name__ == "__main__":

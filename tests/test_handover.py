@@ -1,4 +1,7 @@
-"""What stages hand over, in a table: finite, shapes, counts, order. Real inputs are spoilt in every way there is."""
+"""What stages hand over, in a table: finite, shapes, counts, order.
+
+Real inputs are spoilt in every way there is.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,7 @@ def finished(tmp_path_factory) -> Job:
     return prepare(composed(*EVERYTHING, f"paths.outputs={outputs}"))
 
 
-# --- what is spoilt --------------------------------------------------------------------------------------------------
+# --- what is spoilt ---------------------------------------------------------------------------
 
 
 def tensors(file: Path, change: Callable[[dict], None]) -> None:
@@ -75,7 +78,10 @@ def table(file: Path, change: Callable[[pa.Table], pa.Table]) -> None:
 
 
 def nan_latents(inputs: Inputs) -> None:
-    tensors(inputs["encode"] / "shard-00000.safetensors", lambda held: held["latents"][:300].fill_(np.nan))
+    tensors(
+        inputs["encode"] / "shard-00000.safetensors",
+        lambda held: held["latents"][:300].fill_(np.nan),
+    )
 
 
 def flat_latents(inputs: Inputs) -> None:
@@ -90,11 +96,16 @@ def fewer_latents(inputs: Inputs) -> None:
 
 def rolled(file: Path) -> None:
     """Give every label to the next row."""
-    table(file, lambda t: t.set_column(t.column_names.index("label"), "label", [np.roll(t["label"], 1)]))
+    table(
+        file,
+        lambda t: t.set_column(t.column_names.index("label"), "label", [np.roll(t["label"], 1)]),
+    )
 
 
 def other_features(inputs: Inputs) -> None:
-    inputs["features"] = Path(shutil.copytree(inputs["encode"], inputs["encode"].parent / "features"))
+    inputs["features"] = Path(
+        shutil.copytree(inputs["encode"], inputs["encode"].parent / "features")
+    )
     rolled(inputs["features"] / "index.parquet")
 
 
@@ -103,7 +114,9 @@ def other_index(inputs: Inputs) -> None:
 
 
 def huge(part: str, name: str) -> Callable[[Inputs], None]:
-    """Make a weight so large that what it is multiplied with overflows: finite, as all weights that are read."""
+    """Make a weight so large that what it is multiplied with overflows:
+    finite, as all weights that are read.
+    """
 
     def spoil(inputs: Inputs) -> None:
         (file,) = inputs[part].rglob("diffusion_pytorch_model.safetensors")
@@ -189,7 +202,9 @@ OWN = "the network is built here for the data set, and its labels are read with 
 TABLE: dict[str, dict[str, Callable | str]] = {
     "index": {
         "finite": "pixels are integers, and moments of them finite",
-        "shapes": "every picture is made a square of the same side and channels (tests/test_data.py)",
+        "shapes": (
+            "every picture is made a square of the same side and channels (tests/test_data.py)"
+        ),
         "counts": "classes without images are refused (tests/test_bad_data.py)",
         "order": "the index is what says which label an image has",
     },
@@ -199,14 +214,24 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "counts": lambda inputs: table(inputs["index"] / PICTURES, lambda t: t.slice(1)),
         "order": "pictures are found by their number in the source",
     },
-    "fit_encoder": {"finite": {"fit.learning_rate": 1e30}, "shapes": OWN, "counts": OWN, "order": "it knows no labels"},
+    "fit_encoder": {
+        "finite": {"fit.learning_rate": 1e30},
+        "shapes": OWN,
+        "counts": OWN,
+        "order": "it knows no labels",
+    },
     "probe": {
         "finite": huge("encoder", "decoder.conv_in.weight"),
         "shapes": larger_vae,
         "counts": "outputs are put together from slices of the images",
         "order": "images stand for themselves, and their labels for nothing",
     },
-    "fit_teacher": {"finite": {"protocol.learning_rate": 1e30}, "shapes": OWN, "counts": OWN, "order": OWN},
+    "fit_teacher": {
+        "finite": {"protocol.learning_rate": 1e30},
+        "shapes": OWN,
+        "counts": OWN,
+        "order": OWN,
+    },
     "check_teacher": {
         "finite": no_numbers,
         "shapes": seven_classes,
@@ -224,14 +249,19 @@ TABLE: dict[str, dict[str, Callable | str]] = {
     "fit_generator": LATENTS | {"order": other_index},
     "check_generator": {
         "finite": "its network is probed before, and errors that are not finite are refused",
-        "shapes": "configurations of network and encoder are compared at the start (tests/test_compatible.py)",
+        "shapes": (
+            "configurations of network and encoder are compared at the start "
+            "(tests/test_compatible.py)"
+        ),
         "counts": "one answer for each latent that was chosen",
         "order": "that of the classes is what it is about (tests/test_orders.py)",
     },
     "distill": {
         "finite": {"method.learning_rate": 1e30},
         "shapes": OWN,
-        "counts": "images and their columns are put together from one set (tests/test_distillers.py)",
+        "counts": (
+            "images and their columns are put together from one set (tests/test_distillers.py)"
+        ),
         "order": OWN,
     },
     "generate": {
@@ -246,7 +276,12 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "counts": one_image_less,
         "order": other_index,
     },
-    "relabel": {"finite": overflowing, "shapes": seven_classes, "counts": one_image_less, "order": other_index},
+    "relabel": {
+        "finite": overflowing,
+        "shapes": seven_classes,
+        "counts": one_image_less,
+        "order": other_index,
+    },
     "fidelity": {
         "finite": no_numbers,
         "shapes": features_of_another_network,
@@ -260,7 +295,8 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "order": other_names,
     },
     "report": dict.fromkeys(
-        ("finite", "shapes", "counts", "order"), "it shows facts, which are finite when a stage ends (below)"
+        ("finite", "shapes", "counts", "order"),
+        "it shows facts, which are finite when a stage ends (below)",
     ),
 }
 #: More ways into a cell of the table.
@@ -278,7 +314,15 @@ MORE = [
     ("fidelity", overflowing),
 ]
 #: Files that would be the artefact.
-FILES = ("vae/*", "transformer/*", "*.safetensors", "*.parquet", "view-*.npy", "*/*.png", "classes.json")
+FILES = (
+    "vae/*",
+    "transformer/*",
+    "*.safetensors",
+    "*.parquet",
+    "view-*.npy",
+    "*/*.png",
+    "classes.json",
+)
 
 
 def test_the_table_has_every_stage():
@@ -287,15 +331,26 @@ def test_the_table_has_every_stage():
     )
 
 
-CELLS = [(stage, how) for stage, row in TABLE.items() for how in row.values() if not isinstance(how, str)]
-NAMES = [f"{stage}-{kind}" for stage, row in TABLE.items() for kind, how in row.items() if not isinstance(how, str)]
+CELLS = [
+    (stage, how) for stage, row in TABLE.items() for how in row.values() if not isinstance(how, str)
+]
+NAMES = [
+    f"{stage}-{kind}"
+    for stage, row in TABLE.items()
+    for kind, how in row.items()
+    if not isinstance(how, str)
+]
 
 
 @pytest.mark.parametrize(
-    ("stage", "how"), [*CELLS, *MORE], ids=[*NAMES, *(f"{stage}-more{i}" for i, (stage, _) in enumerate(MORE))]
+    ("stage", "how"),
+    [*CELLS, *MORE],
+    ids=[*NAMES, *(f"{stage}-more{i}" for i, (stage, _) in enumerate(MORE))],
 )
 def test_what_is_spoilt_is_refused_before_there_is_a_file(finished, tmp_path, stage, how):
-    node = next(node for node in unique(finished.experiment.targets("report")) if wanted(node, stage))
+    node = next(
+        node for node in unique(finished.experiment.targets("report")) if wanted(node, stage)
+    )
     inputs = {
         name: Path(shutil.copytree(finished.store.path(upstream), tmp_path / "in" / name))
         for name, upstream in node.inputs.items()
@@ -305,7 +360,10 @@ def test_what_is_spoilt_is_refused_before_there_is_a_file(finished, tmp_path, st
     else:
         how(inputs)
     if "features" in inputs and stage in ("quantize", "curve"):
-        node = replace(node, identity={**node.identity, "space": {"name": "features", "representative": "nearest"}})
+        node = replace(
+            node,
+            identity={**node.identity, "space": {"name": "features", "representative": "nearest"}},
+        )
     runtime = finished.runtime
     if (stage, how) == ("probe", larger_vae):
         runtime = replace(runtime, dataset=replace(runtime.dataset, image_size=10))
@@ -337,13 +395,15 @@ def changed(node: Node, options: dict[str, float]) -> Node:
 def test_what_is_in_order_passes(finished, tmp_path):
     """The same calls with nothing spoilt: each stage ends with its facts."""
     for stage in ("label", "probe", "generate", "relabel", "quantize"):  # those that take no time
-        node = next(node for node in unique(finished.experiment.targets("report")) if wanted(node, stage))
+        node = next(
+            node for node in unique(finished.experiment.targets("report")) if wanted(node, stage)
+        )
         (folder := tmp_path / stage).mkdir()
         inputs = {name: finished.store.path(upstream) for name, upstream in node.inputs.items()}
         assert compute(node, inputs, folder, finished.runtime)
 
 
-# --- the checks themselves -------------------------------------------------------------------------------------------
+# --- the checks themselves --------------------------------------------------------------------
 
 THINGS = Handover("stage", "things", "do something else")
 
@@ -355,7 +415,8 @@ def test_finite_values_pass_even_where_their_sum_overflows():
             values = torch.full((40, 3), large, dtype=dtype)
             values[7, 1] = bad
             with pytest.raises(
-                StageError, match=r"^stage: 1 of 40 things are NaN or infinite\n  -> do something else$"
+                StageError,
+                match=r"^stage: 1 of 40 things are NaN or infinite\n  -> do something else$",
             ):
                 THINGS.finite(values)
     THINGS.finite(torch.empty(0, 3))
@@ -366,7 +427,11 @@ def test_outputs_are_as_many_and_of_the_shape_of_the_first_or_of_what_is_known()
     batch = [torch.arange(4), torch.zeros(4, 2)]
     free, bound = Batches(THINGS), Batches(THINGS, (3,))
     free.check(torch.zeros(4, 5), batch)
-    for promised, outputs in ((free, torch.zeros(4, 6)), (free, torch.zeros(3, 5)), (bound, torch.zeros(4, 5))):
+    for promised, outputs in (
+        (free, torch.zeros(4, 6)),
+        (free, torch.zeros(3, 5)),
+        (bound, torch.zeros(4, 5)),
+    ):
         with pytest.raises(StageError, match="things of shape"):
             promised.check(outputs, batch)
     assert bound.check(torch.ones(4, 3), {"rows": torch.arange(4)}).sum() == 12
@@ -400,6 +465,8 @@ def test_a_solver_that_did_not_solve_its_task_is_found_out(change):
 
 
 def test_codebooks_of_a_run_are_sums_of_one(finished):
-    node = next(node for node in unique(finished.experiment.targets("report")) if node.stage == "quantize")
+    node = next(
+        node for node in unique(finished.experiment.targets("report")) if node.stage == "quantize"
+    )
     held = ClassCodebooks.load(finished.store.path(node) / CODEBOOK)
     assert held.labels.bincount().tolist() == [2] * 10 and held.counts.sum() == 1099

@@ -55,13 +55,22 @@ def test_readme_and_the_general_help_name_every_topic_and_links_lead_somewhere()
     assert readme.count("\n") <= 150
     assert set(re.findall(r"\(ddoq/help/(\w+)\.md\)", readme)) == set(TOPICS)
     assert all(re.search(rf"\b{name}\b", general) for name in TOPICS)
-    for document in (ROOT / "README.md", *FOLDER.glob("*.md"), ROOT / "tests" / "benchmarks" / "README.md"):
+    for document in (
+        ROOT / "README.md",
+        *FOLDER.glob("*.md"),
+        ROOT / "tests" / "benchmarks" / "README.md",
+    ):
         text = document.read_text()
-        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text) + re.findall(r'src="([^"]+)"', text):
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text) + re.findall(
+            r'src="([^"]+)"', text
+        ):
             assert (document.parent / link).exists(), f"{document}: {link}"
 
 
 def test_help_loads_neither_torch_nor_hydra():
-    code = "import sys, ddoq.help; print([m for m in ('torch', 'hydra', 'omegaconf', 'numpy') if m in sys.modules])"
+    code = (
+        "import sys, ddoq.help; "
+        "print([m for m in ('torch', 'hydra', 'omegaconf', 'numpy') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr

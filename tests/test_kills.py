@@ -11,10 +11,21 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize(("num_kills", "overrides"), [(8, "short"), pytest.param(200, "whole", marks=pytest.mark.slow)])
-def test_killed_runs_finish_with_the_bytes_of_an_undisturbed_one(tmp_path: Path, num_kills: int, overrides: str):
+@pytest.mark.parametrize(
+    ("num_kills", "overrides"), [(8, "short"), pytest.param(200, "whole", marks=pytest.mark.slow)]
+)
+def test_killed_runs_finish_with_the_bytes_of_an_undisturbed_one(
+    tmp_path: Path, num_kills: int, overrides: str
+):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "kills.py"), str(tmp_path), str(num_kills), "0", overrides],
+        [
+            sys.executable,
+            str(ROOT / "tests" / "kills.py"),
+            str(tmp_path),
+            str(num_kills),
+            "0",
+            overrides,
+        ],
         cwd=ROOT,
         text=True,
         capture_output=True,

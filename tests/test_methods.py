@@ -1,4 +1,6 @@
-"""A method as an arm, from the command line to the report: a row beside others, and the main arm."""
+"""A method as an arm, from the command line to the report:
+a row beside others, and the main arm.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,10 @@ ROW = (
 
 def rows_of(run: Path) -> dict[str, list[dict]]:
     rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
-    return {arm: [row for row in rows if row["arm"] == arm] for arm in dict.fromkeys(row["arm"] for row in rows)}
+    return {
+        arm: [row for row in rows if row["arm"] == arm]
+        for arm in dict.fromkeys(row["arm"] for row in rows)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +56,10 @@ def test_rows_say_what_made_the_images(finished):
     assert list(rows) == ["random", "dm"]  # no twin: the images have no masses
     for row in rows["dm"]:
         assert row["method"] == "dm" and row["num_images"] == 30
-        assert all(row[name] is None for name in ("quantizer", "generator", "strength", "space", "w2_squared"))
+        assert all(
+            row[name] is None
+            for name in ("quantizer", "generator", "strength", "space", "w2_squared")
+        )
         assert row["distil_seconds"] > 0
     assert all(row["method"] is None and row["quantizer"] == "random" for row in rows["random"])
 
@@ -63,7 +71,11 @@ def test_page_shows_images_losses_and_cost(finished):
     assert 'id="classes"' not in page  # of the main arm's codebook, which it has not
     (costs,) = re.findall(r'<table id="arm-costs">(.*?)</table>', page, re.DOTALL)
     images = re.findall(r"<td>(.*?)</td>", costs.split("<td>dm</td>")[1])[6]
-    files = [file for file in (finished / "distilled").resolve().rglob("*") if file.suffix in (".png", ".safetensors")]
+    files = [
+        file
+        for file in (finished / "distilled").resolve().rglob("*")
+        if file.suffix in (".png", ".safetensors")
+    ]
     assert images == num_bytes(sum(file.stat().st_size for file in files))
 
 
@@ -103,13 +115,18 @@ def test_rules_do_not_change_the_key_and_what_is_typed_does():
     by_rule = key()
     assert key("method.num_steps=300") == by_rule  # the value that the rule for digits gives
     assert key("method.num_steps=301") != by_rule
-    later = "method.rules=[{datasets:[digits],num_steps:300,learning_rate:10},{num_steps:7,learning_rate:1}]"
+    later = (
+        "method.rules=["
+        "{datasets:[digits],num_steps:300,learning_rate:10},{num_steps:7,learning_rate:1}]"
+    )
     dsa = "method.dsa=color_crop_cutout_scale_rotate"
     assert key(later, dsa) == by_rule  # another list of rules that comes to the same
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.7])
-def test_killed_while_images_are_optimised_the_same_command_finishes_the_same(finished, tmp_path, delay):
+def test_killed_while_images_are_optimised_the_same_command_finishes_the_same(
+    finished, tmp_path, delay
+):
     process = start(*MAIN, f"paths.outputs={tmp_path}", folder=tmp_path)
     while not list((tmp_path / "store").glob("distill/*/last.ckpt")) and process.is_alive():
         time.sleep(0.01)
@@ -118,8 +135,12 @@ def test_killed_while_images_are_optimised_the_same_command_finishes_the_same(fi
     process.kill()
     process.join()
     again = run_here(*MAIN, f"paths.outputs={tmp_path}")
-    assert artefacts(tmp_path, "distill", "label") == artefacts(finished.parents[1], "distill", "label")
-    assert [row["top1"] for row in rows_of(again)["dm"]] == [row["top1"] for row in rows_of(finished)["dm"]]
+    assert artefacts(tmp_path, "distill", "label") == artefacts(
+        finished.parents[1], "distill", "label"
+    )
+    assert [row["top1"] for row in rows_of(again)["dm"]] == [
+        row["top1"] for row in rows_of(finished)["dm"]
+    ]
 
 
 def test_second_run_computes_nothing(finished):
@@ -129,12 +150,17 @@ def test_second_run_computes_nothing(finished):
 
 def test_method_alone_needs_no_latents_and_no_encoder():
     config = composed(*DM, "baselines=none", "encoder=sd_vae_ema", "measure.curve=[2]")
-    stages = {node.stage for node in unique(Experiment(config, "data", Models([])).targets("report"))}
+    stages = {
+        node.stage for node in unique(Experiment(config, "data", Models([])).targets("report"))
+    }
     assert stages == {"index", "audit", "distill", "label", "evaluate"}
 
 
 def test_images_are_optimised_in_the_wave_that_has_the_gpus():
-    resources = {name: {"gpus_per_node": int(name == "generate")} for name in ("encode", "curve", "generate", "report")}
+    resources = {
+        name: {"gpus_per_node": int(name == "generate")}
+        for name in ("encode", "curve", "generate", "report")
+    }
     images, students = waves({"waves": ["generate"], "resources": resources}, "report")
     assert reaches(images.until, "distill") and images.resources == {"gpus_per_node": 1}
     assert students.resources == {"gpus_per_node": 0}

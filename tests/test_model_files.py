@@ -1,4 +1,6 @@
-"""Models as people have them: released and single files, checkpoints of trainings, remedies followed literally."""
+"""Models as people have them: released and single files, checkpoints of trainings,
+remedies followed literally.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,12 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 def follow(error: DdoqError) -> None:
     """Run the line of Python in a remedy, as a shell would have it run."""
-    exec(compile(re.search(r'python -c "(.*?)"(?:,|$)', error.remedy).group(1), "remedy", "exec"), {})
+    exec(
+        compile(re.search(r'python -c "(.*?)"(?:,|$)', error.remedy).group(1), "remedy", "exec"), {}
+    )
 
 
-# --- DiT as its authors release it -----------------------------------------------------------------------------------
+# --- DiT as its authors release it ------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +51,9 @@ def released(tmp_path_factory) -> Path:
 
 def test_a_released_dit_computes_what_its_architecture_says(released):
     network = load_released(str(released), "generator.path", "float32")
-    sample, times, labels = torch.randn(4, 4, 8, 8), torch.tensor([0, 17, 500, 999]), torch.tensor([0, 1, 2, 3])
+    sample = torch.randn(4, 4, 8, 8)
+    times = torch.tensor([0, 17, 500, 999])
+    labels = torch.tensor([0, 1, 2, 3])
     with torch.inference_mode():
         output = network(sample, timestep=times, class_labels=labels).sample
     expected = forward(torch.load(released, weights_only=True), sample, times, labels)
@@ -57,18 +63,32 @@ def test_a_released_dit_computes_what_its_architecture_says(released):
 def test_a_released_dit_generates_and_is_judged_before_it_is_read(released):
     known = describe(str(released), "generator.path")
     assert known["scheduler"]["_class_name"] == "DDIMScheduler"
-    assert known["transformer"]["sample_size"] == 8 and known["transformer"]["num_embeds_ada_norm"] == 3
+    assert (
+        known["transformer"]["sample_size"] == 8
+        and known["transformer"]["num_embeds_ada_norm"] == 3
+    )
     points = Points(torch.randn(2, 4, 8, 8), torch.tensor([0, 2]), torch.tensor([0, 0]), [1, 2])
     for scheduler in (None, "DDPMScheduler"):  # the second one takes the learned variance
-        dit = DiT(path=str(released), encoder=Pixels(), label_space=SPACE, num_steps=4, scheduler=scheduler)
+        dit = DiT(
+            path=str(released),
+            encoder=Pixels(),
+            label_space=SPACE,
+            num_steps=4,
+            scheduler=scheduler,
+        )
         assert dit.generate(points).shape == (2, 4, 8, 8)
     config = composed(
-        "dataset=image_folder", "dataset.root=.", "dataset.image_size=8", "encoder=pixels", "generator=dit"
+        "dataset=image_folder",
+        "dataset.root=.",
+        "dataset.image_size=8",
+        "encoder=pixels",
+        "generator=dit",
     )
     config["generator"]["path"] = str(released)
     with pytest.raises(DdoqError, match="takes latents of 4 channels"):
         check_fit(config, Models([]))
-    config["generator"]["path"] = released.name  # found in a folder of paths.models, known by its content
+    # Found in a folder of paths.models, known by its content.
+    config["generator"]["path"] = released.name
     models = Models([str(released.parent)])
     assert re.fullmatch("[0-9a-f]{64}", models.identify(config["generator"], "generator.path"))
 
@@ -92,16 +112,19 @@ def test_files_that_are_no_released_dit(released, tmp_path):
     for name in ("lacking.pt", "other.pt", "part.pt"):
         with pytest.raises(DataError, match=r"^generator\.path.*\n"):
             load_released(str(tmp_path / name), "generator.path", "float32")
-    with pytest.raises(DataError) as caught:  # the file in a folder of diffusers instead of the folder
+    # The file in a folder of diffusers instead of the folder.
+    with pytest.raises(DataError) as caught:
         describe(str(folder / "transformer" / WEIGHTS), "generator.path")
     assert caught.value.remedy == f"set generator.path={folder}"
 
 
-# --- VAEs ------------------------------------------------------------------------------------------------------------
+# --- VAEs -------------------------------------------------------------------------------------
 
 
 def compvis(name: str) -> str:
-    """Return the name that CompVis gives a weight of an ``AutoencoderKL`` with three blocks of one layer."""
+    """Return the name that CompVis gives a weight of an ``AutoencoderKL``
+    with three blocks of one layer.
+    """
     name = re.sub(r"encoder\.down_blocks\.(\d)\.resnets\.", r"encoder.down.\1.block.", name)
     name = re.sub(r"down_blocks\.(\d)\.downsamplers\.0", r"down.\1.downsample", name)
     name = re.sub(r"up_blocks\.(\d)\.resnets", lambda m: f"up.{2 - int(m[1])}.block", name)
@@ -133,7 +156,10 @@ def test_a_vae_of_one_file_beside_its_configuration(tmp_path):
     encoder = composed("encoder=vae")["encoder"]
     keys = set()
     for file in (alone / "vae.ckpt", alone / "vae.safetensors"):
-        with pytest.raises(DataError, match=r"^encoder\.path: no model in .*config\.json\)\n.*copy the config\.json"):
+        with pytest.raises(
+            DataError,
+            match=r"^encoder\.path: no model in .*config\.json\)\n.*copy the config\.json",
+        ):
             VAE(str(file))
         shutil.copy(folder / "config.json", alone)  # what the remedy says
         assert torch.allclose(VAE(str(file)).encode(images), expected, atol=1e-6)
@@ -157,14 +183,22 @@ def test_names_that_nobody_reads_are_put_right_by_the_remedy(tmp_path):
     folder = save_vae(tmp_path / "vae", halvings=2)
     expected = VAE(str(folder)).vae.state_dict()
     (folder / WEIGHTS).rename(folder / "model.safetensors")
-    with pytest.raises(DataError, match=r"rename .*model\.safetensors to diffusion_pytorch_model\.safetensors"):
+    with pytest.raises(
+        DataError, match=r"rename .*model\.safetensors to diffusion_pytorch_model\.safetensors"
+    ):
         VAE(str(folder))
     (folder / "model.safetensors").rename(folder / WEIGHTS)
-    save_file({f"module.{k}": v.contiguous() for k, v in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    save_file(
+        {f"module.{k}": v.contiguous() for k, v in load_file(folder / WEIGHTS).items()},
+        folder / WEIGHTS,
+    )
     with pytest.raises(DataError, match='names begin with "module."') as caught:
         VAE(str(folder))
     follow(caught.value)
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in VAE(str(folder)).vae.state_dict().items())
+    assert all(
+        torch.equal(tensor, expected[name])
+        for name, tensor in VAE(str(folder)).vae.state_dict().items()
+    )
 
 
 def test_a_missing_schedule_is_written_by_the_remedy(tmp_path):
@@ -175,10 +209,12 @@ def test_a_missing_schedule_is_written_by_the_remedy(tmp_path):
         Models([]).identify(generator, "generator.path")
     follow(caught.value)
     assert Models([]).identify(generator, "generator.path")
-    assert DiT(path=str(folder), encoder=Pixels(), label_space=SPACE).schedule.config.beta_end == 0.02
+    assert (
+        DiT(path=str(folder), encoder=Pixels(), label_space=SPACE).schedule.config.beta_end == 0.02
+    )
 
 
-# --- checkpoints of teachers -----------------------------------------------------------------------------------------
+# --- checkpoints of teachers ------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -195,13 +231,23 @@ def prefixed(weights: dict, *prefixes: str) -> dict:
     "wrapped",
     [
         lambda w: w,
-        lambda w: {"state_dict": prefixed(w, "module."), "best_acc1": torch.tensor(1.0), "epoch": 3},
+        lambda w: {
+            "state_dict": prefixed(w, "module."),
+            "best_acc1": torch.tensor(1.0),
+            "epoch": 3,
+        },
         lambda w: {"model_state_dict": w, "optimizer_state_dict": {}},
         lambda w: {"net": prefixed(w, "module."), "acc": 90.1},
         lambda w: {"state_dict_ema": w},
-        lambda w: {"state_dict": w, "state_dict_ema": {name: tensor + 1 for name, tensor in w.items()}},
+        lambda w: {
+            "state_dict": w,
+            "state_dict_ema": {name: tensor + 1 for name, tensor in w.items()},
+        },
         lambda w: prefixed(w, "_orig_mod."),
-        lambda w: {"state_dict": prefixed(w, "model.", "_orig_mod."), "pytorch-lightning_version": "2"},
+        lambda w: {
+            "state_dict": prefixed(w, "model.", "_orig_mod."),
+            "pytorch-lightning_version": "2",
+        },
         lambda w: {**prefixed(w, "module."), "n_averaged": torch.tensor(3)},
         lambda w: {**w, "total_ops": torch.zeros(1), "layer1.0.total_params": torch.zeros(1)},
         lambda w: {"state_dict": w, "args": argparse.Namespace(lr=0.1), "best": np.float64(0.9)},
@@ -239,9 +285,13 @@ def test_what_is_no_teacher_s_file_is_named(network, tmp_path):
     torch.save({"student": weights}, tmp_path / "named.pth")
     with pytest.raises(DataError, match="no weights by the usual names, but student"):
         teacher(tmp_path / "named.pth")
-    lacking = {name: tensor for name, tensor in weights.items() if name != "layer4.0.bn2.running_mean"}
+    lacking = {
+        name: tensor for name, tensor in weights.items() if name != "layer4.0.bn2.running_mean"
+    }
     torch.save(lacking, tmp_path / "lacking.pth")
     with pytest.raises(DataError, match=r"layer4\.0\.bn2\.running_mean"):
         teacher(tmp_path / "lacking.pth")
-    with pytest.raises(DataError, match=rf"is a folder.*\n.*set teacher\.path={tmp_path}/lacking\.pth"):
+    with pytest.raises(
+        DataError, match=rf"is a folder.*\n.*set teacher\.path={tmp_path}/lacking\.pth"
+    ):
         teacher(tmp_path)

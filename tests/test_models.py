@@ -1,4 +1,6 @@
-"""Where models come from: folders, the hub (a small one on this machine), and what stands for them in keys."""
+"""Where models come from: folders, the hub (a small one on this machine),
+and what stands for them in keys.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +47,21 @@ class _Hub(BaseHTTPRequestHandler):
         parts = self.path.split("?")[0].strip("/").split("/")
         if parts[:2] == ["api", "models"]:
             repo = self.root / parts[2] / parts[3]
-            files = [(str(f.relative_to(repo)), f.stat().st_size) for f in sorted(repo.rglob("*")) if f.is_file()]
-            answer = {"id": "/".join(parts[2:4]), "sha": COMMIT, "siblings": [{"rfilename": name} for name, _ in files]}
+            files = [
+                (str(f.relative_to(repo)), f.stat().st_size)
+                for f in sorted(repo.rglob("*"))
+                if f.is_file()
+            ]
+            answer = {
+                "id": "/".join(parts[2:4]),
+                "sha": COMMIT,
+                "siblings": [{"rfilename": name} for name, _ in files],
+            }
             if parts[4:5] == ["tree"]:
-                answer = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in files]
+                answer = [
+                    {"type": "file", "path": name, "size": size, "oid": "0" * 40}
+                    for name, size in files
+                ]
             self._send(json.dumps(answer).encode(), body, repo.is_dir())
         else:
             file = self.root.joinpath(*parts[:2], *parts[4:])  # owner/name/resolve/<commit>/path
@@ -74,7 +87,11 @@ def hub(models, tmp_path):
     _Hub.root, _Hub.asked = tmp_path / "hub", []
     shutil.copytree(models, _Hub.root)
     unet = _Hub.root / SD / "unet"
-    for name in ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.bin", "flax_model.msgpack"):
+    for name in (
+        "diffusion_pytorch_model.fp16.safetensors",
+        "diffusion_pytorch_model.bin",
+        "flax_model.msgpack",
+    ):
         (unet / name).write_bytes(b"a copy nobody reads")
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -83,7 +100,12 @@ def hub(models, tmp_path):
 
 
 def test_fetch_downloads_what_an_experiment_reads_and_nothing_else(hub, models, tmp_path):
-    arguments = ["+experiment=imagenette_sd", "dataset=digits", "protocol=smoke", f"paths.outputs={tmp_path}/out"]
+    arguments = [
+        "+experiment=imagenette_sd",
+        "dataset=digits",
+        "protocol=smoke",
+        f"paths.outputs={tmp_path}/out",
+    ]
     environment = {"HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1"}
     done = new_python("fetch", *arguments, f"paths.models=[{tmp_path}/fetched]", **environment)
     assert done.returncode == 0, done.stderr
@@ -92,7 +114,9 @@ def test_fetch_downloads_what_an_experiment_reads_and_nothing_else(hub, models, 
     for part in ("vae", "unet", "text_encoder", "tokenizer", "scheduler"):
         for file in (models / SD / part).iterdir():
             assert (folder / part / file.name).read_bytes() == file.read_bytes()
-    assert not [name for name in _Hub.asked if "fp16" in name or name.endswith((".bin", ".msgpack"))]
+    assert not [
+        name for name in _Hub.asked if "fp16" in name or name.endswith((".bin", ".msgpack"))
+    ]
     again = ddoq("fetch", *arguments, f"paths.models=[{tmp_path}/fetched]")  # without the hub
     assert again.returncode == 0 and "here" in again.stdout
 
@@ -100,8 +124,15 @@ def test_fetch_downloads_what_an_experiment_reads_and_nothing_else(hub, models, 
 def test_a_fetched_model_is_the_same_in_keys_as_the_hub_s(models, tmp_path):
     conf = {**composed("generator=dit_xl2_256")["generator"]}
     there, elsewhere = Models([str(models)]), Models([str(tmp_path)])
-    assert there.identify(conf, "generator.path") == elsewhere.identify(conf, "generator.path") == f"hub:{DIT}"
-    assert there.place(f"hub:{DIT}", conf) == str(models / DIT) and elsewhere.place(f"hub:{DIT}", conf) == DIT
+    assert (
+        there.identify(conf, "generator.path")
+        == elsewhere.identify(conf, "generator.path")
+        == f"hub:{DIT}"
+    )
+    assert (
+        there.place(f"hub:{DIT}", conf) == str(models / DIT)
+        and elsewhere.place(f"hub:{DIT}", conf) == DIT
+    )
 
 
 def test_a_local_model_is_its_content(models, tmp_path):
@@ -119,7 +150,12 @@ def test_a_local_model_is_its_content(models, tmp_path):
 
 def test_hub_ids_may_name_a_revision():
     assert is_hub_id(DIT) and is_hub_id(f"{DIT}@{COMMIT}") and is_hub_id("owner/name@v1.0")
-    assert not is_hub_id("/a/b") and not is_hub_id("name") and not is_hub_id("a/b/c") and not is_hub_id("../shared/vae")
+    assert (
+        not is_hub_id("/a/b")
+        and not is_hub_id("name")
+        and not is_hub_id("a/b/c")
+        and not is_hub_id("../shared/vae")
+    )
 
 
 def test_folders_are_searched_in_order(tmp_path):
@@ -132,7 +168,9 @@ def test_folders_are_searched_in_order(tmp_path):
 
 def test_a_model_that_was_fetched_in_part_is_not_here(models, tmp_path):
     shutil.copytree(models / SD / "vae", tmp_path / SD / "vae")  # all that encoder=sd15_vae needs
-    encoder, generator = (composed("encoder=sd15_vae", "generator=sd15")[part] for part in ("encoder", "generator"))
+    encoder, generator = (
+        composed("encoder=sd15_vae", "generator=sd15")[part] for part in ("encoder", "generator")
+    )
     assert Models([str(tmp_path)]).locate(encoder) == str(tmp_path / SD)
     assert Models([str(tmp_path)]).locate(generator) == SD
     assert Models([str(tmp_path), str(models)]).locate(generator) == str(models / SD)
@@ -158,18 +196,24 @@ def test_one_copy_of_the_weights_is_wanted():
         "transformer/diffusion_pytorch_model.bin",
         "transformer/config.json",
     ]
-    assert wanted_files({"config.json", "a.safetensors", "x/b.safetensors"}, "vae", "config.json") == [
+    assert wanted_files(
+        {"config.json", "a.safetensors", "x/b.safetensors"}, "vae", "config.json"
+    ) == [
         "a.safetensors",
         "config.json",
     ]
 
 
 def test_a_folder_without_the_part_names_the_part(models, tmp_path):
-    with pytest.raises(DataError, match=r"generator.path: no model in .*\(no config.json\)\n.*unet"):
+    with pytest.raises(
+        DataError, match=r"generator.path: no model in .*\(no config.json\)\n.*unet"
+    ):
         model_folder(str(models / DIT), "unet", "generator.path")
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
 def test_a_batch_that_does_not_fit_is_halved_and_the_rest_follows(error, caplog):
     sizes = []
 

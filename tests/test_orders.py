@@ -1,4 +1,6 @@
-"""Outputs in another order than the labels are found out, honest weak teachers are not, and files name the order."""
+"""Outputs in another order than the labels are found out, honest weak teachers are not,
+and files name the order.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +33,13 @@ from ddoq.stages.models import _warn_of_prompts
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
-# --- simulated teachers ----------------------------------------------------------------------------------------------
+# --- simulated teachers -----------------------------------------------------------------------
 
 
 def honest(num_classes: int, accuracy: float, confused: str) -> np.ndarray:
-    """Return the probability of each answer (column) to images of each class (row) of an honest teacher."""
+    """Return the probability of each answer (column) to images of each class
+    (row) of an honest teacher.
+    """
     own, answers = np.arange(num_classes), np.zeros((num_classes, num_classes))
     if confused == "spread":
         answers += (1 - accuracy) / (num_classes - 1)
@@ -73,14 +77,26 @@ def draw(answers: np.ndarray, labels: np.ndarray, random: np.random.Generator) -
 @pytest.mark.parametrize(("num_classes", "num"), [(12, 120), (100, 6), (1000, 1)])
 @pytest.mark.parametrize(
     ("accuracy", "confused"),
-    [(0.5, "spread"), (0.5, "next"), (0.5, "pairs"), (0.9, "collapsed"), (0.7, "spread"), (1.0, "spread")],
+    [
+        (0.5, "spread"),
+        (0.5, "next"),
+        (0.5, "pairs"),
+        (0.9, "collapsed"),
+        (0.7, "spread"),
+        (1.0, "spread"),
+    ],
 )
 @pytest.mark.parametrize("per_class", [10, 50])
 def test_an_honest_weak_teacher_keeps_its_order(num_classes, num, accuracy, confused, per_class):
-    """Fails where noise, or classes that are confused with each other, are taken for another order."""
-    answers, labels = honest(num_classes, accuracy, confused), np.repeat(np.arange(num_classes), per_class)
+    """Fails where noise, or classes that are confused with each other,
+    are taken for another order.
+    """
+    answers = honest(num_classes, accuracy, confused)
+    labels = np.repeat(np.arange(num_classes), per_class)
     for seed in range(num):
-        trial = compare_orders(draw(answers, labels, np.random.default_rng(seed)), labels, num_classes)
+        trial = compare_orders(
+            draw(answers, labels, np.random.default_rng(seed)), labels, num_classes
+        )
         assert not trial.moved and trial.p_value > 1e-3 and trial.images_per_class == per_class
 
 
@@ -88,7 +104,9 @@ def test_an_honest_weak_teacher_keeps_its_order(num_classes, num, accuracy, conf
 @pytest.mark.parametrize("accuracy", [0.5, 0.75, 1.0])
 @pytest.mark.parametrize("num_classes", [12, 100, 1000])
 def test_swapped_classes_are_found_among_a_few_and_among_a_thousand(num_classes, accuracy, kind):
-    """A test over all classes would not see two of a thousand; one cycle without the others does."""
+    """A test over all classes would not see two of a thousand;
+    one cycle without the others does.
+    """
     random = np.random.default_rng(num_classes)
     swapped, labels = permutation(num_classes, kind, random), np.repeat(np.arange(num_classes), 60)
     given = swapped[draw(honest(num_classes, accuracy, "spread"), labels, random)]
@@ -98,10 +116,13 @@ def test_swapped_classes_are_found_among_a_few_and_among_a_thousand(num_classes,
 
 
 def test_with_five_judged_images_two_of_a_thousand_need_the_further_images():
-    """Ten images in a row for the other order are 1 in 1,024; the second look is at the doubtful classes alone."""
+    """Ten images in a row for the other order are 1 in 1,024;
+    the second look is at the doubtful classes alone.
+    """
     random, num_classes, asked = np.random.default_rng(2), 1000, []
     swapped, answers = permutation(num_classes, "pair", random), honest(num_classes, 0.6, "spread")
-    names, pair = [f"c{label}" for label in range(num_classes)], np.flatnonzero(swapped != np.arange(num_classes))
+    names = [f"c{label}" for label in range(num_classes)]
+    pair = np.flatnonzero(swapped != np.arange(num_classes))
 
     def look(labels: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         given = torch.from_numpy(swapped[draw(answers, labels, random)])
@@ -116,11 +137,16 @@ def test_with_five_judged_images_two_of_a_thousand_need_the_further_images():
     with pytest.raises(StageError) as caught:
         examine(logits, labels, "t", names, more, lambda trial: f"moved {trial.moved}")
     assert set(pair) <= set(asked) and len(asked) < 20
-    assert "2 of 1000 look permuted" in caught.value.cause and caught.value.remedy == f"moved {pair.tolist()}"
+    assert (
+        "2 of 1000 look permuted" in caught.value.cause
+        and caught.value.remedy == f"moved {pair.tolist()}"
+    )
 
 
 def test_a_teacher_that_takes_cats_for_dogs_is_right_and_one_that_swaps_them_is_not():
-    """Counter-example: 60 % of the cats are called dogs, and nearly all dogs, too: swapped, it would be worse."""
+    """Counter-example: 60 % of the cats are called dogs, and nearly all dogs, too:
+    swapped, it would be worse.
+    """
     labels = np.repeat(np.arange(12), 100)
     answers = honest(12, 0.9, "spread")
     answers[3], answers[5] = 0, 0
@@ -132,31 +158,38 @@ def test_a_teacher_that_takes_cats_for_dogs_is_right_and_one_that_swaps_them_is_
 
 
 def test_a_class_with_many_images_does_not_take_the_answer_of_one_with_few():
-    """All images of class 0 are called 1, and those of class 1, too: relabelled, more images would be right."""
+    """All images of class 0 are called 1, and those of class 1, too:
+    relabelled, more images would be right.
+    """
     labels = np.repeat([0, 1, 2], [900, 20, 300])
     given = np.where(labels == 0, 1, labels)
     assert not compare_orders(given, labels, 3).moved
-    assert not compare_orders(given, labels, 4).moved  # and a class without images is not taken for a swapped one
+    # And a class without images is not taken for a swapped one.
+    assert not compare_orders(given, labels, 4).moved
     assert not doubtful_classes(given, labels, 3)
 
 
-# --- images to look at -----------------------------------------------------------------------------------------------
+# --- images to look at ------------------------------------------------------------------------
 
 
 def test_images_are_chosen_from_the_whole_split_and_topped_up_where_a_class_has_few():
     validation, train = np.repeat([0, 1, 2], [40, 40, 3]), np.repeat([0, 1, 2], 30)
     labels = np.concatenate([validation, train])
-    assert np.array_equal(spread(labels[:80], 80, 50, 10), np.unique(np.linspace(0, 79, 50).astype(int)))
+    assert np.array_equal(
+        spread(labels[:80], 80, 50, 10), np.unique(np.linspace(0, 79, 50).astype(int))
+    )
     chosen = spread(labels, 83, 40, 10)
     counts = np.bincount(labels[chosen])
     assert len(set(chosen)) == len(chosen) and counts[2] == 10 and set(range(80, 83)) <= set(chosen)
     assert (labels[chosen[chosen >= 83]] == 2).all()
     new = further(labels, 83, chosen, {0: 60, 1: 2})
-    assert np.bincount(labels[new]).tolist() == [40 + 30 - counts[0], 2] and not set(new) & set(chosen)
+    assert np.bincount(labels[new]).tolist() == [40 + 30 - counts[0], 2] and not set(new) & set(
+        chosen
+    )
     assert len(further(labels, 83, chosen, {})) == 0
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
+# --- files ------------------------------------------------------------------------------------
 
 SPACE = LabelSpace.from_classes(["10", "2", "größe"])
 
@@ -168,7 +201,11 @@ def test_a_file_names_the_class_of_every_output(text, tmp_path):
     assert outputs_of_classes(names, SPACE, 3, "teacher.order") == [2, 0, 1]
     write_order(tmp_path / "orders" / "new.json", names)
     write_order(tmp_path / "orders" / "new.json", ["not over what somebody may have edited"])
-    assert read_order(str(tmp_path / "orders" / "new.json"), "teacher.order") == ["2", "größe", "10"]
+    assert read_order(str(tmp_path / "orders" / "new.json"), "teacher.order") == [
+        "2",
+        "größe",
+        "10",
+    ]
 
 
 def test_wordnet_ids_name_classes_and_other_outputs_may_be_any():
@@ -189,7 +226,9 @@ def test_wordnet_ids_name_classes_and_other_outputs_may_be_any():
 def test_a_wrong_file_is_told_by_what_is_wrong_in_it(names, words):
     with pytest.raises(DataError) as caught:
         outputs_of_classes(names, SPACE, 3, "teacher.order")
-    assert str(caught.value).startswith("teacher.order: ") and all(word in str(caught.value) for word in words)
+    assert str(caught.value).startswith("teacher.order: ") and all(
+        word in str(caught.value) for word in words
+    )
 
 
 @pytest.mark.parametrize("content", [b'["a", {}]', b"[1", b"\xff\xfe\x00", b'[["a"]]'])
@@ -201,7 +240,7 @@ def test_what_is_no_list_of_names_is_two_lines(content, tmp_path):
         read_order(str(tmp_path / "none.json"), "teacher.order")
 
 
-# --- a real teacher --------------------------------------------------------------------------------------------------
+# --- a real teacher ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -234,14 +273,20 @@ def swapped(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("noise", [0.0, 0.06])
 def test_a_real_teacher_is_refused_only_if_it_is_permuted(noise, photographs, swapped, shared):
-    """With noise in the images it is right on 57 % and takes cats for frogs and birds: still no other order."""
+    """With noise in the images it is right on 57 % and takes cats for frogs and birds:
+    still no other order.
+    """
     _, images, labels = photographs
-    noisy = (images + noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    noisy = (
+        images + noise * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    ).clamp(0, 1)
     good = CIFARResNet(str(shared / "cifar10_resnets" / "resnet20.npz"), 10)
     facts = examine(good(noisy), labels, "resnet20", NAMES)
     assert (facts["top1"] < 0.65) == bool(noise) and facts["order"]["p_value"] == 1
     if not noise:
-        with pytest.raises(StageError, match="2 of 10 look permuted .*of class 'dog' fit images of class 'cat'"):
+        with pytest.raises(
+            StageError, match="2 of 10 look permuted .*of class 'dog' fit images of class 'cat'"
+        ):
             examine(CIFARResNet(str(swapped), 10)(noisy), labels, "resnet20", NAMES)
         order = [*NAMES[:3], "dog", "deer", "cat", *NAMES[6:]]
         space = LabelSpace.from_classes(NAMES)
@@ -272,7 +317,8 @@ def arguments(folder: Path, outputs: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "key"), [("cifar10_resnet20", "teacher"), ("cifar10_resnets", "teacher.members.resnet20")]
+    ("teacher", "key"),
+    [("cifar10_resnet20", "teacher"), ("cifar10_resnets", "teacher.members.resnet20")],
 )
 def test_the_remedy_works_when_it_is_pasted(teacher, key, photographs, swapped, shared, tmp_path):
     """A permuted member of an ensemble that is right as a whole is found, too."""
@@ -285,8 +331,14 @@ def test_the_remedy_works_when_it_is_pasted(teacher, key, photographs, swapped, 
     run_here(*arguments(photographs[0], tmp_path / "my outputs", *common, *pasted))
     (manifest,) = (tmp_path / "my outputs" / "store" / "check_teacher").glob("*/manifest.json")
     facts = json.loads(manifest.read_text())["facts"]
-    assert facts["top1"] > 0.85 and facts["order"]["p_value"] == 1 and facts["order"]["images_per_class"] >= 10
-    assert set(facts.get("members", {})) == ({"resnet20", "resnet32", "resnet56"} if key != "teacher" else set())
+    assert (
+        facts["top1"] > 0.85
+        and facts["order"]["p_value"] == 1
+        and facts["order"]["images_per_class"] >= 10
+    )
+    assert set(facts.get("members", {})) == (
+        {"resnet20", "resnet32", "resnet56"} if key != "teacher" else set()
+    )
 
 
 def test_an_order_is_identity_by_content_and_no_order_is_none(photographs, swapped, tmp_path):
@@ -307,15 +359,25 @@ def test_an_order_is_identity_by_content_and_no_order_is_none(photographs, swapp
 
 def test_a_wrong_order_stops_the_run_before_a_teacher_is_read(photographs, swapped, tmp_path):
     (tmp_path / "order.txt").write_text("\n".join([*NAMES[:9], "lorry"]))
-    common = ["teacher=cifar10_resnet20", f"teacher.path='{swapped}'", f"teacher.order={tmp_path / 'order.txt'}"]
+    common = [
+        "teacher=cifar10_resnet20",
+        f"teacher.path='{swapped}'",
+        f"teacher.order={tmp_path / 'order.txt'}",
+    ]
     with pytest.raises(DataError, match="teacher.order: no output is named 'truck'"):
         run_here(*arguments(photographs[0], tmp_path, *common))
     assert not (tmp_path / "store" / "check_teacher").exists()
 
 
-def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(photographs, swapped, tmp_path):
-    """What is behind it is finished, so nothing else would ask for it; a refusal must not make it forgotten."""
-    asked = arguments(photographs[0], tmp_path, "teacher=cifar10_resnet20", f"teacher.path='{swapped}'")
+def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(
+    photographs, swapped, tmp_path
+):
+    """What is behind it is finished, so nothing else would ask for it;
+    a refusal must not make it forgotten.
+    """
+    asked = arguments(
+        photographs[0], tmp_path, "teacher=cifar10_resnet20", f"teacher.path='{swapped}'"
+    )
     asked = [word if word != "run.until=check_teacher" else "run.until=evaluate" for word in asked]
     job = prepare(composed(*asked))
     nodes = unique(job.experiment.targets("evaluate"))
@@ -325,11 +387,20 @@ def test_an_old_verdict_is_examined_again_under_its_key_until_it_is_replaced(pho
         job.store.ensure(node, lambda folder: {"top1": 0.5})
 
     def states() -> dict[str, str]:
-        return {step.node.stage: step.state for step in plan(job.experiment.targets("evaluate"), job.store)}
+        return {
+            step.node.stage: step.state
+            for step in plan(job.experiment.targets("evaluate"), job.store)
+        }
 
-    assert states()["check_teacher"] == "idle" and states()["evaluate"] == "hit"  # nothing is stored: nothing is asked
-    job.store.ensure(replace(verdict, required=()), lambda folder: {"top1": 0.75, "num_images": 420})
-    assert states() | {"index": "miss", "check_teacher": "miss", "generate": "idle", "evaluate": "hit"} == states()
+    # Nothing is stored: nothing is asked.
+    assert states()["check_teacher"] == "idle" and states()["evaluate"] == "hit"
+    job.store.ensure(
+        replace(verdict, required=()), lambda folder: {"top1": 0.75, "num_images": 420}
+    )
+    assert (
+        states() | {"index": "miss", "check_teacher": "miss", "generate": "idle", "evaluate": "hit"}
+        == states()
+    )
     for _ in range(2):
         with pytest.raises(StageError, match="look permuted"):
             run_here(*asked)
@@ -346,7 +417,7 @@ def test_prompts_of_numbers_are_named_and_those_of_words_are_not(capsys):
     assert not capsys.readouterr().out
 
 
-# --- a generator that was trained elsewhere --------------------------------------------------------------------------
+# --- a generator that was trained elsewhere ---------------------------------------------------
 
 
 def colours(folder: Path, names: list[str]) -> Path:
@@ -358,7 +429,10 @@ def colours(folder: Path, names: list[str]) -> Path:
             place.mkdir(parents=True)
             for i in range(num):
                 pixels = np.full((8, 8, 3), 128.0)
-                pixels[:, :4, 0], pixels[:, 4:, 1] = 20 + 100 * (number % 3), 20 + 600 * (number // 3) / len(names)
+                pixels[:, :4, 0], pixels[:, 4:, 1] = (
+                    20 + 100 * (number % 3),
+                    20 + 600 * (number // 3) / len(names),
+                )
                 noisy = np.clip(pixels + random.normal(0, 8, pixels.shape), 0, 255).astype(np.uint8)
                 Image.fromarray(noisy).save(place / f"{i}.png")
     return folder
@@ -372,21 +446,37 @@ def colours(folder: Path, names: list[str]) -> Path:
     ],
     ids=["swapped", "numbers"],
 )
-def test_a_generator_that_knows_the_classes_in_another_order_is_refused(trained_on, given, tmp_path):
-    """Names of classes condition it: sorted as text, 18 numbers are other classes than those it was trained on."""
+def test_a_generator_that_knows_the_classes_in_another_order_is_refused(
+    trained_on, given, tmp_path
+):
+    """Names of classes condition it: sorted as text,
+    18 numbers are other classes than those it was trained on.
+    """
 
     def run(folder: Path, *more: str) -> dict | None:
-        asked = arguments(folder, tmp_path, "generator=dit", "protocol.labels=hard", "run.until=generate", *more)
-        run_here(*asked, "dataset.image_size=8", "ipc=1", "generator.fit.num_layers=2", "generator.fit.num_steps=400")
+        asked = arguments(
+            folder, tmp_path, "generator=dit", "protocol.labels=hard", "run.until=generate", *more
+        )
+        run_here(
+            *asked,
+            "dataset.image_size=8",
+            "ipc=1",
+            "generator.fit.num_layers=2",
+            "generator.fit.num_steps=400",
+        )
         found = (tmp_path / "store" / "check_generator").glob("*/manifest.json")
         latest = max(found, key=lambda path: path.stat().st_mtime, default=None)
         return json.loads(latest.read_text())["facts"] if latest else None
 
     data = colours(tmp_path / "data", trained_on)
     assert run(data) is None  # what is fitted here needs no trial
-    (fitted,) = (path.parent for path in (tmp_path / "store" / "fit_generator").glob("*/manifest.json"))
+    (fitted,) = (
+        path.parent for path in (tmp_path / "store" / "fit_generator").glob("*/manifest.json")
+    )
     facts = run(data, f"generator.path={fitted}")
-    assert facts.get("tells_classes", True) and (facts["p_value"] is None or facts["p_value"] > 1e-3)
+    assert facts.get("tells_classes", True) and (
+        facts["p_value"] is None or facts["p_value"] > 1e-3
+    )
     other = colours(tmp_path / "other", given)
     with pytest.raises(StageError, match="knows the classes in another order") as caught:
         run(other, f"generator.path={fitted}")

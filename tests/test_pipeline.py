@@ -23,7 +23,11 @@ from ddoq.pipeline.store import Store
 def chain(ipc: int = 10, version: int = 1) -> tuple[Node, Node, Node]:
     encode = Node("encode", version, {"encoder": "pixels"})
     quantize = Node("quantize", 1, {"ipc": ipc}, {"encode": encode})
-    return encode, quantize, Node("generate", 1, {"strength": 0.4}, {"quantize": quantize, "encode": encode})
+    return (
+        encode,
+        quantize,
+        Node("generate", 1, {"strength": 0.4}, {"quantize": quantize, "encode": encode}),
+    )
 
 
 def write(folder: Path, text: str = "x") -> dict:
@@ -31,7 +35,7 @@ def write(folder: Path, text: str = "x") -> dict:
     return {"letters": len(text)}
 
 
-# --- keys ------------------------------------------------------------------------------------------------------------
+# --- keys -------------------------------------------------------------------------------------
 
 
 def test_key_ignores_spelling_but_not_values():
@@ -54,7 +58,19 @@ def test_key_refuses_what_cannot_be_spelled_exactly(value):
 def test_keys_are_merkle():
     encode, quantize, generate = chain()
     other_encode, other_quantize, other_generate = chain(version=2)
-    assert len({encode.key, other_encode.key, quantize.key, other_quantize.key, generate.key, other_generate.key}) == 6
+    assert (
+        len(
+            {
+                encode.key,
+                other_encode.key,
+                quantize.key,
+                other_quantize.key,
+                generate.key,
+                other_generate.key,
+            }
+        )
+        == 6
+    )
     same_encode, changed_quantize, changed_generate = chain(ipc=50)
     assert same_encode.key == encode.key
     assert changed_quantize.key != quantize.key and changed_generate.key != generate.key
@@ -65,7 +81,9 @@ def test_title_is_not_identity():
 
 
 def test_what_lacks_a_required_fact_is_computed_again_under_its_key(tmp_path):
-    """Counter-examples: with all its facts it is a hit, and where nothing is stored nothing is asked for."""
+    """Counter-examples: with all its facts it is a hit,
+    and where nothing is stored nothing is asked for.
+    """
     store, (encode, quantize, _) = Store(tmp_path), chain()
     verdict = Node("encode", 1, encode.identity, required=("letters", "words"))
     last = Node("quantize", 1, quantize.identity, {"encode": verdict})
@@ -77,13 +95,20 @@ def test_what_lacks_a_required_fact_is_computed_again_under_its_key(tmp_path):
     assert store.is_outdated(verdict) and not store.has(verdict) and not store.is_outdated(encode)
     assert [step.state for step in plan([last], store)] == ["miss", "hit"]
     with pytest.raises(StoreError):  # refused: what is stored stays, and is asked again
-        execute([last], store, lambda node, inputs, folder: pytest.fail() if node is last else refuse())
+        execute(
+            [last], store, lambda node, inputs, folder: pytest.fail() if node is last else refuse()
+        )
     assert store.is_outdated(verdict) and store.has(encode)
     computed = execute([last], store, lambda node, inputs, folder: write(folder) | {"words": 1})
-    assert [node.key for node in computed] == [verdict.key] and store.manifest(verdict)["facts"]["words"] == 1
+    assert [node.key for node in computed] == [verdict.key] and store.manifest(verdict)["facts"][
+        "words"
+    ] == 1
     assert [step.state for step in plan([last], store)] == ["hit", "hit"]
     (store.path(verdict) / "data.txt").write_text("damaged")
-    assert not store.is_outdated(verdict) and [step.state for step in plan([last], store)] == ["idle", "hit"]
+    assert not store.is_outdated(verdict) and [step.state for step in plan([last], store)] == [
+        "idle",
+        "hit",
+    ]
 
 
 def refuse() -> dict:
@@ -92,10 +117,16 @@ def refuse() -> dict:
 
 def test_unique_lists_inputs_first_and_shared_nodes_once():
     a, b = chain(10), chain(50)
-    assert [node.stage for node in unique([a[2], b[2]])] == ["encode", "quantize", "quantize", "generate", "generate"]
+    assert [node.stage for node in unique([a[2], b[2]])] == [
+        "encode",
+        "quantize",
+        "quantize",
+        "generate",
+        "generate",
+    ]
 
 
-# --- store -----------------------------------------------------------------------------------------------------------
+# --- store ------------------------------------------------------------------------------------
 
 
 def test_artefact_is_finished_only_with_its_manifest(tmp_path):
@@ -110,13 +141,17 @@ def test_artefact_is_finished_only_with_its_manifest(tmp_path):
     assert (store.path(node) / "data.txt").exists() and not store.has(node)
 
     seen = []
-    assert store.ensure(node, lambda folder: seen.append((folder / "data.txt").read_text()) or write(folder, "whole"))
+    assert store.ensure(
+        node,
+        lambda folder: seen.append((folder / "data.txt").read_text()) or write(folder, "whole"),
+    )
     assert seen == ["half"]  # the next attempt resumes in what was left
     assert store.has(node) and store.manifest(node)["facts"] == {"letters": 5}
     assert not store.ensure(node, lambda folder: pytest.fail("computed twice"))
 
 
-@pytest.mark.parametrize("name", [".tmp-host-123-image.png", ".tmpczUHYo"])  # ours, and one of safetensors
+#: Ours, and one of safetensors.
+@pytest.mark.parametrize("name", [".tmp-host-123-image.png", ".tmpczUHYo"])
 def test_temporary_files_of_a_killed_process_are_removed(tmp_path, name):
     store, node = Store(tmp_path), chain()[0]
     (store.path(node) / "sub").mkdir(parents=True)
@@ -164,7 +199,9 @@ def test_of_four_processes_one_computes(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_slow_ensure, args=(tmp_path / "store", marks)) for _ in range(4)]
+    workers = [
+        context.Process(target=_slow_ensure, args=(tmp_path / "store", marks)) for _ in range(4)
+    ]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -177,7 +214,9 @@ def test_of_four_processes_one_computes(tmp_path):
 def test_lock_of_a_killed_process_needs_no_human(tmp_path):
     marks = tmp_path / "marks"
     marks.mkdir()
-    worker = multiprocessing.get_context("fork").Process(target=_slow_ensure, args=(tmp_path / "store", marks))
+    worker = multiprocessing.get_context("fork").Process(
+        target=_slow_ensure, args=(tmp_path / "store", marks)
+    )
     worker.start()
     while not list(marks.iterdir()):
         time.sleep(0.01)
@@ -200,12 +239,14 @@ def test_full_disk_is_one_line_and_leaves_finished_work(tmp_path):
     assert store.has(encode) and not store.has(quantize)
 
 
-# --- runner ----------------------------------------------------------------------------------------------------------
+# --- runner -----------------------------------------------------------------------------------
 
 
 def run(targets: list[Node], store: Store) -> list[str]:
     """Execute and return the stages that were computed."""
-    return [node.stage for node in execute(targets, store, lambda node, inputs, folder: write(folder))]
+    return [
+        node.stage for node in execute(targets, store, lambda node, inputs, folder: write(folder))
+    ]
 
 
 def test_second_run_computes_nothing_and_a_change_only_what_depends_on_it(tmp_path):
@@ -228,10 +269,18 @@ def test_inputs_are_not_needed_once_the_target_is_finished(tmp_path):
 def test_stale_nodes_are_planned_as_misses(tmp_path):
     store, nodes = Store(tmp_path), chain()
     run([nodes[2]], store)
-    assert [step.state for step in plan([nodes[2]], store, stale=[nodes[2]])] == ["hit", "hit", "miss"]
+    assert [step.state for step in plan([nodes[2]], store, stale=[nodes[2]])] == [
+        "hit",
+        "hit",
+        "miss",
+    ]
 
 
 def test_compute_gets_the_folders_of_its_inputs(tmp_path):
     store, nodes, seen = Store(tmp_path), chain(), {}
-    execute([nodes[2]], store, lambda node, inputs, folder: seen.update({node.stage: dict(inputs)}) or write(folder))
+    execute(
+        [nodes[2]],
+        store,
+        lambda node, inputs, folder: seen.update({node.stage: dict(inputs)}) or write(folder),
+    )
     assert seen["generate"] == {"quantize": store.path(nodes[1]), "encode": store.path(nodes[0])}

@@ -34,7 +34,8 @@ def photos(tmp_path_factory) -> Path:
     """Sixteen real photos of each of two classes, 64 pixels wide, and a few to test on."""
     if not SHARED.is_dir():
         pytest.skip(f"needs the real data sets in {SHARED}")
-    root, source = tmp_path_factory.mktemp("photos"), open_parquet(SHARED / "imagenette128", "image", "label")
+    root = tmp_path_factory.mktemp("photos")
+    source = open_parquet(SHARED / "imagenette128", "image", "label")
     for label in (0, 1):
         for i, number in enumerate(np.flatnonzero(source.labels == label)[:20]):
             folder = root / ("train" if i < 16 else "test") / str(label)
@@ -44,12 +45,22 @@ def photos(tmp_path_factory) -> Path:
 
 
 def run(photos: Path, outputs: Path, *overrides: str) -> Path:
-    of_photos = ("dataset=image_folder", f"dataset.root={photos}", "dataset.image_size=64", "student.depth=2")
-    return run_here(*SMALL, *of_photos, "protocol.image_size=16", *overrides, f"paths.outputs={outputs}")
+    of_photos = (
+        "dataset=image_folder",
+        f"dataset.root={photos}",
+        "dataset.image_size=64",
+        "student.depth=2",
+    )
+    return run_here(
+        *SMALL, *of_photos, "protocol.image_size=16", *overrides, f"paths.outputs={outputs}"
+    )
 
 
 def verdicts(outputs: Path) -> list[dict]:
-    return [json.loads(file.read_text())["facts"] for file in outputs.glob("store/probe/*/manifest.json")]
+    return [
+        json.loads(file.read_text())["facts"]
+        for file in outputs.glob("store/probe/*/manifest.json")
+    ]
 
 
 def finished_stages(outputs: Path) -> set[str]:
@@ -71,7 +82,9 @@ def test_float16_that_overflows_is_refused_before_anything_is_computed_and_the_r
     photos, overflowing, tmp_path, capsys
 ):
     arguments = ("encoder=vae", f"encoder.path={overflowing}")
-    with pytest.raises(StageError, match=r"^encoder\.precision: in float16, 16 of 16 outputs .* NaN or inf") as caught:
+    with pytest.raises(
+        StageError, match=r"^encoder\.precision: in float16, 16 of 16 outputs .* NaN or inf"
+    ) as caught:
         run(photos, tmp_path, *arguments, "encoder.precision=float16")
     assert caught.value.remedy == "set encoder.precision=bfloat16"
     assert finished_stages(tmp_path) == {"index", "audit"}
@@ -80,10 +93,14 @@ def test_float16_that_overflows_is_refused_before_anything_is_computed_and_the_r
     (found,) = verdicts(tmp_path)
     assert (found["precision"], found["device"], found["num_images"]) == ("bfloat16", "cpu", 16)
     assert 35 < found["agreement_db"] < 80
-    # random weights: a network that is no autoencoder is said to be none, loudly, and is not refused
+    # random weights: a network that is no autoencoder is said to be none, loudly,
+    # and is not refused
     out = capsys.readouterr().out
     assert out.count(f"encoder: {found['psnr_db']:.1f} dB on 16 real images, bfloat16") == 1
-    assert found["psnr_db"] < found["constant_db"] and "no autoencoder of such images; check encoder.path" in out
+    assert (
+        found["psnr_db"] < found["constant_db"]
+        and "no autoencoder of such images; check encoder.path" in out
+    )
     rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     assert {row["encoder_precision"] for row in rows} == {"bfloat16"}
     assert f"psnr_db {found['psnr_db']}" in (folder / "report.html").read_text()
@@ -93,7 +110,9 @@ def test_float16_that_overflows_is_refused_before_anything_is_computed_and_the_r
     ("encoder", "psnr"),
     [("taef2", 25), ("vae encoder.path=vae_taesd encoder.storage=float16", 20)],
 )
-def test_real_autoencoders_pass_in_their_precision_and_storage(photos, tmp_path, encoder, psnr, capsys):
+def test_real_autoencoders_pass_in_their_precision_and_storage(
+    photos, tmp_path, encoder, psnr, capsys
+):
     name, *options = encoder.split()
     run(photos, tmp_path, f"encoder={name}", *options, f"paths.models={SHARED}", "run.until=probe")
     (found,) = verdicts(tmp_path)
@@ -106,7 +125,12 @@ def test_storage_that_overflows_is_refused_with_one_that_does_not(photos, tmp_pa
     vae = AutoencoderKL.from_pretrained(save_vae(tmp_path / "vae"))
     vae.register_to_config(scaling_factor=1e7)
     vae.save_pretrained(tmp_path / "vae")
-    arguments = ("encoder=vae", f"encoder.path={tmp_path / 'vae'}", "encoder.storage=float16", "run.until=encode")
+    arguments = (
+        "encoder=vae",
+        f"encoder.path={tmp_path / 'vae'}",
+        "encoder.storage=float16",
+        "run.until=encode",
+    )
     with pytest.raises(StageError, match="NaN or infinite") as caught:
         run(photos, tmp_path / "out", *arguments)
     assert caught.value.remedy == "set encoder.storage=float32"
@@ -118,15 +142,28 @@ def overflowing_dit(tmp_path) -> Path:
     folder = save_dit(tmp_path / "dit", num_classes=10, channels=1)
     network = DiTTransformer2DModel.from_pretrained(folder / "transformer")
     with torch.no_grad():
-        network.transformer_blocks[0].ff.net[2].weight *= 1e7  # the next block's norm makes it small again
+        # The next block's norm makes it small again.
+        network.transformer_blocks[0].ff.net[2].weight *= 1e7
     network.save_pretrained(folder / "transformer")
     return folder
 
 
 def test_a_generator_s_precision_is_tried_before_the_latents(overflowing_dit, tmp_path):
-    arguments = ("+experiment=digits", f"generator.path={overflowing_dit}", "protocol=smoke", "ablation=none")
-    arguments += ("baselines=none", f"paths.outputs={tmp_path / 'out'}", "trainer.accelerator=cpu", "run.until=encode")
-    with pytest.raises(StageError, match=r"^generator\.precision: in float16, 8 of 8 outputs") as caught:
+    arguments = (
+        "+experiment=digits",
+        f"generator.path={overflowing_dit}",
+        "protocol=smoke",
+        "ablation=none",
+    )
+    arguments += (
+        "baselines=none",
+        f"paths.outputs={tmp_path / 'out'}",
+        "trainer.accelerator=cpu",
+        "run.until=encode",
+    )
+    with pytest.raises(
+        StageError, match=r"^generator\.precision: in float16, 8 of 8 outputs"
+    ) as caught:
         run_here(*arguments, "generator.precision=float16")
     assert caught.value.remedy == "set generator.precision=bfloat16"
     assert finished_stages(tmp_path / "out") == {"index", "audit"}

@@ -1,4 +1,6 @@
-"""Published numbers: the file is sound, and a number stands beside ours only where all is the same."""
+"""Published numbers: the file is sound,
+and a number stands beside ours only where all is the same.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,16 @@ def test_every_number_has_a_known_setting_and_source_and_occurs_once():
     known, numbers = _file(), published()
     assert len(numbers) > 150
     for one in numbers:
-        assert one.dataset in known["datasets"] and one.student in known["protocols"][one.protocol]["recipes"]
-        assert type(one.ipc) is int and 1 <= one.ipc <= 1000 and type(one.top1) is float and 0 < one.top1 < 100
+        assert (
+            one.dataset in known["datasets"]
+            and one.student in known["protocols"][one.protocol]["recipes"]
+        )
+        assert (
+            type(one.ipc) is int
+            and 1 <= one.ipc <= 1000
+            and type(one.top1) is float
+            and 0 < one.top1 < 100
+        )
         assert one.std is None or 0 < one.std < 10
         soft = one.protocol in ("fkd1024", "fkd128", "ddoq", "rded", "rd3")
         assert (one.teacher is not None) == soft
@@ -25,13 +35,18 @@ def test_every_number_has_a_known_setting_and_source_and_occurs_once():
     assert len(set(same)) == len(same)
     for entry in known["rows"]:
         fields = {"method", "dataset", "protocol", "student", "top1", "source"}
-        assert fields <= set(entry) <= fields | {"teacher", "std"} and entry["source"] in known["sources"]
+        assert (
+            fields <= set(entry) <= fields | {"teacher", "std"}
+            and entry["source"] in known["sources"]
+        )
         assert set(entry.get("std", {})) <= set(entry["top1"])
     assert {entry["source"] for entry in known["rows"]} == set(known["sources"])
 
 
 def test_recipes_are_the_shipped_protocols_and_students():
-    """A changed protocol is not the published one any more; where it still is, enter the key printed here."""
+    """A changed protocol is not the published one any more;
+    where it still is, enter the key printed here.
+    """
     known = _file()["protocols"]
     students = sorted({name for one in known.values() for name in one["recipes"]})
     config = composed(
@@ -48,7 +63,13 @@ def test_recipes_are_the_shipped_protocols_and_students():
 
 
 IMAGEWOOF = {
-    **{"dataset": "imagewoof", "protocol": "minimax", "student": "resnet_ap10", "selection": "best", "image_size": 256},
+    **{
+        "dataset": "imagewoof",
+        "protocol": "minimax",
+        "student": "resnet_ap10",
+        "selection": "best",
+        "image_size": 256,
+    },
     **{"dataset_source": "imagewoof, original ILSVRC2012 folders (imagenet)", "num_test": 500},
     **{"num_train": 12454 - 1245, "num_validation": 1245},
     **{"recipe_key": _file()["protocols"]["minimax"]["recipes"]["resnet_ap10"]},

@@ -1,4 +1,6 @@
-"""The stages that quantize: classes in parallel, in other spaces, from a stream, from a common budget."""
+"""The stages that quantize: classes in parallel, in other spaces, from a stream,
+from a common budget.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ RUNTIME = Runtime(dataset=None, models=Models([]), accelerator="cpu")
 def encoded(tmp_path_factory):
     """The digits 0 to 3 as an ``encode`` artefact of several shards; 3 is a class of 20."""
     folder, digits = tmp_path_factory.mktemp("encode"), load_digits()
-    kept = np.flatnonzero((digits.target < 3) | ((digits.target == 3) & (np.cumsum(digits.target == 3) <= 20)))
+    kept = np.flatnonzero(
+        (digits.target < 3) | ((digits.target == 3) & (np.cumsum(digits.target == 3) <= 20))
+    )
     writer = LatentWriter(folder, digits.target[kept], shard_size=100)
     writer.add(torch.arange(len(kept)), torch.from_numpy(digits.images[kept]).float()[:, None])
     writer.finish()
@@ -63,7 +67,9 @@ def test_every_class_gets_what_it_gets_alone(encoded, tmp_path):
         assert facts["per_class"][label]["distortion"] == alone.distortion
     sizes = [row["num"] for row in facts["per_class"]]
     mean = np.average([row["distortion"] for row in facts["per_class"]], weights=sizes)
-    assert facts["distortion"] == pytest.approx(mean) and facts["w2_squared"] == pytest.approx(mean, rel=1e-5)
+    assert facts["distortion"] == pytest.approx(mean) and facts["w2_squared"] == pytest.approx(
+        mean, rel=1e-5
+    )
     assert facts["distortion"] < facts["held_out_distortion"] < facts["variance"]
     assert list(tmp_path.iterdir()) == [tmp_path / quantize.CODEBOOK]
 
@@ -71,7 +77,8 @@ def test_every_class_gets_what_it_gets_alone(encoded, tmp_path):
 def test_a_barycenter_has_its_own_masses(encoded, tmp_path):
     facts = run(quantize, encoded, tmp_path, "quantizer=barycenter")
     assert (
-        facts["w2_squared"] == pytest.approx(facts["w2_squared_uniform"]) and facts["w2_squared"] > facts["distortion"]
+        facts["w2_squared"] == pytest.approx(facts["w2_squared_uniform"])
+        and facts["w2_squared"] > facts["distortion"]
     )
     assert facts["effective_size"] == pytest.approx(5) and facts["dispersion"] == pytest.approx(0)
 
@@ -80,7 +87,9 @@ def test_clvq_never_holds_a_class(encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(Latents, "of_class", lambda *_: pytest.fail("the class was read at once"))
     facts = run(quantize, encoded, tmp_path, "quantizer=clvq")
     counts = ClassCodebooks.load(tmp_path / quantize.CODEBOOK).counts
-    assert counts.sum() == len(Latents(encoded)) and facts["w2_squared"] == pytest.approx(facts["distortion"], rel=1e-5)
+    assert counts.sum() == len(Latents(encoded)) and facts["w2_squared"] == pytest.approx(
+        facts["distortion"], rel=1e-5
+    )
 
 
 def test_a_common_budget_is_spent_to_the_last_point_and_lowers_the_error(encoded, tmp_path):
@@ -93,10 +102,20 @@ def test_a_common_budget_is_spent_to_the_last_point_and_lowers_the_error(encoded
 
 
 def test_weights_of_classes_with_different_numbers_of_points_add_up_to_the_same(tmp_path):
-    small = ["dataset.train_per_class=40", "generator=decode", "measure.curve=[]", "baselines=none", "ablation=none"]
-    config = composed("ipc=3", "allocation=error", "run.until=label", f"paths.outputs={tmp_path}", *small)
+    small = [
+        "dataset.train_per_class=40",
+        "generator=decode",
+        "measure.curve=[]",
+        "baselines=none",
+        "ablation=none",
+    ]
+    config = composed(
+        "ipc=3", "allocation=error", "run.until=label", f"paths.outputs={tmp_path}", *small
+    )
     run_job(config, tmp_path / "run")
-    tables = [pq.read_table(path).to_pandas() for path in tmp_path.glob("store/label/*/metadata.parquet")]
+    tables = [
+        pq.read_table(path).to_pandas() for path in tmp_path.glob("store/label/*/metadata.parquet")
+    ]
     assert tables
     for rows in tables:
         sums, numbers = rows.groupby("label")["weight"].sum(), rows.groupby("label").size()
@@ -106,8 +125,11 @@ def test_weights_of_classes_with_different_numbers_of_points_add_up_to_the_same(
 
 def test_curve_measures_every_k_that_all_classes_have(encoded, tmp_path):
     facts = run(curve, encoded, tmp_path, "measure.curve=[1,2,5,10,50]")
-    assert [point["num_centroids"] for point in facts["points"]] == [1, 2, 5, 10]  # class 3 has 20 latents
-    assert facts["points"][0]["distortion"] == pytest.approx(facts["points"][0]["variance"], rel=1e-5)
+    # Class 3 has 20 latents.
+    assert [point["num_centroids"] for point in facts["points"]] == [1, 2, 5, 10]
+    assert facts["points"][0]["distortion"] == pytest.approx(
+        facts["points"][0]["variance"], rel=1e-5
+    )
     values = [point["w2_squared"] for point in facts["points"]]
     assert values == sorted(values, reverse=True)
     assert facts["slope"] < 0 and facts["dimension"] == pytest.approx(-1 / facts["slope"])
@@ -119,7 +141,10 @@ def test_curve_measures_every_k_that_all_classes_have(encoded, tmp_path):
 
 def test_another_space_has_another_key_and_other_cells(encoded, tmp_path):
     plain, pca = node(quantize), node(quantize, "space=pca", "space.num_components=2")
-    assert plain.key != pca.key and plain.key == node(quantize, "weighting=power", "trainer.batch_size=7").key
+    assert (
+        plain.key != pca.key
+        and plain.key == node(quantize, "weighting=power", "trainer.batch_size=7").key
+    )
     here = run(quantize, encoded, tmp_path / "a")
     there = run(quantize, encoded, tmp_path / "b", "space=pca", "space.num_components=2")
     assert here["distortion"] < there["distortion"] < there["variance"]
@@ -130,10 +155,18 @@ def test_features_of_a_local_timm_model_are_a_space(encoded, tmp_path):
 
     weights = tmp_path / "model.safetensors"
     save_file(timm.create_model("resnet10t").state_dict(), weights)
-    overrides = ["space=features", "space.model=resnet10t", f"space.path={weights}", "space.image_size=32"]
+    overrides = [
+        "space=features",
+        "space.model=resnet10t",
+        f"space.path={weights}",
+        "space.image_size=32",
+    ]
     wanted = node(quantize, *overrides)
     identity = wanted.inputs["features"].identity
-    assert "path" not in identity["encoder"] and wanted.inputs["encode"].key != wanted.inputs["features"].key
+    assert (
+        "path" not in identity["encoder"]
+        and wanted.inputs["encode"].key != wanted.inputs["features"].key
+    )
     encoder = Features("resnet10t", str(weights), 32)
     images = (Latents(encoded).at(np.arange(len(Latents(encoded)))) / 8 - 1).clamp(-1, 1)
     features = encoder.encode(images)
@@ -168,7 +201,11 @@ def test_what_a_killed_run_finished_is_not_computed_again(encoded, tmp_path):
     part.mkdir()
     mine = whole.labels == 2
     marked = ClassCodebooks(
-        whole.latents[mine] + 1, whole.labels[mine], whole.index[mine], whole.counts[mine], whole.sources[mine]
+        whole.latents[mine] + 1,
+        whole.labels[mine],
+        whole.index[mine],
+        whole.counts[mine],
+        whole.sources[mine],
     )
     marked.save(part / "class-00002.safetensors", {})
     facts = read_json_row(tmp_path, encoded)

@@ -49,14 +49,24 @@ def latents() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def wide() -> torch.Tensor:
-    """Fewer points than dimensions, as latents are: the digits through a fixed random map, with noise."""
+    """Fewer points than dimensions, as latents are:
+    the digits through a fixed random map, with noise.
+    """
     rng = np.random.default_rng(0)
     digits = load_digits()
     threes = digits.data[digits.target == 3]
-    return torch.from_numpy(threes @ rng.normal(size=(64, 1000)) + 20 * rng.normal(size=(len(threes), 1000))).float()
+    return torch.from_numpy(
+        threes @ rng.normal(size=(64, 1000)) + 20 * rng.normal(size=(len(threes), 1000))
+    ).float()
 
 
-CONVERGED = [KMeans(10), KMeans(10, search="lloyd"), KMeans(10, search="exchange"), SklearnKMeans(10), FaissKMeans(10)]
+CONVERGED = [
+    KMeans(10),
+    KMeans(10, search="lloyd"),
+    KMeans(10, search="exchange"),
+    SklearnKMeans(10),
+    FaissKMeans(10),
+]
 SELECTIONS = [RandomSubset(10), Nearest(10), Herding(10), KCenter(10), KMedoids(10)]
 ALL = [
     *CONVERGED,
@@ -72,10 +82,11 @@ ALL = [
 
 
 def named(quantizer) -> str:
-    return f"{type(quantizer).__name__}-{getattr(quantizer, 'search', '') or getattr(quantizer, 'leftover', '')}"
+    variant = getattr(quantizer, "search", "") or getattr(quantizer, "leftover", "")
+    return f"{type(quantizer).__name__}-{variant}"
 
 
-# --- what all of them promise ----------------------------------------------------------------------------------------
+# --- what all of them promise -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantizer", ALL, ids=named)
@@ -87,7 +98,9 @@ def test_codebook_is_consistent_with_its_definition(quantizer, latents):
     assert codebook.weights.sum().item() == pytest.approx(1)
     assert torch.equal(codebook.assignments, distances.argmin(1))
     assert torch.equal(codebook.counts, torch.bincount(codebook.assignments, minlength=10))
-    assert torch.allclose(distances.gather(0, codebook.nearest[None]), distances.min(0).values, atol=1e-3)
+    assert torch.allclose(
+        distances.gather(0, codebook.nearest[None]), distances.min(0).values, atol=1e-3
+    )
     assert codebook.distortion == pytest.approx(distances.min(1).values.mean().item(), rel=1e-6)
     assert codebook.variance == pytest.approx(
         (latents - latents.mean(0)).square().sum((1, 2, 3)).mean().item(), rel=1e-5
@@ -102,21 +115,30 @@ def test_same_generator_same_codebook(quantizer, latents):
 
 @pytest.mark.parametrize("quantizer", ALL, ids=named)
 def test_hostile_classes_have_a_defined_outcome(quantizer):
-    """Constant latents, duplicates, one latent, float16: a codebook. NaN, infinity: an error that says where."""
+    """Constant latents, duplicates, one latent, float16: a codebook.
+
+    NaN, infinity: an error that says where.
+    """
     kind = type(quantizer)
     small = kind(2) if kind is not GaussianMixture else kind(2, num_components=2)
     constant = small.fit(torch.ones(40, 3), generator())
     assert constant.distortion == pytest.approx(0, abs=1e-9) and constant.counts.sum() == 40
     duplicates = torch.tensor([[0.0, 0], [0, 0], [4, 0], [4, 0], [4, 0], [0, 4]]).repeat(5, 1)
     assert torch.isfinite(small.fit(duplicates, generator()).centroids).all()
-    assert torch.allclose(kind(1).fit(torch.tensor([[3.0, 5.0]]), generator()).centroids, torch.tensor([[3.0, 5.0]]))
+    assert torch.allclose(
+        kind(1).fit(torch.tensor([[3.0, 5.0]]), generator()).centroids, torch.tensor([[3.0, 5.0]])
+    )
     points = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 5))).half()
     assert torch.allclose(
-        small.fit(points, generator()).centroids, small.fit(points.float(), generator()).centroids, atol=1e-6
+        small.fit(points, generator()).centroids,
+        small.fit(points.float(), generator()).centroids,
+        atol=1e-6,
     )
     points = points.float()
     points[7, 2] = torch.nan
-    with pytest.raises(DataError, match="1 of 60 latents are NaN or infinite in float32, the first at 7"):
+    with pytest.raises(
+        DataError, match="1 of 60 latents are NaN or infinite in float32, the first at 7"
+    ):
         small.fit(points, generator())
     for value in (torch.inf, 1e200):
         points = points.double()
@@ -131,7 +153,9 @@ def test_more_centroids_than_latents_is_an_error_or_duplicates_of_mass_zero(quan
     with pytest.raises(DataError, match="10 centroids for a class of 4"):
         kind(10).fit(latents[:4], generator())
     codebook = kind(10, on_small_class="duplicate").fit(latents[:4], generator())
-    assert codebook.centroids.shape == (10, 1, 8, 8) and codebook.distortion == pytest.approx(0, abs=1e-6)
+    assert codebook.centroids.shape == (10, 1, 8, 8) and codebook.distortion == pytest.approx(
+        0, abs=1e-6
+    )
     assert (codebook.counts > 0).sum() == 4 and codebook.counts.sum() == 4
 
 
@@ -167,7 +191,8 @@ def test_sample_weights_are_masses(quantizer, latents):
         assert torch.allclose(weighted.weights, repeated.weights)
     kept_rows = torch.cat([torch.arange(20), torch.arange(40, len(latents))])
     assert torch.equal(
-        weighted.assignments[kept_rows], squared_distances(latents, weighted.centroids).argmin(1)[kept_rows]
+        weighted.assignments[kept_rows],
+        squared_distances(latents, weighted.centroids).argmin(1)[kept_rows],
     )
     assert (weighted.assignments[20:40] == -1).all() and weighted.counts.sum() == len(kept_rows)
     assert not set(weighted.nearest.tolist()) & set(range(20, 40))
@@ -177,10 +202,12 @@ def test_sample_weights_are_masses(quantizer, latents):
         quantizer.fit(latents, generator(), sample_weight=-weights)
 
 
-# --- theory ----------------------------------------------------------------------------------------------------------
+# --- theory -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("quantizer", [KMeans(10), D4M(10), RandomSubset(10), Herding(10)], ids=named)
+@pytest.mark.parametrize(
+    "quantizer", [KMeans(10), D4M(10), RandomSubset(10), Herding(10)], ids=named
+)
 def test_w2_equals_distortion_for_masses_and_is_larger_for_uniform(quantizer, latents):
     codebook = quantizer.fit(latents, generator=generator())
     masses = w2_squared(latents, codebook.centroids, codebook.weights)
@@ -198,19 +225,25 @@ def test_one_centroid_is_the_mean_and_all_centroids_have_no_distortion(latents):
 
 
 @pytest.mark.parametrize("num", [4, 5, 8])
-@pytest.mark.parametrize("size", [2000, 20000])  # with the Gram matrix and without; a cell is cut at 1/size
+#: With the Gram matrix and without; a cell is cut at 1/size.
+@pytest.mark.parametrize("size", [2000, 20000])
 def test_uniform_distribution_has_the_closed_form_quantizer(num, size):
     """U(0, 1): points (2k - 1) / 2K, masses 1/K, distortion 1 / 12 K^2 (Graf & Luschgy 2000)."""
     grid = ((torch.arange(size) + 0.5) / size).view(-1, 1)
     codebook = KMeans(num).fit(grid, generator=generator())
     order = codebook.centroids.flatten().argsort()
     tolerance = 1e-3 if size == 20000 else 3e-3
-    assert torch.allclose(codebook.centroids.flatten()[order], (2 * torch.arange(num) + 1) / (2 * num), atol=tolerance)
-    assert torch.allclose(codebook.weights[order], torch.full((num,), 1 / num, dtype=torch.float64), atol=tolerance)
+    assert torch.allclose(
+        codebook.centroids.flatten()[order], (2 * torch.arange(num) + 1) / (2 * num), atol=tolerance
+    )
+    assert torch.allclose(
+        codebook.weights[order], torch.full((num,), 1 / num, dtype=torch.float64), atol=tolerance
+    )
     assert codebook.distortion == pytest.approx(1 / (12 * num**2), abs=1e-5)
 
 
-#: N(0, 1): the positive half of the points, their masses, the distortion (Max 1960, to twelve digits).
+#: N(0, 1): the positive half of the points, their masses,
+#: the distortion (Max 1960, to twelve digits).
 NORMAL = {
     4: ([0.452780034636, 1.5104176085], [0.33685123586, 0.16314876414], 0.11748184782933),
     8: (
@@ -222,7 +255,9 @@ NORMAL = {
 
 
 def normal_quantiles(size: int) -> torch.Tensor:
-    """Return ``size`` cell means of N(0, 1) cut at its quantiles: its discretization with exact first moments."""
+    """Return ``size`` cell means of N(0, 1) cut at its quantiles:
+    its discretization with exact first moments.
+    """
     cuts = torch.special.ndtri(torch.linspace(0, 1, size + 1, dtype=torch.float64))
     density = torch.exp(-cuts.square() / 2) / (2 * torch.pi) ** 0.5
     return (size * (density[:-1] - density[1:])).view(-1, 1)
@@ -237,8 +272,12 @@ def test_normal_distribution_has_the_closed_form_quantizer(num, size):
     order = codebook.centroids.flatten().argsort()
     found, weights = codebook.centroids.flatten()[order].double(), codebook.weights[order]
     tolerance = 1e-3 if size == 50000 else 1e-2  # 2000 atoms of mass 1/2000 cannot be cut finer
-    assert torch.allclose(found[num // 2 :], torch.tensor(points, dtype=torch.float64), atol=tolerance)
-    assert torch.allclose(weights[num // 2 :], torch.tensor(masses, dtype=torch.float64), atol=tolerance)
+    assert torch.allclose(
+        found[num // 2 :], torch.tensor(points, dtype=torch.float64), atol=tolerance
+    )
+    assert torch.allclose(
+        weights[num // 2 :], torch.tensor(masses, dtype=torch.float64), atol=tolerance
+    )
     assert codebook.distortion == pytest.approx(distortion, abs=1e-3)
 
 
@@ -248,7 +287,9 @@ def test_barycenter_of_the_normal_distribution_is_its_quantile_means():
     found = codebook.centroids.flatten().sort().values
     expected = torch.tensor([-1.39980960204, -0.531903065445, 0, 0.531903065445, 1.39980960204])
     assert torch.allclose(found, expected, atol=1e-3)
-    assert w2_squared(normal_quantiles(1000), codebook.centroids, torch.ones(5)) == pytest.approx(0.10304488, abs=1e-3)
+    assert w2_squared(normal_quantiles(1000), codebook.centroids, torch.ones(5)) == pytest.approx(
+        0.10304488, abs=1e-3
+    )
     assert torch.equal(codebook.weights, torch.full((5,), 0.2, dtype=torch.float64))
 
 
@@ -261,11 +302,19 @@ def test_small_problems_are_solved_exactly(seed):
         labels = np.array(labels)
         sizes = np.bincount(labels, minlength=3)
         if sizes.min() > 0:
-            within = sum(((points[labels == k] - points[labels == k].mean(0)) ** 2).sum() for k in range(3)) / 9
+            within = (
+                sum(
+                    ((points[labels == k] - points[labels == k].mean(0)) ** 2).sum()
+                    for k in range(3)
+                )
+                / 9
+            )
             best = min(best, within)
             balanced = min(balanced, within) if (sizes == 3).all() else balanced
     tensor = torch.from_numpy(points)
-    assert KMeans(3, search="exchange").fit(tensor, generator()).distortion == pytest.approx(best, rel=1e-5)
+    assert KMeans(3, search="exchange").fit(tensor, generator()).distortion == pytest.approx(
+        best, rel=1e-5
+    )
     found = Barycenter(3, num_restarts=20).fit(tensor, generator())
     assert w2_squared(tensor, found.centroids, torch.ones(3)) == pytest.approx(balanced, rel=1e-5)
 
@@ -276,7 +325,7 @@ def test_pure_noise_has_the_same_distortion_for_every_partition():
     assert codebook.distortion == pytest.approx(7 / 12, rel=1e-5) and codebook.counts.min() > 0
 
 
-# --- k-means ---------------------------------------------------------------------------------------------------------
+# --- k-means ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("quantizer", CONVERGED[:3], ids=named)
@@ -285,7 +334,13 @@ def test_kmeans_is_stationary_and_no_worse_than_every_other_quantizer(quantizer,
     for k in range(10):
         members = latents[codebook.assignments == k]
         assert torch.allclose(members.mean(0), codebook.centroids[k], atol=1e-3)
-    for other in (D4M(10), RandomSubset(10), Nearest(10), GaussianMixture(10, 8), BisectingKMeans(10)):
+    for other in (
+        D4M(10),
+        RandomSubset(10),
+        Nearest(10),
+        GaussianMixture(10, 8),
+        BisectingKMeans(10),
+    ):
         assert codebook.distortion <= other.fit(latents, generator=generator()).distortion
 
 
@@ -328,7 +383,8 @@ def test_large_classes_are_quantized_without_a_gram_matrix_and_as_well():
 def test_a_shared_cloud_gives_what_separate_fits_give(wide):
     cloud = PointCloud(wide)
     for num in (3, 12, 30):
-        shared, alone = KMeans(num).fit(cloud, generator(num)), KMeans(num).fit(wide, generator(num))
+        shared = KMeans(num).fit(cloud, generator(num))
+        alone = KMeans(num).fit(wide, generator(num))
         assert torch.equal(shared.centroids, alone.centroids)
 
 
@@ -351,17 +407,23 @@ def test_held_out_distortion_is_that_of_latents_left_out(latents):
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(60, 2000))).float()
     found = KMeans(20).fit(noise, generator(), num_folds=5)
     assert found.distortion < 0.75 * found.variance and found.held_out_distortion > found.variance
-    assert KMeans(50).fit(noise, generator(), num_folds=5).held_out_distortion is None  # 48 latents per fold
+    # 48 latents per fold.
+    assert KMeans(50).fit(noise, generator(), num_folds=5).held_out_distortion is None
     assert KMeans(10).fit(latents, generator()).held_out_distortion is None
 
 
-# --- the others ------------------------------------------------------------------------------------------------------
+# --- the others -------------------------------------------------------------------------------
 
 
-def released_d4m(latents: torch.Tensor, num: int, km_expand: int, seed: int, flush: bool) -> np.ndarray:
-    """Return the centroids of the released procedure, written out: batches of the shuffled class, seed 0."""
+def released_d4m(
+    latents: torch.Tensor, num: int, km_expand: int, seed: int, flush: bool
+) -> np.ndarray:
+    """Return the centroids of the released procedure, written out:
+    batches of the shuffled class, seed 0.
+    """
     shuffled = latents[torch.randperm(len(latents), generator=generator(seed))].flatten(1).numpy()
-    engine, batch = MiniBatchKMeans(num, random_state=0, batch_size=num * km_expand, n_init="auto"), num * km_expand
+    engine = MiniBatchKMeans(num, random_state=0, batch_size=num * km_expand, n_init="auto")
+    batch = num * km_expand
     for i in range(len(shuffled) // batch):
         engine.partial_fit(shuffled[batch * i : batch * (i + 1)])
     if flush and len(shuffled) % batch:
@@ -370,15 +432,25 @@ def released_d4m(latents: torch.Tensor, num: int, km_expand: int, seed: int, flu
 
 
 def test_d4m_is_one_pass_of_partial_fit(latents):
-    for flush, quantizer in ((False, D4M(10, 2)), (True, D4M(10, 2, "flush")), (True, D4M(10, 2, is_last_class=True))):
+    for flush, quantizer in (
+        (False, D4M(10, 2)),
+        (True, D4M(10, 2, "flush")),
+        (True, D4M(10, 2, is_last_class=True)),
+    ):
         found = quantizer.fit(latents, generator=generator(1))
-        assert np.allclose(found.centroids.flatten(1).numpy(), released_d4m(latents, 10, 2, 1, flush), atol=1e-4)
-        assert found.counts.sum() == len(latents)  # its masses, unlike its centres, see every latent
+        assert np.allclose(
+            found.centroids.flatten(1).numpy(), released_d4m(latents, 10, 2, 1, flush), atol=1e-4
+        )
+        # Its masses, unlike its centres, see every latent.
+        assert found.counts.sum() == len(latents)
 
 
 def test_d4m_flushes_the_class_of_the_last_image_only():
     labels = np.repeat([0, 1, 2], [1, 1, 8])
-    flushed = [[D4M(2).for_class(c, labels, generator(seed)).is_last_class for c in range(3)] for seed in range(40)]
+    flushed = [
+        [D4M(2).for_class(c, labels, generator(seed)).is_last_class for c in range(3)]
+        for seed in range(40)
+    ]
     assert all(sum(classes) == 1 for classes in flushed)
     assert 24 <= sum(classes[2] for classes in flushed) <= 39  # in proportion to its images
 
@@ -390,7 +462,9 @@ def test_d4m_fails_on_a_class_smaller_than_a_batch_with_a_remedy_and_repaired_do
 
 
 def test_clvq_of_batch_one_is_the_recursion_of_the_paper(latents):
-    """MacQueen's property: with steps 1/v and one pass, a centroid is the mean of what it won, wherever it started."""
+    """MacQueen's property: with steps 1/v and one pass, a centroid is the mean of what it won,
+    wherever it started.
+    """
     codebook = CLVQ(1, batch_size=1, num_passes=1).fit(latents, generator())
     assert torch.allclose(codebook.centroids[0], latents.mean(0), atol=1e-4)
     slow = CLVQ(1, batch_size=1, num_passes=1, step_exponent=0.6).fit(latents, generator())
@@ -408,11 +482,15 @@ def test_clvq_reads_a_stream_in_pieces_and_sees_every_latent(latents):
 
     streamed = CLVQ(10, num_passes=5).fit_stream(pieces, generator())
     assert sum(read == len(latents) for read in reads) == 5 + 2  # the start, the passes, the masses
-    assert torch.equal(streamed.assignments, squared_distances(latents, streamed.centroids).argmin(1))
+    assert torch.equal(
+        streamed.assignments, squared_distances(latents, streamed.centroids).argmin(1)
+    )
     again = codebook_from_centroids(latents, streamed.centroids)
     assert streamed.distortion == pytest.approx(again.distortion, rel=1e-5)
     assert streamed.variance == pytest.approx(again.variance, rel=1e-4)
-    assert torch.equal(streamed.nearest, again.nearest) and torch.allclose(streamed.weights, again.weights)
+    assert torch.equal(streamed.nearest, again.nearest) and torch.allclose(
+        streamed.weights, again.weights
+    )
     assert streamed.distortion < 1.1 * KMeans(10).fit(latents, generator()).distortion
     few = CLVQ(10, on_small_class="duplicate").fit_stream(lambda: latents[:4].split(3), generator())
     assert few.distortion == pytest.approx(0, abs=1e-6) and (few.counts > 0).sum() == 4
@@ -429,7 +507,9 @@ def test_barycenter_has_the_lowest_w2_with_equal_masses(latents, wide):
         assert w2_squared(data, ours, uniform) <= 1.002 * w2_squared(
             data, torch.from_numpy(atoms).view_as(ours), uniform
         )
-        assert w2_squared(data, ours, uniform) < w2_squared(data, KMeans(num).fit(data, generator()).centroids, uniform)
+        assert w2_squared(data, ours, uniform) < w2_squared(
+            data, KMeans(num).fit(data, generator()).centroids, uniform
+        )
 
 
 def test_barycenter_of_a_large_class_starts_from_a_sample():
@@ -464,28 +544,44 @@ def test_selections_do_what_they_are_named_after(latents):
     assert medoids.distortion <= Nearest(10).fit(latents, generator()).distortion
 
 
-# --- spaces, budgets, measures ---------------------------------------------------------------------------------------
+# --- spaces, budgets, measures ----------------------------------------------------------------
 
 
 def test_quantizing_in_another_space_keeps_its_cells_and_takes_member_means(latents):
     pca = PCA(5)
-    found = fit_in_space(KMeans(10), latents, lambda rows: pca(latents[rows]), generator(), num_folds=4)
+    found = fit_in_space(
+        KMeans(10), latents, lambda rows: pca(latents[rows]), generator(), num_folds=4
+    )
     inside = KMeans(10).fit(pca(latents), generator())
-    assert torch.equal(found.assignments, inside.assignments) and torch.equal(found.weights, inside.weights)
+    assert torch.equal(found.assignments, inside.assignments) and torch.equal(
+        found.weights, inside.weights
+    )
     for k in range(10):
-        assert torch.allclose(found.centroids[k], latents[found.assignments == k].mean(0), atol=1e-3)
+        assert torch.allclose(
+            found.centroids[k], latents[found.assignments == k].mean(0), atol=1e-3
+        )
     own = (latents - found.centroids[found.assignments]).square().sum((1, 2, 3)).mean().item()
     assert found.distortion == pytest.approx(own, rel=1e-5)
-    assert KMeans(10).fit(latents, generator()).distortion < found.distortion < found.held_out_distortion
-    real = fit_in_space(KMeans(10), latents, lambda rows: pca(latents[rows]), generator(), representative="nearest")
+    assert (
+        KMeans(10).fit(latents, generator()).distortion
+        < found.distortion
+        < found.held_out_distortion
+    )
+    real = fit_in_space(
+        KMeans(10), latents, lambda rows: pca(latents[rows]), generator(), representative="nearest"
+    )
     assert torch.allclose(latents[real.nearest], real.centroids, atol=1e-5)
 
 
 @pytest.mark.parametrize("quantizer", SELECTIONS, ids=named)
 def test_what_is_selected_in_another_space_stands_for_itself(latents, quantizer):
-    """Herding by features once gave the images nearest to the means of its cells, which is another method."""
+    """Herding by features once gave the images nearest to the means of its cells,
+    which is another method.
+    """
     pca = PCA(5)
-    found = fit_in_space(quantizer, latents, lambda rows: pca(latents[rows]), generator(), representative="mean")
+    found = fit_in_space(
+        quantizer, latents, lambda rows: pca(latents[rows]), generator(), representative="mean"
+    )
     inside = quantizer.fit(pca(latents), generator())
     assert torch.equal(found.nearest, inside.nearest)
     assert torch.allclose(found.centroids, latents[inside.nearest], atol=1e-5)
@@ -501,7 +597,9 @@ def test_a_budget_goes_where_it_lowers_the_error_most():
 
 
 def test_gains_are_the_errors_that_points_remove(latents):
-    """They add up to the whole squared error, and a wide class gets more points than a narrow one."""
+    """They add up to the whole squared error,
+    and a wide class gets more points than a narrow one.
+    """
     gains = class_gains(latents, generator())
     assert gains.sum() == pytest.approx(len(latents) * PointCloud(latents).variance, rel=1e-4)
     assert (np.diff(gains) <= 0).all()
@@ -512,7 +610,9 @@ def test_gains_are_the_errors_that_points_remove(latents):
 def test_measures_by_hand():
     assert effective_size(torch.ones(10)) == pytest.approx(10)
     assert effective_size(torch.tensor([1.0, 0, 0])) == pytest.approx(1)
-    assert dispersion(torch.ones(7)) == 0 and dispersion(torch.tensor([1.0, 3.0])) == pytest.approx(0.5)
+    assert dispersion(torch.ones(7)) == 0 and dispersion(torch.tensor([1.0, 3.0])) == pytest.approx(
+        0.5
+    )
     fitted = rate([1, 10, 100], [16.0, 1.6, 0.16])  # W2² ∝ 1/K, W2 ∝ K^(-1/2)
     assert fitted.slope == pytest.approx(-0.5) and fitted.dimension == pytest.approx(2)
     assert rate([5], [1.0]).slope is None and rate([1, 2], [1.0, 0.0]).dimension is None

@@ -1,4 +1,7 @@
-"""What a launcher says of SLURM's queue, from texts of squeue and sinfo 22.05. With a real one: test_slurm.py."""
+"""What a launcher says of SLURM's queue, from texts of squeue and sinfo 22.05.
+
+With a real one: test_slurm.py.
+"""
 
 from __future__ import annotations
 
@@ -31,15 +34,34 @@ cpu|10|16|64000|(null)|2-12:00:00
 
 def asked(wave: Wave | None = None, **changes) -> Asked:
     """The resources of ``launcher=slurm``, with changes."""
-    own = {"cpus_per_task": 8, "mem_gb": 32, "gpus_per_node": 1, "timeout_min": 240, "tasks_per_node": 1, "nodes": 1}
+    own = {
+        "cpus_per_task": 8,
+        "mem_gb": 32,
+        "gpus_per_node": 1,
+        "timeout_min": 240,
+        "tasks_per_node": 1,
+        "nodes": 1,
+    }
     return Asked({"partition": None} | own | changes, wave or Wave("report", {}))
 
 
 @pytest.mark.parametrize(
     "reason",
     [
-        *("PartitionConfig", "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "DependencyNeverSatisfied"),
-        *("InvalidAccount", "InvalidQOS", "QOSMaxCpuPerJobLimit", "QOSMaxWallDurationPerJobLimit", "QOSMinGRES"),
+        *(
+            "PartitionConfig",
+            "PartitionTimeLimit",
+            "PartitionNodeLimit",
+            "BadConstraints",
+            "DependencyNeverSatisfied",
+        ),
+        *(
+            "InvalidAccount",
+            "InvalidQOS",
+            "QOSMaxCpuPerJobLimit",
+            "QOSMaxWallDurationPerJobLimit",
+            "QOSMinGRES",
+        ),
         *("AssocMaxGRESPerJob", "AssocMaxWallDurationPerJobLimit", "MaxMemPerLimit"),
     ],
 )
@@ -51,8 +73,21 @@ def test_jobs_that_can_never_start(reason):
 @pytest.mark.parametrize(
     "reason",
     [
-        *("Priority", "Resources", "JobArrayTaskLimit", "Dependency", "BeginTime", "Reservation", "PartitionDown"),
-        *("ReqNodeNotAvail, UnavailableNodes:n[1-2]", "QOSMaxJobsPerUserLimit", "AssocGrpGRES", "JobHeldUser"),
+        *(
+            "Priority",
+            "Resources",
+            "JobArrayTaskLimit",
+            "Dependency",
+            "BeginTime",
+            "Reservation",
+            "PartitionDown",
+        ),
+        *(
+            "ReqNodeNotAvail, UnavailableNodes:n[1-2]",
+            "QOSMaxJobsPerUserLimit",
+            "AssocGrpGRES",
+            "JobHeldUser",
+        ),
         *("MaxCpuPerAccount", "QOSGrpCpuLimit", "(launch failed requeued held)"),
     ],
 )
@@ -65,7 +100,10 @@ def test_a_reason_of_a_job_that_runs_is_none():
 
 
 def test_one_line_says_what_runs_and_what_is_awaited():
-    assert summary(read_queue(QUEUE.format("Priority"))) == "1 running, 3 pending (Priority; Resources)"
+    assert (
+        summary(read_queue(QUEUE.format("Priority")))
+        == "1 running, 3 pending (Priority; Resources)"
+    )
     assert "`scontrol release`" in summary(read_queue("14|PENDING|main|JobHeldUser\n"))
     assert summary(read_queue("8|COMPLETED|main|None\n")) == "no more jobs, waiting for results"
     assert read_queue("") == []
@@ -74,12 +112,21 @@ def test_one_line_says_what_runs_and_what_is_awaited():
 def test_partitions_are_read_with_their_nodes():
     main, short, big, cpu = read_partitions(SINFO)
     assert main == Nodes("main", True, 2, 2, 4000, 2, 1440)
-    assert (short.minutes, short.default, big.gpus, big.minutes, cpu.gpus, cpu.minutes) == (5, False, 4, None, 0, 3600)
+    assert (short.minutes, short.default, big.gpus, big.minutes, cpu.gpus, cpu.minutes) == (
+        5,
+        False,
+        4,
+        None,
+        0,
+        3600,
+    )
     assert read_partitions("sinfo: what is this?\n") == []
 
 
 def test_the_error_says_what_was_asked_for_what_there_is_and_what_would_fit():
-    error = asked().error("SLURM can never start job 8 (PartitionConfig)", read_partitions(SINFO), "main")
+    error = asked().error(
+        "SLURM can never start job 8 (PartitionConfig)", read_partitions(SINFO), "main"
+    )
     assert "asked for 1 node of 8 cores, 32 GB, 1 GPU, for 240 min" in error.cause
     assert "partition main has 2 nodes of 2 cores, 3.91 GB, 2 GPUs, at most 1440 min" in error.cause
     fitting = "set hydra.launcher.cpus_per_task=2 hydra.launcher.mem_gb=3"
@@ -92,25 +139,42 @@ def test_the_default_partition_is_that_of_the_star():
 
 def test_what_fits_is_not_named_among_what_is_too_much():
     error = asked(cpus_per_task=2, mem_gb=3).error("too long", read_partitions(SINFO), "short")
-    assert error.remedy.startswith("set hydra.launcher.timeout_min=5, or ") and error.remedy.endswith(": big, main")
+    assert error.remedy.startswith(
+        "set hydra.launcher.timeout_min=5, or "
+    ) and error.remedy.endswith(": big, main")
 
 
 def test_several_tasks_are_made_fewer_before_they_have_no_core():
-    error = asked(tasks_per_node=8, gpus_per_node=8).error("too much", read_partitions(SINFO), "main")
+    error = asked(tasks_per_node=8, gpus_per_node=8).error(
+        "too much", read_partitions(SINFO), "main"
+    )
     fitting = {"tasks_per_node=2", "cpus_per_task=1", "mem_gb=3", "gpus_per_node=2"}
-    assert set(error.remedy.removeprefix("set ").split(", or")[0].split()) == {f"hydra.launcher.{f}" for f in fitting}
+    assert set(error.remedy.removeprefix("set ").split(", or")[0].split()) == {
+        f"hydra.launcher.{f}" for f in fitting
+    }
 
 
 def test_what_a_wave_has_of_its_own_is_named_by_its_own_key():
     wave = Wave("label", {"timeout_min": 600})
-    error = asked(wave, cpus_per_task=1, mem_gb=1, timeout_min=600).error("too long", read_partitions(SINFO), "short")
+    error = asked(wave, cpus_per_task=1, mem_gb=1, timeout_min=600).error(
+        "too long", read_partitions(SINFO), "short"
+    )
     assert "set sweep.resources.report.timeout_min=5" in error.remedy
-    assert "sweep.resources" not in asked().error("too long", read_partitions(SINFO), "short").remedy
+    assert (
+        "sweep.resources" not in asked().error("too long", read_partitions(SINFO), "short").remedy
+    )
 
 
 def test_the_keys_are_those_of_the_launcher():
     launcher = composed("launcher=slurm")["sweep"]["resources"]["report"]
-    assert {"cpus_per_task", "mem_gb", "gpus_per_node", "timeout_min", "tasks_per_node", "nodes"} <= set(launcher)
+    assert {
+        "cpus_per_task",
+        "mem_gb",
+        "gpus_per_node",
+        "timeout_min",
+        "tasks_per_node",
+        "nodes",
+    } <= set(launcher)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +185,11 @@ def test_the_keys_are_those_of_the_launcher():
             "answer",
             "scontrol ping",
         ),
-        ("Batch job submission failed: Invalid account or account/partition combination", "refuses", "account"),
+        (
+            "Batch job submission failed: Invalid account or account/partition combination",
+            "refuses",
+            "account",
+        ),
         ("invalid partition specified: gpu", "refuses", "account, qos"),
     ],
 )
@@ -137,6 +205,8 @@ def test_what_is_not_slurms_stays_what_it_is():
 
 
 def test_a_machine_without_slurm_is_two_lines(tmp_path):
-    done = new_python("launcher=slurm", *TINY, "ipc=1,2", f"paths.outputs={tmp_path}", PATH=str(tmp_path))
+    done = new_python(
+        "launcher=slurm", *TINY, "ipc=1,2", f"paths.outputs={tmp_path}", PATH=str(tmp_path)
+    )
     assert done.returncode == 1 and "bug" not in done.stderr and "Traceback" not in done.stderr
     assert "there is no SLURM on this machine" in done.stderr and "launcher=joblib" in done.stderr

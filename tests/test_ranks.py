@@ -1,4 +1,6 @@
-"""Several processes: who is one of several, first contact, signals while they wait; nothing is awaited in vain."""
+"""Several processes: who is one of several, first contact, signals while they wait;
+nothing is awaited in vain.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,12 @@ from ddoq.errors import ConfigError, StageError
 from ddoq.utils.ranks import _first_node, place, unused_tasks
 from ddoq.utils.stop import Stopped, stoppable
 
-INDEX = ("generator=decode", "run.until=index", "dataset.train_per_class=20", "trainer.accelerator=cpu")
+INDEX = (
+    "generator=decode",
+    "run.until=index",
+    "dataset.train_per_class=20",
+    "trainer.accelerator=cpu",
+)
 
 #: What srun gives to each of two tasks; the task's process is missing.
 TASK = {
@@ -37,7 +44,12 @@ TASK = {
     "SLURM_STEP_NODELIST": "n[1-2]",
     "SLURM_STEP_TASKS_PER_NODE": "2",
 }
-_JOB = {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "4", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"}
+_JOB = {
+    "SLURM_JOB_ID": "77",
+    "SLURM_NTASKS": "4",
+    "SLURM_NNODES": "1",
+    "SLURM_NODELIST": "localhost",
+}
 _SHELL = _JOB | {"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
 #: What shells and scripts have that are no task of srun.
@@ -46,12 +58,15 @@ SHELLS = {
     "salloc's own step": _SHELL | {"SLURM_JOB_NAME": "interactive", "SLURM_STEP_ID": "4294967290"},
     "salloc's own step, named": _SHELL | {"SLURM_JOB_NAME": "mine", "SLURM_STEP_ID": "4294967290"},
     "sbatch": _SHELL | {"SLURM_JOB_NAME": "train.sh"},
-    "sbatch from a shell of srun": _SHELL | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PTY_PORT": "1"},
+    "sbatch from a shell of srun": _SHELL
+    | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PTY_PORT": "1"},
     "zsh": _SHELL | {"SLURM_JOB_NAME": "zsh", "SLURM_STEP_ID": "0"},
-    "zsh, tasks per node": _SHELL | {"SLURM_JOB_NAME": "zsh", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "4"},
+    "zsh, tasks per node": _SHELL
+    | {"SLURM_JOB_NAME": "zsh", "SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "4"},
     "task of elsewhere": TASK | {"SLURM_NTASKS": "4", "SLURM_TASK_PID": "1999999999"},
     "half of it": {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0"},
-    "no numbers": _SHELL | {"SLURM_STEP_ID": "batch", "SLURM_STEP_NUM_TASKS": "4(x2)", "SLURM_TASK_PID": ""},
+    "no numbers": _SHELL
+    | {"SLURM_STEP_ID": "batch", "SLURM_STEP_NUM_TASKS": "4(x2)", "SLURM_TASK_PID": ""},
 }
 
 
@@ -67,7 +82,7 @@ def set_all(monkeypatch, variables: dict[str, str]) -> None:
         monkeypatch.setenv(name, value)
 
 
-# --- who is one of several -------------------------------------------------------------------------------------------
+# --- who is one of several --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -85,19 +100,24 @@ def test_a_run_in_such_a_shell_says_so_once_and_awaits_nothing(monkeypatch, tmp_
 
 
 SAY = (
-    "export SLURM_TASK_PID=$$; {python} -c 'from ddoq.utils.ranks import place; p = place(); print(p.rank, p.size)'; :"
+    "export SLURM_TASK_PID=$$; "
+    "{python} -c 'from ddoq.utils.ranks import place; p = place(); print(p.rank, p.size)'; :"
 )
 
 
 def test_a_script_that_srun_starts_is_one_of_its_tasks():
     script = ["bash", "-c", SAY.format(python=sys.executable)]
     environment = os.environ | TASK | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(script, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    done = subprocess.run(
+        script, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
     assert done.stdout.split() == ["1", "2"], done.stderr
 
 
 def test_a_shell_that_srun_gives_a_terminal_is_no_task():
-    """`srun -n2 --pty bash` sets what it sets for two tasks, and the shell of the second one has ended at once."""
+    """`srun -n2 --pty bash` sets what it sets for two tasks,
+    and the shell of the second one has ended at once.
+    """
     ours, its = pty.openpty()
     script = ["bash", "-c", SAY.format(python=sys.executable)]
     environment = os.environ | TASK | {"PYTHONPATH": str(ROOT), "SLURM_PROCID": "0"}
@@ -118,7 +138,13 @@ def test_tasks_of_one_step_look_for_each_other_at_one_place(monkeypatch):
 
 @pytest.mark.parametrize(
     ("nodes", "first"),
-    [("n1", "n1"), ("n1,n2", "n1"), ("gpu[07-09,12],login", "gpu07"), ("r[2,4]-x", "r2-x"), ("a-[3-4]", "a-3")],
+    [
+        ("n1", "n1"),
+        ("n1,n2", "n1"),
+        ("gpu[07-09,12],login", "gpu07"),
+        ("r[2,4]-x", "r2-x"),
+        ("a-[3-4]", "a-3"),
+    ],
 )
 def test_the_first_node_of_a_list(nodes, first):
     assert _first_node(nodes) == first
@@ -161,7 +187,7 @@ def test_rank_alone_is_two_lines(monkeypatch, tmp_path):
     assert "bug" not in done.stderr and "Traceback" not in done.stderr
 
 
-# --- first contact ---------------------------------------------------------------------------------------------------
+# --- first contact ----------------------------------------------------------------------------
 
 
 def free_port() -> int:
@@ -173,7 +199,12 @@ def free_port() -> int:
 def begin(monkeypatch, folder: Path, port: int, rank: int, size: int, *overrides: str):
     set_all(
         monkeypatch,
-        {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)},
+        {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        },
     )
     (own := folder / str(rank)).mkdir(exist_ok=True)
     return start(*INDEX, f"paths.outputs={folder / 'outputs'}", *overrides, folder=own)
@@ -181,7 +212,9 @@ def begin(monkeypatch, folder: Path, port: int, rank: int, size: int, *overrides
 
 def test_whoever_does_not_come_is_named(monkeypatch, tmp_path):
     port = free_port()
-    runs = [begin(monkeypatch, tmp_path, port, rank, 3, "trainer.join_timeout=6") for rank in (0, 2)]
+    runs = [
+        begin(monkeypatch, tmp_path, port, rank, 3, "trainer.join_timeout=6") for rank in (0, 2)
+    ]
     for run in runs:
         run.join(60)
     for run, rank in zip(runs, (0, 2), strict=True):
@@ -243,11 +276,13 @@ def test_those_who_come_meet_and_share_the_work(monkeypatch, tmp_path):
     assert (tmp_path / "1" / "stdout").read_text() == ""  # the first one speaks
 
 
-# --- later meetings --------------------------------------------------------------------------------------------------
+# --- later meetings ---------------------------------------------------------------------------
 
 
 def meet(rank: int, port: int, pipe: Connection) -> None:
-    os.environ.update(RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
     team = Team(place(), patience=60)
     assert team.gather(rank) == [0, 1]
     pipe.send("met")
@@ -271,7 +306,11 @@ def test_a_long_wait_hears_signals_and_deaths(what):
         time.sleep(0.5)
         second.kill() if what == "the other one dies" else first.terminate()
         assert ours.poll(10)
-        said = "another of the 2 processes is gone" if what == "the other one dies" else "stopped by SIGTERM"
+        said = (
+            "another of the 2 processes is gone"
+            if what == "the other one dies"
+            else "stopped by SIGTERM"
+        )
         assert ours.recv().startswith(said)
         first.join(10)
         assert first.exitcode == 0

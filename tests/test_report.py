@@ -1,4 +1,6 @@
-"""The report: what its figures and tables say, and what they leave out where a measure is not known."""
+"""The report: what its figures and tables say,
+and what they leave out where a measure is not known.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ from ddoq.utils.io import read_json
 
 
 def measures(num: int = 10, **changed: float | None) -> dict[str, float | None]:
-    """Return measures of a codebook that are all different, so that none can stand in for another."""
+    """Return measures of a codebook that are all different,
+    so that none can stand in for another.
+    """
     known = {
         "distortion": 1.0,
         "held_out_distortion": 3.0,
@@ -40,7 +44,9 @@ def measures(num: int = 10, **changed: float | None) -> dict[str, float | None]:
     return {"num_centroids": num, **known, **changed}
 
 
-def curve(*points: dict, name: str = "ddoq", slope: float | None = None, dimension: float | None = None) -> Curve:
+def curve(
+    *points: dict, name: str = "ddoq", slope: float | None = None, dimension: float | None = None
+) -> Curve:
     return Curve(name, list(points), slope, dimension, {})
 
 
@@ -54,9 +60,11 @@ def test_squared_distances_are_shares_of_the_variance_and_unknown_ones_a_dash():
     assert relative(measures(), "held_out_distortion") == "0.750" and saved(measures()) == "25.0"
     assert relative(None, "w2_squared") == "–"  # the full data
     assert relative(measures(held_out_distortion=None), "held_out_distortion") == "–"
-    same = measures(variance=0.0, w2_squared=0.0, w2_squared_uniform=0.0)  # all images of a class alike
+    # All images of a class alike.
+    same = measures(variance=0.0, w2_squared=0.0, w2_squared_uniform=0.0)
     assert relative(same, "w2_squared") == saved(same) == "–"
-    assert saved(measures(w2_squared=0.0, w2_squared_uniform=1e-15)) == "–"  # a point on every latent
+    # A point on every latent.
+    assert saved(measures(w2_squared=0.0, w2_squared_uniform=1e-15)) == "–"
     assert saved(measures(w2_squared=1.6 + 1e-12)) == "0.0"  # rounding is no loss
     assert number(None, 1) == "–" and number(-0.2449, 3) == "-0.245"
 
@@ -109,7 +117,9 @@ def test_figure_leaves_out_what_is_unknown_or_has_no_logarithm():
         warnings.simplefilter("error")
         unknown = curve(measures(held_out_distortion=None))  # one K, nothing held out, no rate
         shown = texts(curve_figure([unknown]))
-        assert "ddoq, own masses" in shown and not [text for text in shown if "held out" in text or "∝" in text]
+        assert "ddoq, own masses" in shown and not [
+            text for text in shown if "held out" in text or "∝" in text
+        ]
         exact = curve(measures(1), measures(20, w2_squared=0.0), slope=-math.inf)
         assert "20" in texts(curve_figure([exact]))
         rising = curve(measures(1), measures(2), slope=0.01)
@@ -119,13 +129,23 @@ def test_figure_leaves_out_what_is_unknown_or_has_no_logarithm():
 
 
 MADE_UP = {
-    **{"top1": 0.5, "top1_best": 0.6, "top5": None, "ece": 0.1, "nll": 1.0, "per_class": [0.5] * 10},
+    **{
+        "top1": 0.5,
+        "top1_best": 0.6,
+        "top5": None,
+        "ece": 0.1,
+        "nll": 1.0,
+        "per_class": [0.5] * 10,
+    },
     **{"num_images": 100, "epochs": None, "num_steps": 10, "batch_size": 50, "learning_rate": 0.1},
 }
 
 
 def test_report_without_curve_and_held_out_distortion(tmp_path):
-    """A barycentre, whose own masses are not those of its cells. Accuracies are made up: no student is trained."""
+    """A barycentre, whose own masses are not those of its cells.
+
+    Accuracies are made up: no student is trained.
+    """
     chosen = ("quantizer=barycenter", "generator=decode", "measure.curve=[]", "measure.num_folds=0")
     few = ("baselines=none", "ablation=none", "protocol.num_seeds=1", "trainer.accelerator=cpu")
     config = composed(*chosen, *few, f"paths.outputs={tmp_path}", "run.until=label")
@@ -140,15 +160,24 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "<h2>Quantization</h2>" in page and 'id="curve"' not in page and page.count("<svg") == 1
     facts = store.manifest(experiment.entries[0].quantize)["facts"]
-    w2, distortion = (f"{facts[name] / facts['variance']:.3f}" for name in ("w2_squared", "distortion"))
-    assert w2 != distortion and page.count(f"<td>{w2}</td><td>{w2}</td>") == 2 * 2  # two arms in two tables
+    w2, distortion = (
+        f"{facts[name] / facts['variance']:.3f}" for name in ("w2_squared", "distortion")
+    )
+    # Two arms in two tables.
+    assert w2 != distortion and page.count(f"<td>{w2}</td><td>{w2}</td>") == 2 * 2
     assert page.count("<td>0.0</td>\n<td>–</td>\n<td>10.0 of 10</td>\n<td>0.00</td>") == 2
-    assert len(re.findall(r"<td>\d</td><td>–</td><td>–</td><td>10</td>", page)) == 10  # no slope, no dimension
+    # No slope, no dimension.
+    assert len(re.findall(r"<td>\d</td><td>–</td><td>–</td><td>10</td>", page)) == 10
 
     # ... and its rows say what a table of many runs needs, all of it known but what was made up.
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     assert set(rows[0]) >= {"table", "value", "key", *NEW}
-    known = {"num_train": 1099, "num_validation": 199, "num_test": 499, "dataset_source": "scikit-learn digits"}
+    known = {
+        "num_train": 1099,
+        "num_validation": 199,
+        "num_test": 499,
+        "dataset_source": "scikit-learn digits",
+    }
     for one, entry in zip(rows, experiment.entries, strict=True):
         assert one.items() >= known.items() and one["device"] == "cpu" and one["redraw"] is True
         assert one["w2_squared"] == facts["w2_squared"] and one["space"] == "latents"
@@ -158,14 +187,22 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
 
 
 def test_group_keys_know_everything_but_the_seed():
-    """Two runs of other seeds, and other folds, belong to one mean; another strength or student does not."""
+    """Two runs of other seeds, and other folds, belong to one mean;
+    another strength or student does not.
+    """
     few = ("baselines=none", "ablation=none", "protocol.num_seeds=2")
 
     def keys(*overrides: str) -> set[str]:
         experiment = Experiment(composed(*few, *overrides), "fingerprint", Models([]))
-        return {_meaning(entry.evaluate) for entry in experiment.entries if entry.arm == experiment.main_name}
+        return {
+            _meaning(entry.evaluate)
+            for entry in experiment.entries
+            if entry.arm == experiment.main_name
+        }
 
-    assert len(keys()) == 1 and keys() == keys("seed=3", "measure.num_folds=0", "protocol.num_seeds=4")
+    assert len(keys()) == 1 and keys() == keys(
+        "seed=3", "measure.num_folds=0", "protocol.num_seeds=4"
+    )
     for change in (
         "generator.strength=0.3",
         "student.width=8",

@@ -1,4 +1,6 @@
-"""Nothing is let in: no file runs code, no name leaves its folder or becomes markup, no secret is written down."""
+"""Nothing is let in: no file runs code, no name leaves its folder or becomes markup,
+no secret is written down.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,13 @@ from ddoq.labelers import CIFARResNet, PretrainedTeacher
 SPACE = LabelSpace.from_classes(["a", "b"])
 IMG = "<img src=x onerror=alert(1)>"
 #: Names of classes, as a data set of anybody's may have them.
-NAMES = [IMG, "[red]../../../etc/passwd[/]", "=cmd|' /C calc'!A0", "/absolute\n\0{name}", "$\\frac{x}" + "ü" * 3000]
+NAMES = [
+    IMG,
+    "[red]../../../etc/passwd[/]",
+    "=cmd|' /C calc'!A0",
+    "/absolute\n\0{name}",
+    "$\\frac{x}" + "ü" * 3000,
+]
 
 
 class Bomb:
@@ -55,7 +63,7 @@ def two_lines(caught, *words: str) -> None:
     assert said.count("\n") == 1 and all(word in said for word in words), said
 
 
-# --- pickles ---------------------------------------------------------------------------------------------------------
+# --- pickles ----------------------------------------------------------------------------------
 
 
 def bombed(folder: Path, kind: str, mark: Path) -> Path:
@@ -68,7 +76,10 @@ def bombed(folder: Path, kind: str, mark: Path) -> Path:
     elif kind in ("vae", "unet", "text_encoder"):
         for file in save_stable_diffusion(folder).joinpath(kind).glob("*.safetensors"):
             file.unlink()
-            torch.save(bomb, file.with_name({"text_encoder": "pytorch_model.bin"}.get(kind, file.stem + ".bin")))
+            torch.save(
+                bomb,
+                file.with_name({"text_encoder": "pytorch_model.bin"}.get(kind, file.stem + ".bin")),
+            )
     else:
         torch.save(bomb, folder / "w.pth")
         (folder / "raw.safetensors").write_bytes(pickle.dumps(bomb))
@@ -86,7 +97,9 @@ READERS = {
     "unet": diffusion,
     "text_encoder": diffusion,
     "space": lambda folder: Features("resnet10t", str(folder / "w.pth")),
-    "timm": lambda folder: PretrainedTeacher("resnet10t", SPACE, 2, str(folder / "w.pth"), classes="dataset"),
+    "timm": lambda folder: PretrainedTeacher(
+        "resnet10t", SPACE, 2, str(folder / "w.pth"), classes="dataset"
+    ),
     "renamed": lambda folder: PretrainedTeacher(
         "resnet10t", SPACE, 2, str(folder / "raw.safetensors"), classes="dataset"
     ),
@@ -122,7 +135,9 @@ def calls() -> list[tuple[Path, str, ast.Call]]:
     found = []
     for file in [*(ROOT / "ddoq").rglob("*.py"), *(ROOT / "hydra_plugins").rglob("*.py")]:
         nodes = ast.walk(ast.parse(file.read_text()))
-        found += [(file, ast.unparse(node.func), node) for node in nodes if isinstance(node, ast.Call)]
+        found += [
+            (file, ast.unparse(node.func), node) for node in nodes if isinstance(node, ast.Call)
+        ]
     return found
 
 
@@ -135,7 +150,9 @@ def test_no_line_of_the_code_loads_a_pickle_or_starts_a_shell():
             assert options.get("allow_pickle") == "False", file
         if name.endswith("extractall"):
             assert "filter" in options or file.name == "download.py", file
-        assert not {"shell", "trust_remote_code"} & {word for word in options if options[word] != "False"}, file
+        assert not {"shell", "trust_remote_code"} & {
+            word for word in options if options[word] != "False"
+        }, file
         last = name.rsplit(".", 1)[-1]
         assert name not in ("eval", "exec", "os.system", "os.popen", "torch.hub.load"), file
         assert name != "yaml.load" or "SafeLoader" in ast.unparse(call), file
@@ -143,7 +160,9 @@ def test_no_line_of_the_code_loads_a_pickle_or_starts_a_shell():
         assert not name.startswith(("pickle.", "joblib.", "cloudpickle.", "dill.")), file
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
+)
 def test_links_and_devices_in_an_archive_stay_out(kind, tmp_path, monkeypatch):
     from ddoq.data.download import Archive
 
@@ -163,7 +182,7 @@ def test_links_and_devices_in_an_archive_stay_out(kind, tmp_path, monkeypatch):
     assert not list((tmp_path / "target").iterdir()) and not list((tmp_path / "data").iterdir())
 
 
-# --- configurations --------------------------------------------------------------------------------------------------
+# --- configurations ---------------------------------------------------------------------------
 
 CALL = "{_target_:os.system,command:exit,name:x}"
 
@@ -173,8 +192,14 @@ CALL = "{_target_:os.system,command:exit,name:x}"
     [
         (f"+quantizer.x={CALL}", "quantizer.x"),
         (f"+encoder.x=[{CALL}]", "encoder.x"),
-        (f"+compare.students.x={CALL}", "compare.students.x._target_: 'os.system' is not a known student"),
-        (f"+compare.teachers.x={CALL}", "compare.teachers.x._target_: 'os.system' is not a known teacher"),
+        (
+            f"+compare.students.x={CALL}",
+            "compare.students.x._target_: 'os.system' is not a known student",
+        ),
+        (
+            f"+compare.teachers.x={CALL}",
+            "compare.teachers.x._target_: 'os.system' is not a known teacher",
+        ),
         (
             f"+compare.teachers.x={{_target_:ddoq.labelers.Ensemble,name:x,members:{{y:{CALL}}}}}",
             "x.members.y._target_",
@@ -185,8 +210,14 @@ CALL = "{_target_:os.system,command:exit,name:x}"
         ),
         (f"teacher.student={CALL}", "teacher.student._target_"),
         (f"teacher.protocol={CALL}", "teacher.protocol._target_"),
-        (f"+ablation.weightings.x={CALL}", "ablation.weightings.x._target_: 'os.system' is not a known weighting"),
-        (f"+baselines.x.quantizer={CALL}", "baselines.x.quantizer._target_: 'os.system' is not a known quantizer"),
+        (
+            f"+ablation.weightings.x={CALL}",
+            "ablation.weightings.x._target_: 'os.system' is not a known weighting",
+        ),
+        (
+            f"+baselines.x.quantizer={CALL}",
+            "baselines.x.quantizer._target_: 'os.system' is not a known quantizer",
+        ),
         (f"+baselines.x.other={CALL}", "baselines.x.other"),
         ("+quantizer._args_=[1]", "quantizer._args_: there is no such key"),
         (f"run.until={CALL}", "run.until._target_"),
@@ -215,7 +246,8 @@ def test_a_foreign_component_without_a_schema_cannot_hide_a_call():
         'hydra: {hydra_logging: {formatters: {x: {"()": os.system}}}}',
         "hydra: {searchpath: [/elsewhere]}",
         "hydra: {launcher: {_target_: os.system}}",
-        "hydra: {launcher: {_target_: hydra_plugins.ddoq_sweeper.os.system}}",  # through what a plugin imports
+        # Through what a plugin imports.
+        "hydra: {launcher: {_target_: hydra_plugins.ddoq_sweeper.os.system}}",
         "hydra: {sweeper: {sampler: {_target_: optuna.samplers._cmaes.pickle.loads}}}",
         "hydra: {sweeper: {custom_search_space: os.system}}",
         "hydra: {job_logging: {root: {level: 'ext://antigravity'}}}",
@@ -224,7 +256,9 @@ def test_a_foreign_component_without_a_schema_cannot_hide_a_call():
 )
 def test_files_from_elsewhere_are_looked_through_before_hydra_reads_them(text, tmp_path):
     (tmp_path / "launcher").mkdir()
-    (tmp_path / "launcher" / "mine.yaml").write_text("hydra: {launcher: {partition: gpu, setup: [module load cuda]}}")
+    (tmp_path / "launcher" / "mine.yaml").write_text(
+        "hydra: {launcher: {partition: gpu, setup: [module load cuda]}}"
+    )
     for words in (["--config-dir", str(tmp_path)], [f"hydra.searchpath=[file://{tmp_path}]"]):
         check_command_line(words, tmp_path)
     (tmp_path / "launcher" / "evil.yaml").write_text(text)
@@ -253,9 +287,13 @@ def test_links_and_relative_folders_are_looked_through_too(tmp_path):
 
 def test_the_front_door_refuses_foreign_callbacks_and_hydra_s_pickles(tmp_path):
     (tmp_path / "evil.yaml").write_text(
-        f"# @package hydra.callbacks\nx: {{_target_: pathlib.Path.touch, self: {tmp_path / 'exploded'}}}"
+        "# @package hydra.callbacks\n"
+        f"x: {{_target_: pathlib.Path.touch, self: {tmp_path / 'exploded'}}}"
     )
-    for arguments in (["--config-dir", str(tmp_path), "+evil@hydra.callbacks=evil"], ["--experimental-r", "x.pickle"]):
+    for arguments in (
+        ["--config-dir", str(tmp_path), "+evil@hydra.callbacks=evil"],
+        ["--experimental-r", "x.pickle"],
+    ):
         done = ddoq(*arguments, "run.plan_only=true", f"paths.outputs={tmp_path / 'out'}")
         assert done.returncode == 1 and len(done.stderr.splitlines()) == 2, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"evil.yaml"}
@@ -267,15 +305,24 @@ def plain() -> dict:
     return composed()
 
 
-# --- names -----------------------------------------------------------------------------------------------------------
+# --- names ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "name", ["../../x", "/x", "a/b", ".", "..", "a\\b", IMG, "[red]x", "=1+1", "a\nb", "x" * 300, ""]
+    "name",
+    ["../../x", "/x", "a/b", ".", "..", "a\\b", IMG, "[red]x", "=1+1", "a\nb", "x" * 300, ""],
 )
 @pytest.mark.parametrize(
     "key",
-    ["dataset.name", "quantizer.name", "generator.name", "sweep.name", "compare.name", "baselines", "compare.students"],
+    [
+        "dataset.name",
+        "quantizer.name",
+        "generator.name",
+        "sweep.name",
+        "compare.name",
+        "baselines",
+        "compare.students",
+    ],
 )
 def test_names_are_names(key, name, plain):
     config = deepcopy(plain)
@@ -286,7 +333,11 @@ def test_names_are_names(key, name, plain):
     else:
         config[part][last] = name
     folder = Path("outputs/runs") / run_name(config)
-    assert folder.parent == Path("outputs/runs") and len(folder.name.encode()) < 255 and not folder.name.startswith(".")
+    assert (
+        folder.parent == Path("outputs/runs")
+        and len(folder.name.encode()) < 255
+        and not folder.name.startswith(".")
+    )
     if key == "sweep.name" and not name:
         return  # as good as none
     with pytest.raises(ConfigError) as caught:
@@ -295,30 +346,64 @@ def test_names_are_names(key, name, plain):
 
 
 def test_file_names_have_no_way_out():
-    for text in ("../../x", "/etc/passwd", "a\0b", "\n", "...", "ü" * 500, "図" * 500, "~/x", "C:\\x"):
+    for text in (
+        "../../x",
+        "/etc/passwd",
+        "a\0b",
+        "\n",
+        "...",
+        "ü" * 500,
+        "図" * 500,
+        "~/x",
+        "C:\\x",
+    ):
         name = file_name(text)
-        assert name and not set("/\\\0\n") & set(name) and len(name.encode()) <= 240 and not name.startswith("."), name
+        assert (
+            name
+            and not set("/\\\0\n") & set(name)
+            and len(name.encode()) <= 240
+            and not name.startswith(".")
+        ), name
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/passwd", "a/../../x.png", "C:\\x.png", "..\\x.png", "a\0.png", "\n/../x.png"]
+    "name",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a/../../x.png",
+        "C:\\x.png",
+        "..\\x.png",
+        "a\0.png",
+        "\n/../x.png",
+    ],
 )
 def test_images_of_a_distilled_folder_lie_inside_it(name, tmp_path):
-    pq.write_table(pa.table({"file_name": [name], "label": [0], "weight": [1.0]}), tmp_path / METADATA)
+    pq.write_table(
+        pa.table({"file_name": [name], "label": [0], "weight": [1.0]}), tmp_path / METADATA
+    )
     (tmp_path / "classes.json").write_text('["a"]')
     with pytest.raises(DataError) as caught:
         load_distilled(tmp_path)
     two_lines(caught, METADATA, "outside")
 
 
-# --- a whole run -----------------------------------------------------------------------------------------------------
+# --- a whole run ------------------------------------------------------------------------------
 
-SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID")
+SECRETS = (
+    "WANDB_API_KEY",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_ACCESS_KEY_ID",
+)
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """Run a sweep, with secrets in the environment, on classes of bad names in a folder of a bad name."""
+    """Run a sweep, with secrets in the environment,
+    on classes of bad names in a folder of a bad name.
+    """
     top = tmp_path_factory.mktemp("hostile")
     root, out, generator = top / IMG, top / "[red]out", np.random.default_rng(0)
     root.mkdir()
@@ -327,16 +412,21 @@ def hostile(tmp_path_factory):
         labels = np.repeat(range(len(NAMES)), number)
         images = [io.BytesIO() for _ in labels]
         for file, label in zip(images, labels, strict=True):
-            Image.fromarray((generator.integers(0, 60, (8, 8)) + 40 * label).astype(np.uint8)).save(file, "PNG")
+            Image.fromarray((generator.integers(0, 60, (8, 8)) + 40 * label).astype(np.uint8)).save(
+                file, "PNG"
+            )
         structs = [{"bytes": file.getvalue(), "path": f"../{IMG}.png"} for file in images]
         table = pa.table({"image": structs, "label": labels})
         table = table.replace_schema_metadata({"huggingface": json.dumps(features)})
         pq.write_table(table, root / f"{split}.parquet")
     overrides = [
-        "-m", "dataset=parquet", f'dataset.root="{root}"', "dataset.image_size=8", "dataset.channels=1",
-        "dataset.name=names", "encoder=pixels", "generator=decode", "ablation=none", "baselines=none",
-        "measure.curve=[]", "measure.num_folds=0", "ipc=1", "protocol=smoke", "protocol.num_seeds=2", "student.width=8",
-        "logger=csv", "weighting=mass,uniform", f'paths.outputs="{out}"', "trainer.accelerator=cpu",
+        "-m", "dataset=parquet", f'dataset.root="{root}"',
+        "dataset.image_size=8", "dataset.channels=1", "dataset.name=names",
+        "encoder=pixels", "generator=decode", "ablation=none", "baselines=none",
+        "measure.curve=[]", "measure.num_folds=0", "ipc=1",
+        "protocol=smoke", "protocol.num_seeds=2", "student.width=8",
+        "logger=csv", "weighting=mass,uniform",
+        f'paths.outputs="{out}"', "trainer.accelerator=cpu",
     ]  # fmt: skip
     with pytest.MonkeyPatch.context() as environment:
         for name in SECRETS:
@@ -385,7 +475,11 @@ def test_names_stay_in_the_folders_and_tables_survive_them(hostile):
         inside = load_distilled(run / "distilled")
         assert inside.class_names == NAMES and len(inside.training_set().images) == len(NAMES)
         for name in inside.metadata["file_name"]:
-            assert (run / "distilled" / name).resolve().is_relative_to((top / "[red]out" / "store").resolve())
+            assert (
+                (run / "distilled" / name)
+                .resolve()
+                .is_relative_to((top / "[red]out" / "store").resolve())
+            )
 
 
 def test_secrets_of_the_environment_are_written_nowhere(hostile):
@@ -397,7 +491,11 @@ def test_secrets_of_the_environment_are_written_nowhere(hostile):
     assert {"run.log", "config.yaml", "status.json", "sweep.json", "plan.json", "report.html"} <= {
         p.name for p in files
     }
-    for content in [done.stdout.encode(), done.stderr.encode(), *(path.read_bytes() for path in files)]:
+    for content in [
+        done.stdout.encode(),
+        done.stderr.encode(),
+        *(path.read_bytes() for path in files),
+    ]:
         assert b"secret-of-" not in content
 
 
@@ -408,9 +506,20 @@ def test_a_secret_is_refused_in_an_override(monkeypatch):
     with pytest.raises(Exception, match="holds a secret"):
         composed("logger.entity=${oc.env:NO_SUCH_API_KEY,nothing}")
     assert composed("logger.entity=${oc.env:HOME}")["logger"]["entity"] == os.environ["HOME"]
-    for words in (["logger.entity=hf_abcdefghijkl"], ["hf_abcdefghijkl=1"], ["paths.outputs=s3://me:geheim@host/x"]):
+    for words in (
+        ["logger.entity=hf_abcdefghijkl"],
+        ["hf_abcdefghijkl=1"],
+        ["paths.outputs=s3://me:geheim@host/x"],
+    ):
         with pytest.raises(DdoqError) as caught:
             check_words(words)
         two_lines(caught, "configurations are written to files")
         assert "hf_abc" not in str(caught.value) and "geheim" not in str(caught.value)
-    check_words(["seed=1", "dataset.root=/a:b@c", "generator.path=owner/name@main", "paths.data=/of/hf_abcdefghijkl"])
+    check_words(
+        [
+            "seed=1",
+            "dataset.root=/a:b@c",
+            "generator.path=owner/name@main",
+            "paths.data=/of/hf_abcdefghijkl",
+        ]
+    )

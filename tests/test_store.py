@@ -75,7 +75,7 @@ def ask(outputs: Path, *arguments: str) -> int:
     return main([*arguments, "--outputs", str(outputs)])
 
 
-# --- damage ----------------------------------------------------------------------------------------------------------
+# --- damage -----------------------------------------------------------------------------------
 
 
 def flip(folder: Path) -> None:
@@ -95,10 +95,19 @@ def edit_body(folder: Path) -> None:
 
 DAMAGE = {
     "a bit": (flip, "sub/data.txt: its content has changed (sha256)"),
-    "cut": (lambda folder: (folder / "sub" / "data.txt").write_text("K"), "sub/data.txt: 1 bytes instead of 11"),
+    "cut": (
+        lambda folder: (folder / "sub" / "data.txt").write_text("K"),
+        "sub/data.txt: 1 bytes instead of 11",
+    ),
     "gone": (lambda folder: (folder / "sub" / "data.txt").unlink(), "sub/data.txt: missing"),
-    "manifest cut": (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json: it cannot be read"),
-    "manifest empty": (lambda folder: (folder / "manifest.json").write_text("[]"), "it is not a manifest"),
+    "manifest cut": (
+        lambda folder: (folder / "manifest.json").write_text("{"),
+        "manifest.json: it cannot be read",
+    ),
+    "manifest empty": (
+        lambda folder: (folder / "manifest.json").write_text("[]"),
+        "it is not a manifest",
+    ),
     "result": (edit_result, "manifest.json: its content has changed"),
     "body": (edit_body, "manifest.json: it describes quantize/"),
 }
@@ -112,11 +121,18 @@ def test_damage_is_found_named_and_repaired_and_computed_again(outputs, capsys, 
     do(folder)
     assert ask(outputs, "verify") == 1
     said = capsys.readouterr().out
-    assert f"damaged     quantize/{node.key}\n" in said and line in said and "4 intact, 1 damaged" in said
+    assert (
+        f"damaged     quantize/{node.key}\n" in said
+        and line in said
+        and "4 intact, 1 damaged" in said
+    )
     before = {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()}
     assert ask(outputs, "repair", "--dry-run") == 0
     assert {path: path.read_bytes() for path in outputs.rglob("*") if path.is_file()} == before
-    assert ask(outputs, "repair") == 0 and f"removed     quantize/{node.key}" in capsys.readouterr().out
+    assert (
+        ask(outputs, "repair") == 0
+        and f"removed     quantize/{node.key}" in capsys.readouterr().out
+    )
     assert not folder.exists()
     assert run(outputs, "ten", node) == ["quantize"]
     assert ask(outputs, "verify") == 0
@@ -133,7 +149,8 @@ def test_verify_of_a_key_or_a_stage_reads_only_that(outputs, capsys):
 
 
 def test_stray_files_are_wrong_and_repair_takes_only_them(outputs, capsys):
-    folder, mine = outputs / "store" / "label" / chain()[2].key, outputs / "store" / "notes: mine.txt"
+    folder = outputs / "store" / "label" / chain()[2].key
+    mine = outputs / "store" / "notes: mine.txt"
     (folder / "shard: 1.png").touch()
     mine.touch()
     assert ask(outputs, "verify") == 1
@@ -176,14 +193,18 @@ def test_damaged_input_stops_what_would_be_computed_from_it(outputs, damage):
     DAMAGE[damage][0](outputs / "store" / "quantize" / quantize.key)
     assert run(outputs, "ten", label) == []  # finished: it needs no inputs
     Store(outputs / "store").discard(label)
-    with pytest.raises(StoreError, match=f"quantize/{quantize.key} is damaged: .*changed.*\n.*`ddoq store repair`"):
+    with pytest.raises(
+        StoreError, match=f"quantize/{quantize.key} is damaged: .*changed.*\n.*`ddoq store repair`"
+    ):
         run(outputs, "ten", label)
     ask(outputs, "repair")
     assert run(outputs, "ten", label) == ["quantize", "label"]
 
 
 def test_killed_while_removing_leaves_nothing_to_resume_in(outputs):
-    """A half-removed folder without its manifest would look like work to be continued, damaged files and all."""
+    """A half-removed folder without its manifest would look like work to be continued,
+    damaged files and all.
+    """
     folder, done = outputs / "store" / "quantize" / chain()[1].key, []
     flip(folder)
     if (child := os.fork()) == 0:
@@ -208,18 +229,24 @@ def test_leftovers_of_killed_processes_go_and_those_of_live_ones_stay(tmp_path):
     """A run's folder has no lock: a report that another process is writing there now must stay."""
     gone = subprocess.Popen(["true"])
     gone.wait()
-    other, old = tmp_path / f".tmp-{platform.node()}-{os.getppid()}-a.html", tmp_path / ".tmp-elsewhere-1-b.html"
+    other = tmp_path / f".tmp-{platform.node()}-{os.getppid()}-a.html"
+    old = tmp_path / ".tmp-elsewhere-1-b.html"
     for path in (other, old, tmp_path / ".tmp-elsewhere-2-c.html", tmp_path / "report.html"):
         path.touch()
     os.utime(old, (0, 0))
     (tmp_path / f".tmp-{platform.node()}-{gone.pid}-d.html").touch()
     (tmp_path / f".tmp-{platform.node()}-{gone.pid}-distilled").symlink_to(tmp_path)
-    (temporary_path(tmp_path / "e") / "sub").mkdir(parents=True)  # by this number, but not by this process
+    # By this number, but not by this process.
+    (temporary_path(tmp_path / "e") / "sub").mkdir(parents=True)
     remove_leftovers(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {other.name, ".tmp-elsewhere-2-c.html", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        other.name,
+        ".tmp-elsewhere-2-c.html",
+        "report.html",
+    }
 
 
-# --- gc --------------------------------------------------------------------------------------------------------------
+# --- gc ---------------------------------------------------------------------------------------
 
 
 def test_gc_removes_what_no_run_lists_and_nothing_else(outputs, capsys):
@@ -227,7 +254,8 @@ def test_gc_removes_what_no_run_lists_and_nothing_else(outputs, capsys):
     leftover = outputs / "store" / "label" / chain(5)[2].key
     leftover.mkdir()
     (leftover / "half.txt").write_text("half")
-    assert ask(outputs, "gc") == 0 and "removed 0 artefacts" in capsys.readouterr().out  # all too young
+    # All too young.
+    assert ask(outputs, "gc") == 0 and "removed 0 artefacts" in capsys.readouterr().out
     age(outputs)
     before = stored(outputs)
     assert ask(outputs, "gc", "--dry-run") == 0 and stored(outputs) == before
@@ -235,7 +263,10 @@ def test_gc_removes_what_no_run_lists_and_nothing_else(outputs, capsys):
     assert ask(outputs, "gc", "--keep", "4") == 0 and stored(outputs) == before
     assert ask(outputs, "gc") == 0
     assert stored(outputs) == {node.key for node in chain(10)}
-    assert run(outputs, "ten", chain()[2]) == [] and run(outputs, "fifty", chain(50)[2]) == ["quantize", "label"]
+    assert run(outputs, "ten", chain()[2]) == [] and run(outputs, "fifty", chain(50)[2]) == [
+        "quantize",
+        "label",
+    ]
 
 
 def test_gc_keeps_ancestors_that_the_plan_lists_as_idle(outputs):
@@ -269,7 +300,8 @@ def test_gc_keeps_what_is_locked_linked_or_planned_meanwhile(outputs):
     (outputs / "runs" / "linked" / "distilled").symlink_to(f"../../store/label/{label.key}")
     (removed,) = care.collect(outputs, found)
     assert removed.key == quantize.key and not lock_path(removed.folder).exists()
-    os.utime(outputs / "store" / "label" / label.key / "manifest.json")  # computed again since it was found
+    # Computed again since it was found.
+    os.utime(outputs / "store" / "label" / label.key / "manifest.json")
     (outputs / "runs" / "linked" / "distilled").unlink()
     assert list(care.collect(outputs, found)) == []
 
@@ -307,7 +339,7 @@ def test_a_part_of_a_run_does_not_disown_what_the_whole_run_needs(outputs):
     assert keys_by_run(outputs) == before
 
 
-# --- ls, du ----------------------------------------------------------------------------------------------------------
+# --- ls, du -----------------------------------------------------------------------------------
 
 
 def test_ls_opens_no_manifest_that_the_ledger_knows(outputs, capsys):
@@ -358,11 +390,23 @@ def test_ls_marks_what_is_unfinished_and_what_is_being_computed(outputs, capsys)
 def test_du_counts_shared_artefacts_once(outputs, capsys):
     ask(outputs, "du")
     said = capsys.readouterr().out
-    sizes = {node.key: len(f"{node.title} of {len(node.inputs)}") for node in (*chain(10), *chain(50))}
+    sizes = {
+        node.key: len(f"{node.title} of {len(node.inputs)}") for node in (*chain(10), *chain(50))
+    }
     own = sum(sizes[node.key] for node in chain(50)[1:])
     row = next(line for line in said.splitlines() if line.startswith("fifty"))
-    assert row.split() == ["fifty", "3", str(own + sizes[chain()[0].key]), "bytes", str(own), "bytes"]
-    assert f"{sum(sizes.values())} bytes in all" in said and f"{sizes[chain()[0].key]} bytes belong to several" in said
+    assert row.split() == [
+        "fifty",
+        "3",
+        str(own + sizes[chain()[0].key]),
+        "bytes",
+        str(own),
+        "bytes",
+    ]
+    assert (
+        f"{sum(sizes.values())} bytes in all" in said
+        and f"{sizes[chain()[0].key]} bytes belong to several" in said
+    )
 
 
 def test_a_stage_that_does_not_exist_is_told(outputs):
@@ -376,15 +420,21 @@ def test_durations_are_for_people():
 
 
 def test_the_command_needs_no_torch(outputs):
-    code = "import sys; from ddoq.run import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    code = (
+        "import sys; from ddoq.run import main\ntry: main()\nfinally: print('torch' in sys.modules)"
+    )
     for arguments in (["--help"], ["verify", "--outputs", str(outputs)]):
         done = subprocess.run(
-            [sys.executable, "-c", code, "store", *arguments], capture_output=True, text=True, cwd=ROOT, check=True
+            [sys.executable, "-c", code, "store", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=True,
         )
         assert done.stdout.splitlines()[-1] == "False"
 
 
-# --- locks -----------------------------------------------------------------------------------------------------------
+# --- locks ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -423,7 +473,10 @@ def test_without_flock_one_of_several_computes_too(no_flock, tmp_path):
         assert worker.exitcode == 0
     assert len(list(marks.iterdir())) == 1
     assert not is_held(lock_path(Store(tmp_path / "store").path(chain()[0])))
-    assert sorted(path.suffix for path in (tmp_path / "store" / "encode").iterdir()) == ["", ".lock"]
+    assert sorted(path.suffix for path in (tmp_path / "store" / "encode").iterdir()) == [
+        "",
+        ".lock",
+    ]
 
 
 def test_without_flock_the_lock_of_a_killed_process_needs_no_human(no_flock, tmp_path):
@@ -444,7 +497,9 @@ def test_without_flock_the_lock_of_a_killed_process_needs_no_human(no_flock, tmp
 
 def test_a_lock_of_another_machine_is_void_when_nobody_renews_it(no_flock, tmp_path, monkeypatch):
     path = tmp_path / ".key.lock"
-    path.with_suffix(".held").write_text(json.dumps({"host": "elsewhere", "pid": os.getpid(), "started": 1.0}))
+    path.with_suffix(".held").write_text(
+        json.dumps({"host": "elsewhere", "pid": os.getpid(), "started": 1.0})
+    )
     with hold(path, wait=False) as held:
         assert not held
     monkeypatch.setattr(lock, "PATIENCE", 0.3)
@@ -464,10 +519,14 @@ def test_a_held_lock_of_this_machine_is_renewed(no_flock, tmp_path, monkeypatch)
 
 
 def test_waiting_for_a_lock_that_is_removed_means_waiting_for_the_next(tmp_path):
-    """gc removes locks with their artefacts. Whoever waited for the old file must not overlap with the new one."""
+    """gc removes locks with their artefacts.
+
+    Whoever waited for the old file must not overlap with the new one.
+    """
     path = tmp_path / ".key.lock"
     code = (
-        "import sys; from pathlib import Path; from ddoq.pipeline.lock import hold\nwith hold(Path(sys.argv[1])): pass"
+        "import sys; from pathlib import Path; from ddoq.pipeline.lock import hold\n"
+        "with hold(Path(sys.argv[1])): pass"
     )
     with contextlib.ExitStack() as new:
         with hold(path):
@@ -480,14 +539,18 @@ def test_waiting_for_a_lock_that_is_removed_means_waiting_for_the_next(tmp_path)
     assert other.wait(10) == 0
 
 
-# --- disks -----------------------------------------------------------------------------------------------------------
+# --- disks ------------------------------------------------------------------------------------
 
-NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]  # where anybody may mount, and nobody else sees it
+#: Where anybody may mount, and nobody else sees it.
+NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
 
 def on_a_small_disk(place: Path, code: str) -> str:
     """Run Python code with a disk of 1 MB mounted at ``place``; return what it printed."""
-    if not shutil.which("unshare") or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode
+    ):
         pytest.skip("needs user namespaces to mount a disk of its own (unshare --user --mount)")
     place.mkdir()
     before = f"mount -t tmpfs -o size=1m tmpfs {place} && exec {sys.executable} -c "
@@ -509,7 +572,9 @@ def on_a_small_disk(place: Path, code: str) -> str:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    return "".join(line for line in done.stdout.splitlines(keepends=True) if " computed in " not in line)
+    return "".join(
+        line for line in done.stdout.splitlines(keepends=True) if " computed in " not in line
+    )
 
 
 def test_full_disk_is_two_lines_and_costs_nothing_that_is_finished(tmp_path):
@@ -538,7 +603,8 @@ def test_full_disk_is_two_lines_and_costs_nothing_that_is_finished(tmp_path):
     lines = said.splitlines()
     assert lines[0] == lines[2] == f"the disk of {tmp_path / 'disk' / 'store'} is full"
     assert lines[1] == lines[3] and "free some space" in lines[1]
-    assert lines[4] == "['0.bin', '1.bin', '2.bin'] True False"  # whole files stay for the next attempt, halves do not
+    # Whole files stay for the next attempt, halves do not.
+    assert lines[4] == "['0.bin', '1.bin', '2.bin'] True False"
     assert lines[-1] == "True 0"
 
 
@@ -564,8 +630,10 @@ def test_read_only_store_can_be_read_and_says_why_it_cannot_be_written(tmp_path)
         subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
         store = Store(place / "store")
         print(store.ensure(chain()[2], None), store.intact(chain()[2]).name == chain()[2].key)
-        print(ask(place, "verify"), ask(place, "ls"), ask(place, "du"), ask(place, "gc", "--dry-run", "--keep", "0"))
-        for attempt in (lambda: store.ensure(chain(5)[1], None), lambda: ask(place, "gc", "--keep", "0")):
+        looks = (["verify"], ["ls"], ["du"], ["gc", "--dry-run", "--keep", "0"])
+        print(*(ask(place, *words) for words in looks))
+        compute = lambda: store.ensure(chain(5)[1], None)
+        for attempt in (compute, lambda: ask(place, "gc", "--keep", "0")):
             try:
                 attempt()
             except StoreError as error:
@@ -593,4 +661,6 @@ def test_forbidden_store_says_so(tmp_path):
         os._exit(0)
     os.close(writing)
     os.waitpid(child, 0)
-    assert "Permission denied\n  -> set paths.outputs to a folder" in os.read(reading, 10_000).decode()
+    assert (
+        "Permission denied\n  -> set paths.outputs to a folder" in os.read(reading, 10_000).decode()
+    )

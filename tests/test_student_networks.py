@@ -29,8 +29,12 @@ def images(num: int, channels: int, side: int) -> torch.Tensor:
     return torch.randn(num, channels, side, side, generator=torch.Generator().manual_seed(1))
 
 
-def outputs(network: nn.Module, kinds: tuple[type, ...], side: int, channels: int = 3) -> list[tuple[int, ...]]:
-    """Return the shapes of what the modules of some kinds put out, in the order in which they run."""
+def outputs(
+    network: nn.Module, kinds: tuple[type, ...], side: int, channels: int = 3
+) -> list[tuple[int, ...]]:
+    """Return the shapes of what the modules of some kinds put out,
+    in the order in which they run.
+    """
     shapes = []
     for module in network.modules():
         if isinstance(module, kinds):
@@ -57,12 +61,19 @@ def test_constructors_take_what_the_schemas_give(network):
 
 
 #: torchvision's name of the same network.
-PUBLISHED = {name: name for name in ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "efficientnet_b0", "swin_t")}
+PUBLISHED = {
+    name: name
+    for name in ("resnet18", "resnet50", "resnet101", "mobilenet_v2", "efficientnet_b0", "swin_t")
+}
 PUBLISHED |= {"vit_b": "vit_b_16", "convnext_t": "convnext_tiny"}
 
 
-def test_every_shipped_student_is_named_like_its_file_and_has_the_published_number_of_parameters(meta):
-    """Fails for a name copied from another file, a field that no schema has, or another variant of a model."""
+def test_every_shipped_student_is_named_like_its_file_and_has_the_published_number_of_parameters(
+    meta,
+):
+    """Fails for a name copied from another file, a field that no schema has,
+    or another variant of a model.
+    """
     classes = {"convnet": ConvNet, "resnet_ap": ResNetAP, "timm": TimmStudent}
     files = sorted(CONF.glob("*.yaml"))
     assert {file.stem for file in files} > set(PUBLISHED)
@@ -76,7 +87,7 @@ def test_every_shipped_student_is_named_like_its_file_and_has_the_published_numb
             assert size_of(network) == weights.meta["num_params"]
 
 
-# --- ConvNet ---------------------------------------------------------------------------------------------------------
+# --- ConvNet ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_classes", "expected"), [(10, 320_010), (100, 504_420)])
@@ -96,25 +107,37 @@ def test_convnet_is_its_formula():
         out = x
         for weight, bias, scale, shift in (parameters[:4], parameters[4:8]):
             out = F.conv2d(out, weight, bias, padding=1)
-            mean, var = out.mean((2, 3), keepdim=True), out.var((2, 3), unbiased=False, keepdim=True)
+            mean = out.mean((2, 3), keepdim=True)
+            var = out.var((2, 3), unbiased=False, keepdim=True)
             out = (out - mean) / (var + 1e-5).sqrt() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
             out = out.clamp(min=0)
-            out = (out[..., ::2, ::2] + out[..., 1::2, ::2] + out[..., ::2, 1::2] + out[..., 1::2, 1::2]) / 4
+            out = (
+                out[..., ::2, ::2]
+                + out[..., 1::2, ::2]
+                + out[..., ::2, 1::2]
+                + out[..., 1::2, 1::2]
+            ) / 4
         expected = out.flatten(1) @ parameters[8].T + parameters[9]
         assert torch.allclose(network(x), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_of_28_pixels_end_in_maps_of_4(channels):
-    """Fails where 28 pixels are not framed as 32: maps of 3×3, for grey images or for coloured ones."""
+    """Fails where 28 pixels are not framed as 32:
+    maps of 3×3, for grey images or for coloured ones.
+    """
     network = ConvNet(channels, 10, 28)
     shapes = outputs(network, (nn.Conv2d, nn.AvgPool2d), 28, channels)
     assert shapes == [(128, side, side) for side in (32, 16, 16, 8, 8, 4)]
 
 
-@pytest.mark.parametrize(("channels", "side", "depth"), [(1, 28, 3), (3, 32, 3), (3, 64, 4), (3, 128, 5), (3, 36, 3)])
+@pytest.mark.parametrize(
+    ("channels", "side", "depth"), [(1, 28, 3), (3, 32, 3), (3, 64, 4), (3, 128, 5), (3, 36, 3)]
+)
 def test_convnet_fits_the_image_sizes_of_the_literature(channels, side, depth):
-    """Fails where the classifier does not fit the last map, e.g. of an image whose side is no power of two."""
+    """Fails where the classifier does not fit the last map,
+    e.g. of an image whose side is no power of two.
+    """
     assert ConvNet(channels, 7, side, depth, width=8)(images(2, channels, side)).shape == (2, 7)
 
 
@@ -125,13 +148,18 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", [{key: name} for key, names in VARIANTS.items() for name in names], ids=str)
+@pytest.mark.parametrize(
+    "variant", [{key: name} for key, names in VARIANTS.items() for name in names], ids=str
+)
 def test_gradient_reaches_every_parameter_of_every_convnet(variant):
-    """Fails where a variant leaves a layer out of the forward pass, or puts a layer of a wrong shape in."""
+    """Fails where a variant leaves a layer out of the forward pass,
+    or puts a layer of a wrong shape in.
+    """
     torch.manual_seed(0)
     network = ConvNet(3, 10, 16, width=8, **variant)
     F.cross_entropy(network(images(8, 3, 16)), torch.arange(8)).backward()
-    # a shift before a norm over each channel's pixels changes nothing: rounding is all its gradient is
+    # a shift before a norm over each channel's pixels changes nothing:
+    # rounding is all its gradient is
     cancelled = variant.get("norm", "instance") in {"instance", "batch"}
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -140,26 +168,35 @@ def test_gradient_reaches_every_parameter_of_every_convnet(variant):
 
 
 def test_convnet_variants_are_the_layers_they_name():
-    """Fails where a name stands for another layer: groups, maps of layer norm, slope, or kind of pooling."""
-    unpooled = ConvNet(1, 2, 8, depth=5, width=8, pooling="none")  # any depth, for nothing is halved
+    """Fails where a name stands for another layer:
+    groups, maps of layer norm, slope, or kind of pooling.
+    """
+    # Any depth, for nothing is halved.
+    unpooled = ConvNet(1, 2, 8, depth=5, width=8, pooling="none")
     assert outputs(unpooled, (nn.Conv2d,), 8, 1) == [(8, 8, 8)] * 5
     group = ConvNet(1, 2, 8, depth=1, width=8, norm="group").features[1]
     assert (type(group), group.num_groups) == (nn.GroupNorm, 4)
     layer = ConvNet(1, 2, 8, depth=2, width=8, norm="layer").features
-    assert [m.normalized_shape for m in layer if isinstance(m, nn.LayerNorm)] == [(8, 8, 8), (8, 4, 4)]
+    assert [m.normalized_shape for m in layer if isinstance(m, nn.LayerNorm)] == [
+        (8, 8, 8),
+        (8, 4, 4),
+    ]
     assert isinstance(ConvNet(1, 2, 8, depth=1, pooling="max").features[3], nn.MaxPool2d)
     x = torch.linspace(-3, 3, 7)
-    leaky, swish = (ConvNet(1, 2, 8, depth=1, activation=name).features[2] for name in ("leaky_relu", "swish"))
+    leaky, swish = (
+        ConvNet(1, 2, 8, depth=1, activation=name).features[2] for name in ("leaky_relu", "swish")
+    )
     assert torch.allclose(leaky(x), torch.where(x < 0, 0.01 * x, x))
     assert torch.allclose(swish(x), x / (1 + (-x).exp()))
 
 
-# --- ResNetAP --------------------------------------------------------------------------------------------------------
+# --- ResNetAP ---------------------------------------------------------------------------------
 
 
 def test_resnet_ap_10_has_the_number_of_parameters_counted_by_hand():
     """Fails for a bias too many, a shortcut too few, another stem or other widths."""
-    conv = lambda i, o, k: i * o * k * k + 2 * o  # noqa: E731 - weights, and scale and shift of the norm
+    # weights, and scale and shift of the norm
+    conv = lambda i, o, k: i * o * k * k + 2 * o  # noqa: E731
     stages = conv(64, 64, 3) * 2  # the first needs no shortcut
     for i, o in ((64, 128), (128, 256), (256, 512)):
         stages += conv(i, o, 3) + conv(o, o, 3) + conv(i, o, 1)
@@ -171,17 +208,23 @@ def test_resnet_ap_10_has_the_number_of_parameters_counted_by_hand():
     ("depth", "expected"), [(18, 11_689_512), (34, 21_797_672), (50, 25_557_032), (101, 44_549_160)]
 )
 def test_resnet_ap_has_as_many_parameters_as_the_resnet_of_its_depth(meta, depth, expected):
-    """Poolings have none, so the counts are torchvision's. Fails for a wrong number, width or kind of blocks."""
+    """Poolings have none, so the counts are torchvision's.
+
+    Fails for a wrong number, width or kind of blocks.
+    """
     network = ResNetAP(3, 1000, 224, depth, norm="batch")
     assert size_of(network) == expected
     assert network(torch.zeros(2, 3, 224, 224)).shape == (2, 1000)
 
 
 @pytest.mark.parametrize(
-    ("side", "stem"), [(16, 16), (32, 32), (64, 64), (65, 32), (128, 64), (129, 32), (224, 56), (256, 64)]
+    ("side", "stem"),
+    [(16, 16), (32, 32), (64, 64), (65, 32), (128, 64), (129, 32), (224, 56), (256, 64)],
 )
 def test_maps_of_resnet_ap(meta, side, stem):
-    """Fails where the stem changes at another size, or a stage halves once too often or too rarely."""
+    """Fails where the stem changes at another size,
+    or a stage halves once too often or too rarely.
+    """
     network = ResNetAP(3, 10, side)
     blocks = tuple(type(block) for block in network.blocks)
     shapes = outputs(network, (*blocks, nn.Linear), side)
@@ -190,7 +233,9 @@ def test_maps_of_resnet_ap(meta, side, stem):
 
 
 def test_resnet_ap_10_is_its_formula():
-    """Fails where pooling comes before the first convolution or after the second, or misses the shortcut."""
+    """Fails where pooling comes before the first convolution or after the second,
+    or misses the shortcut.
+    """
     torch.manual_seed(0)
     network = ResNetAP(3, 5, 16)
     with torch.no_grad():
@@ -215,18 +260,23 @@ def test_resnet_ap_10_is_its_formula():
 
 
 @pytest.mark.parametrize(
-    ("student", "norm"), [(ResNetAP, "instance"), (ResNetAP, "batch"), (ResNetAP, "none"), (TimmStudent, "instance")]
+    ("student", "norm"),
+    [(ResNetAP, "instance"), (ResNetAP, "batch"), (ResNetAP, "none"), (TimmStudent, "instance")],
 )
 def test_gradient_reaches_every_parameter_of_resnets(student, norm):
-    """Fails where a norm, shortcut, bias or stem takes no part in the forward pass, or new norms start at zero."""
+    """Fails where a norm, shortcut, bias or stem takes no part in the forward pass,
+    or new norms start at zero.
+    """
     torch.manual_seed(0)
     network = student(1, 4, 16, norm=norm)
     F.cross_entropy(network(images(4, 1, 16)), torch.arange(4)).backward()
     assert all(p.grad.abs().max() > 0 for p in network.parameters())
-    assert any(m.bias is not None for m in network.modules() if isinstance(m, nn.Conv2d)) == (norm == "none")
+    assert any(m.bias is not None for m in network.modules() if isinstance(m, nn.Conv2d)) == (
+        norm == "none"
+    )
 
 
-# --- timm ------------------------------------------------------------------------------------------------------------
+# --- timm -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("norm", [None, "batch", "instance"])
@@ -245,7 +295,9 @@ def test_small_stem_is_for_images_up_to_64_pixels(meta, side, first):
 @pytest.mark.parametrize("model", ["convnext_atto", "resnet10t"])
 def test_models_without_the_stem_of_resnets_stay_as_they_are(meta, model):
     """Fails where the small stem is refused for other models, or cuts into one of them."""
-    assert size_of(TimmStudent(3, 10, 32, model)) == size_of(TimmStudent(3, 10, 32, model, small_stem=False))
+    assert size_of(TimmStudent(3, 10, 32, model)) == size_of(
+        TimmStudent(3, 10, 32, model, small_stem=False)
+    )
 
 
 @pytest.mark.parametrize("model", ["resnet18", "mobilenetv2_035"])
@@ -259,7 +311,9 @@ def test_instance_norm_takes_the_place_of_every_batch_norm(meta, model):
     assert count(before, nn.BatchNorm2d) > 0
     assert count(after, nn.BatchNorm2d) == 0
     assert count(after, nn.GroupNorm) == count(before, nn.BatchNorm2d)
-    assert all(m.num_groups == m.num_channels for m in after.modules() if isinstance(m, nn.GroupNorm))
+    assert all(
+        m.num_groups == m.num_channels for m in after.modules() if isinstance(m, nn.GroupNorm)
+    )
     activations = (nn.ReLU, nn.ReLU6, nn.SiLU)
     assert len(outputs(after, activations, 64)) == len(outputs(before, activations, 64)) > 10
 
@@ -271,7 +325,9 @@ def test_models_without_batch_norm_keep_their_own(norm):
     plain = TimmStudent(3, 10, 32, "vit_tiny_patch16_224")
     torch.manual_seed(0)
     other = TimmStudent(3, 10, 32, "vit_tiny_patch16_224", norm=norm)
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.parameters(), other.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -304,7 +360,9 @@ def test_transformers_are_told_the_image_size(meta, model, side):
 
 
 def test_looking_for_the_size_leaves_a_student_fresh():
-    """Fails where the trial image moves running means, draws random numbers, or leaves the student in testing mode."""
+    """Fails where the trial image moves running means, draws random numbers,
+    or leaves the student in testing mode.
+    """
     torch.manual_seed(0)
     network = TimmStudent(3, 10, 32)
     state = torch.random.get_rng_state()
@@ -316,7 +374,7 @@ def test_looking_for_the_size_leaves_a_student_fresh():
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-# --- errors ----------------------------------------------------------------------------------------------------------
+# --- errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -324,7 +382,11 @@ def test_looking_for_the_size_leaves_a_student_fresh():
     [
         (lambda: ConvNet(3, 10, 32, norm="instnce"), "student.norm", "did you mean 'instance'"),
         (lambda: ConvNet(3, 10, 32, pooling="sum"), "student.pooling", "average, max, none"),
-        (lambda: ConvNet(3, 10, 32, activation="leakyrelu"), "student.activation", "did you mean 'leaky_relu'"),
+        (
+            lambda: ConvNet(3, 10, 32, activation="leakyrelu"),
+            "student.activation",
+            "did you mean 'leaky_relu'",
+        ),
         (lambda: ConvNet(3, 10, 32, width=6, norm="group"), "student.width", "multiple of 4"),
         (lambda: ConvNet(3, 10, 32, depth=6), "student.depth", "at most 5"),
         (lambda: ConvNet(1, 10, 28, depth=6), "student.depth", "at most 5"),
@@ -333,15 +395,29 @@ def test_looking_for_the_size_leaves_a_student_fresh():
         (lambda: ResNetAP(3, 10, 8), "protocol.image_size", "at least 16"),
         (lambda: TimmStudent(3, 10, 32, "resnet_18"), "student.model", "did you mean 'resnet18'"),
         (lambda: TimmStudent(3, 10, 32, norm="instanc"), "student.norm", "did you mean 'instance'"),
-        (lambda: TimmStudent(3, 10, 40, "vit_tiny_patch16_224"), "student.model", "protocol.image_size"),
-        (lambda: TimmStudent(3, 10, 30, "swin_tiny_patch4_window7_224"), "student.model", "protocol.image_size"),
+        (
+            lambda: TimmStudent(3, 10, 40, "vit_tiny_patch16_224"),
+            "student.model",
+            "protocol.image_size",
+        ),
+        (
+            lambda: TimmStudent(3, 10, 30, "swin_tiny_patch4_window7_224"),
+            "student.model",
+            "protocol.image_size",
+        ),
         (lambda: TimmStudent(3, 10, 28, "gcvit_xxtiny"), "student.model", "protocol.image_size"),
         (lambda: TimmStudent(3, 10, 28, "levit_128s"), "student.model", "protocol.image_size"),
-        (lambda: TimmStudent(3, 10, 32, "mobilenetv2_035", norm="instance"), "student.norm", "protocol.image_size"),
+        (
+            lambda: TimmStudent(3, 10, 32, "mobilenetv2_035", norm="instance"),
+            "student.norm",
+            "protocol.image_size",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_two_lines(build, cause, remedy):
-    """Fails where torch or timm raise something else, or nobody does: a student that sees a corner, or nothing."""
+    """Fails where torch or timm raise something else, or nobody does:
+    a student that sees a corner, or nothing.
+    """
     with pytest.raises(ConfigError) as error:
         build()
     assert error.value.cause.startswith(cause)

@@ -28,7 +28,9 @@ def toy(num: int = 40) -> TrainingSet:
     """Two classes, dark and bright, 8×8."""
     random = torch.Generator().manual_seed(0)
     labels = torch.arange(num) % 2
-    images = (60 + 120 * labels)[:, None, None, None] + torch.randint(-40, 40, (num, 1, 8, 8), generator=random)
+    images = (60 + 120 * labels)[:, None, None, None] + torch.randint(
+        -40, 40, (num, 1, 8, 8), generator=random
+    )
     return TrainingSet.of_images(images.to(torch.uint8), labels, 2)
 
 
@@ -46,12 +48,21 @@ def test_loss_is_the_weighted_mean_of_cross_entropies():
     module = StudentModule(network, data, PROTOCOL, Normalize([0.0], [1.0]))
     loss = module.training_step({"rows": torch.arange(6), "draws": {}}, 0)
     logits = network(data.images.float() / 255) / 2.0
-    expected = sum(w * cross_entropy(logits[i : i + 1], data.targets[i : i + 1]) for i, w in enumerate(weights)) / 6
+    expected = (
+        sum(
+            w * cross_entropy(logits[i : i + 1], data.targets[i : i + 1])
+            for i, w in enumerate(weights)
+        )
+        / 6
+    )
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_images_of_weight_zero_teach_nothing():
-    """Half of the set is labelled the wrong way round. With weight zero it must not matter, with weight one it must."""
+    """Half of the set is labelled the wrong way round.
+
+    With weight zero it must not matter, with weight one it must.
+    """
     clean = toy()
     labels = clean.targets.argmax(1)
     wrong = TrainingSet(
@@ -92,13 +103,17 @@ def test_every_image_is_seen_equally_often_and_the_last_accuracy_is_of_the_last_
     data = TrainingSet.of_images(images, torch.arange(7) % 2, 2)
     protocol = Protocol(num_steps=14, batch_size=5, num_evaluations=3)
     test = images, torch.arange(7) % 2
-    accuracies = train_student(Counting(), data, test, protocol, Normalize([0.0], [1 / 255]), 0, "cpu")["accuracies"]
+    accuracies = train_student(
+        Counting(), data, test, protocol, Normalize([0.0], [1 / 255]), 0, "cpu"
+    )["accuracies"]
     assert seen.tolist() == [10.0] * 7  # 14 batches of 5 are 10 epochs of 7
     assert len(accuracies) == 3
 
 
 def test_history_has_the_mean_loss_of_the_steps_since_the_evaluation_before():
-    """Bug: the loss of all steps so far, or of the last step only, or steps that are those of another protocol."""
+    """Bug: the loss of all steps so far, or of the last step only,
+    or steps that are those of another protocol.
+    """
 
     class Surer(nn.Module):
         def __init__(self):
@@ -132,7 +147,9 @@ class _Killed(L.Callback):
 
 
 def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    """Killed between two checkpoints, the fit ends with the weights, and the average, of an undisturbed one."""
+    """Killed between two checkpoints, the fit ends with the weights, and the average,
+    of an undisturbed one.
+    """
     from diffusers import DDIMScheduler
 
     from ddoq.engine import trainer as engine
@@ -143,7 +160,11 @@ def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
     def run(checkpoint, kill_at=None):
         torch.manual_seed(0)
         module = DenoiserModule(
-            build_transformer(fit, (1, 4, 4), 3), DDIMScheduler(prediction_type="v_prediction"), 12, 1e-2, 0.9
+            build_transformer(fit, (1, 4, 4), 3),
+            DDIMScheduler(prediction_type="v_prediction"),
+            12,
+            1e-2,
+            0.9,
         )
 
         def batch(step):
@@ -160,10 +181,14 @@ def test_interrupted_fit_resumes_to_the_same_weights(tmp_path, monkeypatch):
             monkeypatch.setattr(
                 engine,
                 "make_trainer",
-                lambda a, **o: original(a, **o | {"callbacks": [*o["callbacks"], _Killed(kill_at)]}),
+                lambda a, **o: original(
+                    a, **o | {"callbacks": [*o["callbacks"], _Killed(kill_at)]}
+                ),
             )
         try:
-            fit_steps(module, batch, even_ends(12, 4), title="t", accelerator="cpu", checkpoint=checkpoint)
+            fit_steps(
+                module, batch, even_ends(12, 4), title="t", accelerator="cpu", checkpoint=checkpoint
+            )
         except (KeyboardInterrupt, SystemExit):
             pass
         finally:
@@ -181,6 +206,13 @@ def test_summary_is_students_t_interval():
     values = [0.91, 0.94, 0.92, 0.95, 0.90]
     summary = summarize(values)
     low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
-    assert (summary.mean, summary.std, summary.num) == (pytest.approx(0.924), pytest.approx(np.std(values, ddof=1)), 5)
-    assert (summary.mean - summary.ci95, summary.mean + summary.ci95) == (pytest.approx(low), pytest.approx(high))
+    assert (summary.mean, summary.std, summary.num) == (
+        pytest.approx(0.924),
+        pytest.approx(np.std(values, ddof=1)),
+        5,
+    )
+    assert (summary.mean - summary.ci95, summary.mean + summary.ci95) == (
+        pytest.approx(low),
+        pytest.approx(high),
+    )
     assert math.isnan(summarize([0.5]).ci95)

@@ -1,4 +1,6 @@
-"""The tables of the study, as the README and tests/benchmarks/README.md show them, are those that the rows make."""
+"""The tables of the study, as the README and tests/benchmarks/README.md show them,
+are those that the rows make.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ def test_every_file_of_rows_can_be_printed(study):
 
 def test_a_pair_is_made_of_the_same_seeds_and_what_differs_in_weights_only(study):
     shared = dict.fromkeys((*study.SAME, *study.TWIN), "same") | {"variant": ""}
-    equal = shared | {"arm": "ddoq_uniform", "weighting": "uniform", "top1": {"0": 70.0, "1": 71.0, "2": 75.0}}
+    equal = shared | {
+        "arm": "ddoq_uniform",
+        "weighting": "uniform",
+        "top1": {"0": 70.0, "1": 71.0, "2": 75.0},
+    }
     mass = shared | {"arm": "ddoq", "weighting": "mass", "top1": {"0": 71.0, "1": 72.0, "3": 10.0}}
     other = equal | {"arm": "decode", "generator": "decode"}
     assert study.baselines(mass, [other, equal, mass]) == [None, None, equal]

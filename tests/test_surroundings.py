@@ -1,4 +1,6 @@
-"""What shells, containers and notebooks do to a run: it goes on, or says in two lines what to type."""
+"""What shells, containers and notebooks do to a run:
+it goes on, or says in two lines what to type.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ def photos(root, names=("a", "b"), ending="png", kind="PNG"):
     return root
 
 
-# --- paths -----------------------------------------------------------------------------------------------------------
+# --- paths ------------------------------------------------------------------------------------
 
 HARD = [
     "/run=3",
@@ -56,7 +58,9 @@ HARD = [
 
 @pytest.mark.parametrize("path", [*HARD, "/#1", "/{id}", "/!x", "/日本 😀", "/a\tb"])
 def test_remedy_for_hydras_grammar_gives_that_path_when_it_is_typed(path):
-    typed = subprocess.run(["bash", "-c", f"printf %s {quoted(f'dataset.root={path}')}"], capture_output=True)
+    typed = subprocess.run(
+        ["bash", "-c", f"printf %s {quoted(f'dataset.root={path}')}"], capture_output=True
+    )
     assert OverridesParser.create().parse_override(typed.stdout.decode()).value() == path
 
 
@@ -67,7 +71,9 @@ def test_path_that_hydra_cannot_read_is_refused_with_the_words_to_type(path):
     assert quoted(f"dataset.root={path}") in caught.value.remedy
 
 
-@pytest.mark.parametrize("word", ["paths.outputs=1e3", "paths.outputs=2024_01", "sweep.name=true", "dataset.root=1.50"])
+@pytest.mark.parametrize(
+    "word", ["paths.outputs=1e3", "paths.outputs=2024_01", "sweep.name=true", "dataset.root=1.50"]
+)
 def test_text_that_hydra_takes_for_a_number_is_refused(word):
     with pytest.raises(ConfigError, match="Hydra reads"):
         check_overrides([word])
@@ -83,7 +89,15 @@ def test_text_that_hydra_takes_for_a_number_is_refused(word):
             'paths.outputs="1e3"',
             "paths.outputs=7",
         ),
-        *("ipc=1e1", "ipc=1,2", "~baselines", "++ipc=3", "generator.strength=0.50", "run.plan_only=true", "-m"),
+        *(
+            "ipc=1e1",
+            "ipc=1,2",
+            "~baselines",
+            "++ipc=3",
+            "generator.strength=0.50",
+            "run.plan_only=true",
+            "-m",
+        ),
     ],
 )
 def test_words_that_hydra_reads_as_they_are_meant_pass(word):
@@ -157,8 +171,14 @@ def test_home_is_expanded_wherever_a_path_stands(monkeypatch, tmp_path):
 
 def test_run_has_one_name_however_its_home_is_written(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(photos(tmp_path)))
-    words = ["dataset=image_folder", "dataset.image_size=8", "encoder=pixels", "paths.outputs='~/out'"]
-    short, whole = composed(*words, "dataset.root='~'"), composed(*words, f"dataset.root={tmp_path}")
+    words = [
+        "dataset=image_folder",
+        "dataset.image_size=8",
+        "encoder=pixels",
+        "paths.outputs='~/out'",
+    ]
+    short = composed(*words, "dataset.root='~'")
+    whole = composed(*words, f"dataset.root={tmp_path}")
     job = prepare(short)
     assert run_name(job.config) == run_name(whole) and job.store.root == tmp_path / "out" / "store"
 
@@ -178,7 +198,9 @@ def test_paths_of_no_folder_are_refused(path, remedy):
     assert remedy in caught.value.remedy
 
 
-@pytest.mark.parametrize("path", ["./~x", "a~", "stabilityai/sd-vae-ft-mse", "/exp:1", "x y", "[red]", "owner/name@v1"])
+@pytest.mark.parametrize(
+    "path", ["./~x", "a~", "stabilityai/sd-vae-ft-mse", "/exp:1", "x y", "[red]", "owner/name@v1"]
+)
 def test_paths_of_folders_stay_as_they_are(path):
     assert expand_path(path, "paths.outputs") == path
 
@@ -186,10 +208,11 @@ def test_paths_of_folders_stay_as_they_are(path):
 def test_folder_with_a_colon_is_no_protocol(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert expand_path("exp:1", "paths.outputs") == str(tmp_path / "exp:1")
-    assert expand_path("vae:1", "encoder.path") == "vae:1"  # it is looked for below paths.models, too
+    # It is looked for below paths.models, too.
+    assert expand_path("vae:1", "encoder.path") == "vae:1"
 
 
-# --- variables, caches, streams --------------------------------------------------------------------------------------
+# --- variables, caches, streams ---------------------------------------------------------------
 
 
 @pytest.fixture
@@ -201,7 +224,9 @@ def shell(monkeypatch):
     return monkeypatch
 
 
-@pytest.mark.parametrize("name", ["NUMBA_CACHE_DIR", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "TMPDIR", "WANDB_DIR"])
+@pytest.mark.parametrize(
+    "name", ["NUMBA_CACHE_DIR", "HF_HOME", "TORCH_HOME", "XDG_CACHE_HOME", "TMPDIR", "WANDB_DIR"]
+)
 @pytest.mark.parametrize("folder", ["/dev/null/x", ""])
 def test_variables_that_name_no_folder_are_passed_over(shell, capsys, name, folder):
     shell.setenv(name, folder)
@@ -225,7 +250,10 @@ def test_caches_are_private_where_nothing_can_be_written(shell, tmp_path):
     shell.setattr(surroundings.tempfile, "tempdir", str(tmp_path))
     surroundings._find_caches()
     own = tmp_path / f"ddoq-{os.getuid()}"
-    assert os.environ["MPLCONFIGDIR"] == f"{own}/matplotlib" and os.environ["XDG_CACHE_HOME"] == f"{own}/cache"
+    assert (
+        os.environ["MPLCONFIGDIR"] == f"{own}/matplotlib"
+        and os.environ["XDG_CACHE_HOME"] == f"{own}/cache"
+    )
     assert own.stat().st_mode & 0o077 == 0
 
 
@@ -241,7 +269,8 @@ def test_import_leaves_a_notebooks_surroundings_alone():
         "import os, sys; before = dict(os.environ), sys.stdout.errors;"
         "import ddoq, ddoq.quantizers.compiled, matplotlib;"
         "import ddoq.report.figures; assert (dict(os.environ), sys.stdout.errors) == before;"
-        "assert matplotlib.rcParams['font.size'] == 10; assert 'matplotlib.pyplot' not in sys.modules"
+        "assert matplotlib.rcParams['font.size'] == 10;"
+        "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -255,7 +284,8 @@ def test_loops_compile_without_a_cache(monkeypatch, tmp_path):
     assert compiled()(lambda x: x + 1)(1) == 2
 
 
-#: Closed streams, an encoding without most characters, a backend that is not here, a terminal of twelve columns.
+#: Closed streams, an encoding without most characters, a backend that is not here,
+#: a terminal of twelve columns.
 HARSH = {
     "LC_ALL": "C",
     "PYTHONUTF8": "0",
@@ -274,7 +304,13 @@ HARSH = {
 
 def test_harsh_surroundings_change_no_name_and_no_key(tmp_path):
     root, out = photos(tmp_path / "Größe", ["ä", "b"]), tmp_path / "aus=gabe"
-    words = ["dataset=image_folder", "dataset.image_size=8", "encoder=pixels", "run.until=quantize", "ipc=1"]
+    words = [
+        "dataset=image_folder",
+        "dataset.image_size=8",
+        "encoder=pixels",
+        "run.until=quantize",
+        "ipc=1",
+    ]
     words += [f'dataset.root="{root}"', f'paths.outputs="{out}"']
     harsh = new_python(*words, **HARSH)
     assert harsh.returncode == 0, harsh.stderr
@@ -285,15 +321,20 @@ def test_harsh_surroundings_change_no_name_and_no_key(tmp_path):
 
 def test_nothing_is_printed_into_the_first_file_of_a_run_without_streams(tmp_path):
     code = (
-        "import os, sys; from ddoq.utils.surroundings import guard; guard(); file = open('first', 'w');"
-        "print('printed'); print('said', file=sys.stderr); os.write(1, b'written'); os.write(2, b'written')"
+        "import os, sys; from ddoq.utils.surroundings import guard; guard();"
+        "file = open('first', 'w'); print('printed'); print('said', file=sys.stderr);"
+        "os.write(1, b'written'); os.write(2, b'written')"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([*("bash", "-c", '"$0" -c "$1" >&- 2>&- <&-'), sys.executable, code], cwd=tmp_path, env=environment)
+    subprocess.run(
+        [*("bash", "-c", '"$0" -c "$1" >&- 2>&- <&-'), sys.executable, code],
+        cwd=tmp_path,
+        env=environment,
+    )
     assert (tmp_path / "first").read_text() == ""
 
 
-# --- the machine -----------------------------------------------------------------------------------------------------
+# --- the machine ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "mps"])

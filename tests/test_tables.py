@@ -1,4 +1,6 @@
-"""Parquet as people have it: which files belong together, which column holds what, and what a label is."""
+"""Parquet as people have it: which files belong together, which column holds what,
+and what a label is.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,11 @@ def read(root: Path, **options):
     spec.fingerprint()
     source = spec.examine()
     counts = dict(zip(*np.unique(source.split, return_counts=True), strict=True))
-    return source, {str(split): int(count) for split, count in counts.items()}, recognised(source, spec)
+    return (
+        source,
+        {str(split): int(count) for split, count in counts.items()},
+        recognised(source, spec),
+    )
 
 
 def refused(root: Path, **options) -> DataError:
@@ -75,9 +81,17 @@ BOTH = {"train": 6, "test": 6}
         (["train/0000", "test/0000"], BOTH, "test 6 (test/0000.parquet)"),
         (["Train", "Test"], BOTH, "test 6 (Test.parquet)"),
         (["mnist-train", "mnist-test"], BOTH, "train 6 (mnist-train.parquet)"),
-        (["x_train-0", "x_train-1", "x_test"], {"train": 12, "test": 6}, "x_train-0.parquet …, 2 files"),
+        (
+            ["x_train-0", "x_train-1", "x_test"],
+            {"train": 12, "test": 6},
+            "x_train-0.parquet …, 2 files",
+        ),
         (["train-00000-of-00001-0123456789abcdef", "dev"], BOTH, "test 6 (dev.parquet)"),
-        (["train", "train_metadata", "valid_unlabelled"], {"train": 6}, "left aside: train_metadata.parquet, valid_un"),
+        (
+            ["train", "train_metadata", "valid_unlabelled"],
+            {"train": 6},
+            "left aside: train_metadata.parquet, valid_un",
+        ),
         (["train", "test", "old/train"], BOTH, "test 6"),
         (["photos"], {"": 6}, "6 images without splits"),
         (["part-00000-of-00002", "part-00001-of-00002"], {"": 12}, "12 images without splits"),
@@ -94,8 +108,16 @@ def test_files_of_a_split_are_those_named_so(files, expected, said, tmp_path):
     [
         (["train-00000-of-00002", "test"], "1 of 2 files are missing", "add what is missing"),
         (["train-00000-of-00002", "test"], "train-00001-of-00002.parquet", "add"),
-        (["train-clean", "train-noisy", "test"], "no train*.parquet", "nothing but the number of a shard"),
-        (["train", "train_set", "test"], "are all train images by their names", "move one of them away"),
+        (
+            ["train-clean", "train-noisy", "test"],
+            "no train*.parquet",
+            "nothing but the number of a shard",
+        ),
+        (
+            ["train", "train_set", "test"],
+            "are all train images by their names",
+            "move one of them away",
+        ),
         (["a-train", "b-train"], "train files of several sets: a, b", "a folder of its own"),
         (["plain/train-0", "noisy/train-0"], "several sets of tables: noisy, plain", "/noisy"),
         (["test"], "no train*.parquet", "name the files train*.parquet"),
@@ -107,7 +129,9 @@ def test_files_that_may_not_belong_together_are_refused(files, cause, remedy, tm
 
 
 def test_one_file_is_read_unless_it_is_one_of_several(tmp_path):
-    root = write(tmp_path / "p", {"train": table(names=N), "test": table(names=N), "alone/x": table(names=N)})
+    root = write(
+        tmp_path / "p", {"train": table(names=N), "test": table(names=N), "alone/x": table(names=N)}
+    )
     assert read(root / "alone" / "x.parquet")[1] == {"": 6}
     remedy = refused(root / "train.parquet").remedy
     (option,) = [word for word in shlex.split(remedy) if word.startswith("dataset.root=")]
@@ -128,7 +152,9 @@ def test_what_datasets_saves_is_read_as_it_lies_there(tmp_path):
     assert np.asarray(source.read(8))[0, 0, 0] == 20
     assert read(tmp_path / "one")[1] == {"": 6}
     for name in ("both", "one"):
-        with pytest.raises(DataError, match=rf"\n.*dataset=parquet dataset.root={tmp_path}/{name}$"):
+        with pytest.raises(
+            DataError, match=rf"\n.*dataset=parquet dataset.root={tmp_path}/{name}$"
+        ):
             ImageFolder("f", 8, 3, root=str(tmp_path / name)).fingerprint()
 
 
@@ -148,7 +174,9 @@ def test_what_datasets_saves_is_read_as_it_lies_there(tmp_path):
 def test_one_label_per_image_of_any_kind_is_read(labels, names, tmp_path):
     source, _, _ = read(write(tmp_path / "p", {"train": table(labels), "test": table(labels)}))
     assert source.class_names == names
-    plain = [value[0] if isinstance(value, list) else value for value in pa.array(labels).to_pylist()]
+    plain = [
+        value[0] if isinstance(value, list) else value for value in pa.array(labels).to_pylist()
+    ]
     shown = [value.decode() if isinstance(value, bytes) else str(value) for value in plain]
     assert [source.class_names[label] for label in source.labels] == shown * 2
 
@@ -159,13 +187,25 @@ def test_one_label_per_image_of_any_kind_is_read(labels, names, tmp_path):
         (table([[c, 0] for c in LABELS]), None, "several labels"),
         (table([float("nan") if c == 2 else float(c) for c in LABELS]), None, "2 labels are NaN"),
         (table([0.5 * c for c in LABELS]), None, "no whole numbers"),
-        (table(), table([str(c) for c in LABELS]), "numbers in train.parquet, text in test.parquet"),
+        (
+            table(),
+            table([str(c) for c in LABELS]),
+            "numbers in train.parquet, text in test.parquet",
+        ),
         (table(names=N), table([-1] * 6, names=N), "test.parquet are -1: it has none"),
         (table(), table([-1] * 6), "test.parquet are -1: it has none"),
-        (table([N[c] for c in LABELS]), table([N[c] + " " for c in LABELS]), "train has 'ant', not 'ant '"),
+        (
+            table([N[c] for c in LABELS]),
+            table([N[c] + " " for c in LABELS]),
+            "train has 'ant', not 'ant '",
+        ),
         (table(names=["cat", "dog", "cat"]), None, "'cat' is the name of 2 classes"),
         (table(names=N), table(names=sorted(N)), "name the classes differently"),
-        (table(names=N), table([0, 1] * 3, names=N), "no usable test images in 1 of 3 classes: 'yak'"),
+        (
+            table(names=N),
+            table([0, 1] * 3, names=N),
+            "no usable test images in 1 of 3 classes: 'yak'",
+        ),
     ],
 )
 def test_labels_that_would_be_guesses_are_refused(train, test, cause, tmp_path):
@@ -174,7 +214,11 @@ def test_labels_that_would_be_guesses_are_refused(train, test, cause, tmp_path):
 
 
 def test_an_unlabelled_test_file_can_be_left_out_as_the_remedy_says(tmp_path):
-    tables = {"train": table(names=N), "validation": table(names=N), "test": table([-1] * 6, names=N)}
+    tables = {
+        "train": table(names=N),
+        "validation": table(names=N),
+        "test": table([-1] * 6, names=N),
+    }
     root = write(tmp_path / "p", tables)
     name, place = re.search(r"move (\S+) out of ([^;]+);", refused(root).remedy).groups()
     (Path(place) / name).rename(tmp_path / name)
@@ -182,7 +226,11 @@ def test_an_unlabelled_test_file_can_be_left_out_as_the_remedy_says(tmp_path):
 
 
 def test_integer_widths_and_missing_class_names_go_together_and_the_latter_is_said(tmp_path):
-    tables = {"train-0": table(pa.array(LABELS, pa.int32()), N), "train-1": table(), "test": table(names=N)}
+    tables = {
+        "train-0": table(pa.array(LABELS, pa.int32()), N),
+        "train-1": table(),
+        "test": table(names=N),
+    }
     source, counts, lines = read(write(tmp_path / "p", tables))
     assert source.class_names == N and counts == {"train": 12, "test": 6}
     assert "train-1.parquet names no classes: its numbers are taken for train-0.parquet's" in lines
@@ -192,7 +240,9 @@ def test_numbers_as_text_have_two_orders(tmp_path):
     labels = [str(i) for i in range(12)]
     root = write(tmp_path / "p", {"train": table(labels), "test": table(labels)})
     source, _, lines = read(root)
-    assert source.class_names == sorted(labels) and any("dataset.class_order=number" in line for line in lines)
+    assert source.class_names == sorted(labels) and any(
+        "dataset.class_order=number" in line for line in lines
+    )
     source, _, _ = read(root, class_order="number")
     assert source.class_names == labels and source.labels.tolist() == [*range(12)] * 2
 
@@ -200,7 +250,10 @@ def test_numbers_as_text_have_two_orders(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "key"),
     [({"image": "img"}, "image_column=img"), ({"label": "labels"}, "label_column=labels")]
-    + [({"image": "image.bytes"}, "image_column=image.bytes"), ({"label": "fine_label"}, "label_column=fine_label")],
+    + [
+        ({"image": "image.bytes"}, "image_column=image.bytes"),
+        ({"label": "fine_label"}, "label_column=fine_label"),
+    ],
 )
 def test_a_column_of_another_name_is_named_as_the_option_that_reads_it(columns, key, tmp_path):
     made = table(names=N, more={"coarse": [0] * 6}, **columns)
@@ -213,7 +266,7 @@ def test_a_column_of_another_name_is_named_as_the_option_that_reads_it(columns, 
     assert read(root, **{name: value})[1] == BOTH
 
 
-# --- published names -------------------------------------------------------------------------------------------------
+# --- published names --------------------------------------------------------------------------
 
 
 def published(root: Path, names: list[str], label: str = "label", image: str = "img") -> Path:
@@ -223,16 +276,23 @@ def published(root: Path, names: list[str], label: str = "label", image: str = "
 
 
 @pytest.mark.parametrize(
-    ("kind", "names", "label"), [(CIFAR10, TEN, "label"), (CIFAR100, HUNDRED, "fine_label")], ids=["10", "100"]
+    ("kind", "names", "label"),
+    [(CIFAR10, TEN, "label"), (CIFAR100, HUNDRED, "fine_label")],
+    ids=["10", "100"],
 )
 def test_cifar_as_the_hub_has_it_is_read_and_its_counts_are_named(kind, names, label, tmp_path):
     spec = kind("c", 32, 3, root=str(published(tmp_path / "c", names, label)), download=False)
     spec.fingerprint()
     source = spec.examine()
     assert source.class_names == names and source.labels.tolist() == [*range(len(names))] * 2
-    assert f"{len(names)} training images where CIFAR-{len(names)} has 50,000" in source.unexpected_counts
+    assert (
+        f"{len(names)} training images where CIFAR-{len(names)} has 50,000"
+        in source.unexpected_counts
+    )
     lines = recognised(source, spec)
-    assert source.unexpected_counts in lines and (f"labels: column {label}" in lines) == (label == "fine_label")
+    assert source.unexpected_counts in lines and (f"labels: column {label}" in lines) == (
+        label == "fine_label"
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +302,11 @@ def test_other_classes_under_a_published_name_are_refused(names, tmp_path):
     root = published(tmp_path / "c", names)
     with pytest.raises(DataError, match=f"has {len(names)} classes.*CIFAR-10 10 classes") as caught:
         CIFAR10("c", 32, 3, root=str(root), download=False).open()
-    options = dict(word.removeprefix("dataset.").split("=") for word in shlex.split(caught.value.remedy) if "=" in word)
+    options = dict(
+        word.removeprefix("dataset.").split("=")
+        for word in shlex.split(caught.value.remedy)
+        if "=" in word
+    )
     assert options.pop("dataset") == "parquet"
     assert read(Path(options.pop("root")), **options)[0].class_names == names
 
@@ -270,7 +334,18 @@ def test_tiny_imagenet_may_be_sorted_and_has_wordnet_ids(tmp_path):
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(encoded(i))
     source = TinyImageNet("t", 8, 3, root=str(tmp_path / "t")).open()
-    assert source.class_names == list(wnids) and source.labels.tolist() == [0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
+    assert source.class_names == list(wnids) and source.labels.tolist() == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        1,
+        0,
+        0,
+        1,
+        1,
+    ]
     assert source.split.tolist() == ["train"] * 6 + ["test"] * 4
     assert "2 classes where Tiny-ImageNet has 200" in source.unexpected_counts
     (tmp_path / "t" / "train" / wnids[0]).rename(tmp_path / "t" / "train" / "goldfish")

@@ -1,4 +1,6 @@
-"""What trackers write, read back with their own tools: W&B offline, TensorBoard, CSV; crashes, outages, secrets."""
+"""What trackers write, read back with their own tools: W&B offline, TensorBoard, CSV;
+crashes, outages, secrets.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def inspect(folder: Path, key: str) -> dict:
     """Return what a W&B log says of the only run with this id."""
     (log,) = folder.glob(f"wandb/offline-run-*-{key}/run-{key}.wandb")
     done = subprocess.run(
-        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)], capture_output=True, text=True
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(log)],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     found: dict = {"config": {}, "summary": {}, "history": [], "artifact": [], "text": done.stdout}
@@ -100,7 +104,7 @@ def of_job(folder: Path) -> dict:
     return inspect(folder, folder.name.rsplit("-", 1)[1])
 
 
-# --- W&B -------------------------------------------------------------------------------------------------------------
+# --- W&B --------------------------------------------------------------------------------------
 
 
 def test_job_is_one_run_with_columns_and_metrics(outputs):
@@ -109,7 +113,10 @@ def test_job_is_one_run_with_columns_and_metrics(outputs):
     assert (found["run"]["display_name"], found["run"]["job_type"]) == (folder.name, "pipeline")
     assert found["run"]["run_group"] == "digits" and found["exit"] == 0
     config, summary = found["config"], found["summary"]
-    assert config["choices"] | {"quantizer": "kmeans", "generator": "decode", "protocol": "smoke"} == config["choices"]
+    assert (
+        config["choices"] | {"quantizer": "kmeans", "generator": "decode", "protocol": "smoke"}
+        == config["choices"]
+    )
     assert config["ipc"] == 10 and config["protocol"]["num_steps"] == 20
     assert "${" not in found["text"]  # nothing unresolved
     assert config["derived"] == {
@@ -123,8 +130,15 @@ def test_job_is_one_run_with_columns_and_metrics(outputs):
     facts = manifest(outputs, "quantize", config["key"]["quantize"])["facts"]
     assert summary["codebook/ddoq/w2_squared"] == pytest.approx(facts["w2_squared"])
     assert "codebook/full/w2_squared" not in summary
-    seconds = [value for name, value in summary.items() if name.startswith("cost/") and name.endswith("/seconds")]
-    assert summary["cost/total_seconds"] == pytest.approx(sum(seconds)) and summary["cost/peak_mib"] > 50
+    seconds = [
+        value
+        for name, value in summary.items()
+        if name.startswith("cost/") and name.endswith("/seconds")
+    ]
+    assert (
+        summary["cost/total_seconds"] == pytest.approx(sum(seconds))
+        and summary["cost/peak_mib"] > 50
+    )
     (logged,) = found["history"]  # one table, one grid
     assert {item.split(".")[0] for item in logged["item"]} >= {"results", "distilled"}
 
@@ -134,15 +148,22 @@ def test_artifacts_are_codebook_and_images_and_never_latents(outputs):
     codebook, images = (one for one in found["artifact"] if one["type"] != "run_table")
     keys = found["config"]["key"]
     assert (codebook["type"], images["type"]) == ("codebook", "distilled-dataset")
-    assert codebook["use_after_commit"] and "use_after_commit" not in images  # the input, the output
+    # The input, the output.
+    assert codebook["use_after_commit"] and "use_after_commit" not in images
     assert keys["quantize"] in codebook["aliases"] and keys["label"] in images["aliases"]
     metadata = json.loads(images["metadata"])
     assert (metadata["codebook"], metadata["latents"]) == (keys["quantize"], keys["encode"])
     names = [one["path"] for one in images["manifest"]["contents"]]
     assert sum(name.endswith(".png") for name in names) == 100 and "metadata.parquet" in names
     # uploaded from the store, from any folder; nothing is copied for it
-    sources = [Path(one["local_path"]) for one in codebook["manifest"]["contents"] + images["manifest"]["contents"]]
-    assert {source.relative_to(outputs / "store").parts[0] for source in sources} == {"quantize", "label"}
+    sources = [
+        Path(one["local_path"])
+        for one in codebook["manifest"]["contents"] + images["manifest"]["contents"]
+    ]
+    assert {source.relative_to(outputs / "store").parts[0] for source in sources} == {
+        "quantize",
+        "label",
+    }
     assert not list(outputs.glob("runs/*/wandb/**/*.safetensors"))
 
 
@@ -158,7 +179,10 @@ def test_students_are_runs_of_their_own_with_their_curves(outputs):
         assert found["config"]["arm"] == row["arm"] and found["config"]["seed"] == row["seed"]
         assert found["summary"]["top1"] == row["top1"] and found["summary"]["ece"] == row["ece"]
         curve = [
-            {"step": point["step"]["num"], **{name: point["item"][name] for name in ("top1", "loss")}}
+            {
+                "step": point["step"]["num"],
+                **{name: point["item"][name] for name in ("top1", "loss")},
+            }
             for point in found["history"]
         ]
         assert curve == manifest(outputs, "evaluate", row["key"])["facts"]["history"]
@@ -169,7 +193,10 @@ def test_two_jobs_in_one_process_are_two_runs_in_their_groups(outputs):
     first, second = run_dir(outputs), run_dir(outputs, "weighting=power")
     one, other = of_job(first), of_job(second)
     assert one["run"]["run_id"] != other["run"]["run_id"] and other["run"]["run_group"] == "weights"
-    assert (one["config"]["choices"]["weighting"], other["config"]["choices"]["weighting"]) == ("mass", "power")
+    assert (one["config"]["choices"]["weighting"], other["config"]["choices"]["weighting"]) == (
+        "mass",
+        "power",
+    )
     shared = next(row["key"] for row in of_main_table(second) if row["arm"] == "full")
     assert inspect(first, shared)["run"]["run_group"] == "digits"
     assert inspect(second, shared)["run"]["run_group"] == "weights"
@@ -177,22 +204,36 @@ def test_two_jobs_in_one_process_are_two_runs_in_their_groups(outputs):
 
 def test_only_the_job_where_students_are_not_wanted(outputs, tmp_path):
     shutil.copytree(outputs / "store", tmp_path / "store")
-    folder = run_here(*FAST, f"paths.outputs={tmp_path}", "logger=wandb_offline", "logger.students=false")
+    folder = run_here(
+        *FAST, f"paths.outputs={tmp_path}", "logger=wandb_offline", "logger.students=false"
+    )
     assert len(list(folder.glob("wandb/offline-run-*"))) == 1
     assert of_job(folder)["summary"]["test/ddoq/top1_num"] == 2
 
 
 def test_a_key_in_the_environment_is_in_no_file(outputs, wandb_at_home):
-    files = [path for root in (outputs, wandb_at_home) for path in root.rglob("*") if path.is_file()]
+    files = [
+        path for root in (outputs, wandb_at_home) for path in root.rglob("*") if path.is_file()
+    ]
     assert any(path.suffix == ".wandb" for path in files)
     assert not [path for path in files if KEY.encode() in path.read_bytes()]
 
 
 def test_a_run_can_be_synced_as_the_readme_says(outputs):
     """`wandb sync <run folder>/wandb` finds all of its runs."""
-    command = [sys.executable, "-m", "wandb", "sync", "--dry-run", *map(str, outputs.glob("runs/*/wandb"))]
+    command = [
+        sys.executable,
+        "-m",
+        "wandb",
+        "sync",
+        "--dry-run",
+        *map(str, outputs.glob("runs/*/wandb")),
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and f"Would sync {2 * (1 + 2 * len(ARMS))} run(s)" in done.stdout + done.stderr
+    assert (
+        done.returncode == 0
+        and f"Would sync {2 * (1 + 2 * len(ARMS))} run(s)" in done.stdout + done.stderr
+    )
 
 
 @pytest.mark.parametrize("end", ["error", "sigterm"])
@@ -230,26 +271,39 @@ def test_what_hangs_is_left_behind(capsys):
 def test_a_run_without_a_server_ends_well(outputs, tmp_path):
     shutil.copytree(outputs / "store", tmp_path / "store")
     start = time.perf_counter()
-    done = new_python(*FAST, f"paths.outputs={tmp_path}", "logger=wandb", WANDB_BASE_URL="http://127.0.0.1:9")
-    assert done.returncode == 0 and "the run goes on" in done.stdout and list(tmp_path.glob("runs/*/results.jsonl"))
+    done = new_python(
+        *FAST, f"paths.outputs={tmp_path}", "logger=wandb", WANDB_BASE_URL="http://127.0.0.1:9"
+    )
+    assert (
+        done.returncode == 0
+        and "the run goes on" in done.stdout
+        and list(tmp_path.glob("runs/*/results.jsonl"))
+    )
     assert time.perf_counter() - start < 45
 
 
-# --- TensorBoard and CSV ---------------------------------------------------------------------------------------------
+# --- TensorBoard and CSV ----------------------------------------------------------------------
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder)).Reload()
-    return {tag: [(one.step, one.value) for one in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {
+        tag: [(one.step, one.value) for one in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
 
 
 def test_tensorboard_shows_metrics_pictures_and_curves_once(outputs, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     shutil.copytree(outputs / "store", tmp_path / "store")
-    (old,) = {row["key"] for row in of_main_table(run_dir(outputs)) if row["arm"] == "full" and row["seed"] == 0}
+    (old,) = {
+        row["key"]
+        for row in of_main_table(run_dir(outputs))
+        if row["arm"] == "full" and row["seed"] == 0
+    }
     path = tmp_path / "store" / "evaluate" / old / "manifest.json"
     before = read_json(path)
     before["facts"].pop("history")  # an artefact from before there was one
@@ -264,15 +318,22 @@ def test_tensorboard_shows_metrics_pictures_and_curves_once(outputs, tmp_path):
     assert events.Images("distilled")[0].encoded_image_string == (folder / "grid.png").read_bytes()
     facts = manifest(tmp_path, "evaluate", rows[-1]["key"])["facts"]
     curve = scalars(folder / "tensorboard" / "ddoq-ipc10-s1")
-    assert curve["loss"] == [(point["step"], pytest.approx(point["loss"])) for point in facts["history"]]
+    assert curve["loss"] == [
+        (point["step"], pytest.approx(point["loss"])) for point in facts["history"]
+    ]
     curve = scalars(folder / "tensorboard" / "full-s0")
-    assert curve == {"top1": [(i, pytest.approx(top1)) for i, top1 in enumerate(before["facts"]["accuracies"], 1)]}
+    assert curve == {
+        "top1": [
+            (i, pytest.approx(top1)) for i, top1 in enumerate(before["facts"]["accuracies"], 1)
+        ]
+    }
 
 
 def test_tensorboard_that_is_not_installed_stops_before_anything_is_computed(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "tensorboard"]:
         monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "tensorboard", None)  # how Python notes that a package cannot be imported
+    # How Python notes that a package cannot be imported.
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(ConfigError, match=r"not installed\n.*pip install 'ddoq\[tensorboard\]'"):
         run_here(*FAST, f"paths.outputs={tmp_path}", "logger=tensorboard")
     assert not list(tmp_path.rglob("manifest.json"))
@@ -284,10 +345,12 @@ def test_csv_holds_the_rows(outputs, tmp_path):
     with (folder / "results.csv").open(newline="") as file:
         found = list(csv.DictReader(file))
     rows = of_main_table(folder)
-    assert [(row["arm"], float(row["top1"])) for row in found] == [(row["arm"], row["top1"]) for row in rows]
+    assert [(row["arm"], float(row["top1"])) for row in found] == [
+        (row["arm"], row["top1"]) for row in rows
+    ]
 
 
-# --- secrets ---------------------------------------------------------------------------------------------------------
+# --- secrets ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -308,7 +371,12 @@ def test_secrets_are_refused_and_not_repeated(key, value, what, monkeypatch):
 
 
 def test_revisions_urls_and_every_experiment_hold_no_secrets():
-    check_secrets([("encoder.revision", "31f26fdeee1355a5c34592e401dd41e45d25a493"), ("x", "https://a.org:80/b?c=@d")])
+    check_secrets(
+        [
+            ("encoder.revision", "31f26fdeee1355a5c34592e401dd41e45d25a493"),
+            ("x", "https://a.org:80/b?c=@d"),
+        ]
+    )
     check_secrets(leaves(composed("+experiment=imagenet1k_dit")))
 
 

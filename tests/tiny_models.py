@@ -1,4 +1,6 @@
-"""Randomly initialised models of the published classes, small enough for a CPU, saved as the published ones are."""
+"""Randomly initialised models of the published classes, small enough for a CPU,
+saved as the published ones are.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 
 def _excite(model: torch.nn.Module, std: float = 0.1) -> torch.nn.Module:
-    """Fill matrices with noise: the published initialisation predicts zero, which would hide mistakes."""
+    """Fill matrices with noise: the published initialisation predicts zero,
+    which would hide mistakes.
+    """
     for parameter in model.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=std)
@@ -24,7 +28,9 @@ def _excite(model: torch.nn.Module, std: float = 0.1) -> torch.nn.Module:
 
 
 def save_dit(folder: Path, num_classes: int = 1000, side: int = 8, channels: int = 4) -> Path:
-    """Save what ``facebook/DiT-XL-2-256`` is made of: a transformer that also predicts the variance, and DDIM."""
+    """Save what ``facebook/DiT-XL-2-256`` is made of:
+    a transformer that also predicts the variance, and DDIM.
+    """
     torch.manual_seed(0)
     model = DiTTransformer2DModel(
         num_attention_heads=2,
@@ -42,7 +48,9 @@ def save_dit(folder: Path, num_classes: int = 1000, side: int = 8, channels: int
 
 
 def save_vae(folder: Path, halvings: int = 3) -> Path:
-    """Save a VAE with four channels, 8 times smaller than the image, as ``stabilityai/sd-vae-ft-mse`` is."""
+    """Save a VAE with four channels, 8 times smaller than the image,
+    as ``stabilityai/sd-vae-ft-mse`` is.
+    """
     torch.manual_seed(0)
     AutoencoderKL(
         in_channels=3,
@@ -59,7 +67,9 @@ def save_vae(folder: Path, halvings: int = 3) -> Path:
 
 
 def save_stable_diffusion(folder: Path) -> Path:
-    """Save what ``stable-diffusion-v1-5`` is made of: VAE, U-Net, CLIP text encoder, tokenizer and PNDM."""
+    """Save what ``stable-diffusion-v1-5`` is made of:
+    VAE, U-Net, CLIP text encoder, tokenizer and PNDM.
+    """
     save_vae(folder / "vae")
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -76,7 +86,9 @@ def save_stable_diffusion(folder: Path) -> Path:
     )
     _excite(unet).save_pretrained(folder / "unet")
     vocabulary = ["<|startoftext|>", "<|endoftext|>", *_bytes(), *(f"{c}</w>" for c in _bytes())]
-    tokenizer = CLIPTokenizer(vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=77)
+    tokenizer = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)}, merges=[], model_max_length=77
+    )
     tokenizer.save_pretrained(folder / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=len(vocabulary),
@@ -90,7 +102,11 @@ def save_stable_diffusion(folder: Path) -> Path:
     )
     _excite(CLIPTextModel(config)).save_pretrained(folder / "text_encoder")
     PNDMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, skip_prk_steps=True, steps_offset=1
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        skip_prk_steps=True,
+        steps_offset=1,
     ).save_pretrained(folder / "scheduler")
     return folder
 

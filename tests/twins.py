@@ -1,4 +1,6 @@
-"""A tiny twin of every ImageNet experiment: the same classes and code, random weights, images of noise."""
+"""A tiny twin of every ImageNet experiment:
+the same classes and code, random weights, images of noise.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,14 @@ from tiny_models import save_dit, save_stable_diffusion, save_vae
 
 from ddoq.data.catalogue import CATALOGUE
 
-EXPERIMENTS = ("imagenette_dit", "imagewoof_dit", "imagenette_sd", "imagenet100_dit", "imagenet1k_dit", "imagenet1k_sd")
+EXPERIMENTS = (
+    "imagenette_dit",
+    "imagewoof_dit",
+    "imagenette_sd",
+    "imagenet100_dit",
+    "imagenet1k_dit",
+    "imagenet1k_sd",
+)
 
 
 def save_models(folder: Path) -> Path:

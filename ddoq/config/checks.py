@@ -1,18 +1,21 @@
-"""What the types cannot say: ranges, known choices, combinations. All problems are reported at once."""
+"""What the types cannot say: ranges, known choices, combinations.
+
+All problems are reported at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from pathlib import Path
 from string import Formatter
-from typing import Any, get_type_hints
+from typing import Any
 
 from ddoq.config import methods, protocols
 from ddoq.config.arms import is_method
-from ddoq.config.form import check_form, complain, hints_of
+from ddoq.config.form import check_form, complain
 from ddoq.config.parts import components
-from ddoq.config.schema import COMPONENTS, Config, RunConf, WaveResourcesConf
+from ddoq.config.schema import COMPONENTS, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.pipeline.stages import STAGES
 
@@ -112,15 +115,23 @@ _MOST_SEEDS = 100  # so many belong to one ``seed``, see ``ddoq.stages.graph.Exp
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Raise ConfigError for the problems of a resolved configuration; every problem is named, those of form first."""
+    """Raise ConfigError for the problems of a resolved configuration;
+    every problem is named, those of form first.
+    """
     check_form(config)
     complain(_problems(config))
 
 
 def _values(config: Mapping[str, Any], key: str) -> Iterator[tuple[str, Any]]:
-    """Yield every value of a dotted key with its own key: ``quantizer.start`` is one of every arm's quantizer, too."""
+    """Yield every value of a dotted key with its own key:
+    ``quantizer.start`` is one of every arm's quantizer, too.
+    """
     group, _, rest = key.partition(".")
-    places = [(path, part) for path, kind, part in components(config) if kind == group] if group in COMPONENTS else []
+    places = (
+        [(path, part) for path, kind, part in components(config) if kind == group]
+        if group in COMPONENTS
+        else []
+    )
     for path, part in places or [(group, config[group])]:
         value = _get(part, rest) if rest else part
         if value is not None:
@@ -147,7 +158,10 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key in ("protocol.num_seeds", "ablation.num_seeds"):
         for path, value in _values(config, key):
             if value > _MOST_SEEDS:
-                yield f"{path}: {value} is more than {_MOST_SEEDS}", "make several runs with other values of seed"
+                yield (
+                    f"{path}: {value} is more than {_MOST_SEEDS}",
+                    "make several runs with other values of seed",
+                )
     yield from _allocation(config)
     yield from _methods(config)
     yield from _stages(config)
@@ -176,7 +190,10 @@ def _stages(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"sweep.waves: no wave ends with '{stage}'", did_you_mean(stage, waves)
     until, start = _get(config, "run.until"), _get(config, "run.from")
     if until in STAGES and start in STAGES and STAGES.index(start) > STAGES.index(until):
-        yield f"run.from: {start} comes after run.until={until}", "swap them, or leave run.until out"
+        yield (
+            f"run.from: {start} comes after run.until={until}",
+            "swap them, or leave run.until out",
+        )
 
 
 def _allocation(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -196,46 +213,81 @@ def _allocation(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _combinations(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     strength = _get(config, "generator.strength")
     if strength is not None and not 0 < strength <= 1:
-        yield f"generator.strength: {strength} is outside (0, 1]", "use 1 for pure noise, generator=decode for none"
+        yield (
+            f"generator.strength: {strength} is outside (0, 1]",
+            "use 1 for pure noise, generator=decode for none",
+        )
     for strength in _get(config, "ablation.strengths") or []:
         if not 0 <= strength <= 1:
-            yield f"ablation.strengths: {strength} is outside [0, 1]", "0 decodes without diffusion, 1 is pure noise"
+            yield (
+                f"ablation.strengths: {strength} is outside [0, 1]",
+                "0 decodes without diffusion, 1 is pure noise",
+            )
     exponent, folds = _get(config, "quantizer.step_exponent"), _get(config, "measure.num_folds")
     if exponent is not None and not 0.5 < exponent <= 1:
-        yield f"quantizer.step_exponent: {exponent} is outside (0.5, 1]", "1 is the paper's; lower ones forget faster"
+        yield (
+            f"quantizer.step_exponent: {exponent} is outside (0.5, 1]",
+            "1 is the paper's; lower ones forget faster",
+        )
     if folds is not None and (folds < 0 or folds == 1):
-        yield f"measure.num_folds: {folds} is neither 0 nor 2 or more", "use 5, or 0 for no held-out distortion"
+        yield (
+            f"measure.num_folds: {folds} is neither 0 nor 2 or more",
+            "use 5, or 0 for no held-out distortion",
+        )
     for num in _get(config, "measure.curve") or []:
         if num <= 0:
-            yield f"measure.curve: {num} is not positive", "list numbers of centroids, e.g. [1, 10, 50]"
+            yield (
+                f"measure.curve: {num} is not positive",
+                "list numbers of centroids, e.g. [1, 10, 50]",
+            )
     if _get(config, "dataset.channels") not in (1, 3):
-        yield f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3", "use 1 for grey, 3 for RGB"
+        yield (
+            f"dataset.channels: {_get(config, 'dataset.channels')} is neither 1 nor 3",
+            "use 1 for grey, 3 for RGB",
+        )
     yield from _pixel_range(config["dataset"]["pixel_range"])
     yield from _pretrained(config)
     yield from protocols.protocol_problems(config)
     for path, _, part in components(config):
         if "low" in part and not 0 <= part["low"] <= part["high"]:
             yield f"{path}.low: {part['low']} is not in [0, {path}.high={part['high']}]", "lower it"
-    patch, (_, size) = _get(config, "generator.fit.patch_size"), stated_latent_shape(config) or (None, None)
+    yield from _fitted(config)
+
+
+def _fitted(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What only models that are fitted here can get wrong."""
+    patch = _get(config, "generator.fit.patch_size")
+    _, size = stated_latent_shape(config) or (None, None)
     if _get(config, "generator.path") is None and patch and size and size % patch:
+        divisors = [str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0]
         yield (
             f"generator.fit.patch_size: {patch} does not divide the latents' side, {size}",
-            f"use {', '.join(str(p) for p in range(1, min(size, _MOST_PATCH) + 1) if size % p == 0)}",
+            f"use {', '.join(divisors)}",
         )
     blocks = _get(config, "encoder.fit.block_out_channels")
     if blocks is not None and (not blocks or min(blocks) < 1):
-        yield f"encoder.fit.block_out_channels: {blocks} are no numbers of channels", "use e.g. [32, 64]"
-    elif _get(config, "encoder.path") is None and blocks and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1):
         yield (
-            f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings do not divide dataset.image_size, "
-            f"{config['dataset']['image_size']}",
+            f"encoder.fit.block_out_channels: {blocks} are no numbers of channels",
+            "use e.g. [32, 64]",
+        )
+    elif (
+        _get(config, "encoder.path") is None
+        and blocks
+        and config["dataset"]["image_size"] % 2 ** (len(blocks) - 1)
+    ):
+        yield (
+            f"encoder.fit.block_out_channels: {len(blocks) - 1} halvings "
+            f"do not divide dataset.image_size, {config['dataset']['image_size']}",
             "use fewer blocks or another image size",
         )
 
 
 def _pixel_range(values: list[float] | None) -> Iterator[tuple[str, str]]:
     if values is not None and (len(values) != 2 or not values[0] < values[1]):
-        yield f"dataset.pixel_range: {values} is no black and a larger white", "set it to e.g. [0,4095], or null"
+        yield (
+            f"dataset.pixel_range: {values} is no black and a larger white",
+            "set it to e.g. [0,4095], or null",
+        )
 
 
 def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -243,7 +295,10 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     encoder, generator = config["encoder"], config["generator"]
     for part, conf in (("encoder", encoder), ("generator", generator)):
         if "path" in conf and conf["path"] is None and "fit" not in conf:
-            yield f"{part}.path: null, and {part}={conf['name']} cannot be fitted here", f"set {part}.path=..."
+            yield (
+                f"{part}.path: null, and {part}={conf['name']} cannot be fitted here",
+                f"set {part}.path=...",
+            )
     if encoder["_target_"] == "ddoq.encoders.TAEF2" and config["dataset"]["image_size"] % 8:
         size = config["dataset"]["image_size"]
         below = size // 8 * 8
@@ -257,17 +312,26 @@ def _pretrained(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "set generator.classes=dataset",
         )
     if generator.get("order") is not None and generator["path"] is None:
-        yield "generator.order: a DiT that is fitted here has the data set's order", "set generator.order=null"
+        yield (
+            "generator.order: a DiT that is fitted here has the data set's order",
+            "set generator.order=null",
+        )
     if generator.get("start") == "noise" and generator["strength"] != 1:
         yield (
-            f"generator.strength: {generator['strength']} with generator.start=noise would start in the middle "
-            "without anything to start from",
+            f"generator.strength: {generator['strength']} with generator.start=noise would start "
+            "in the middle without anything to start from",
             "set generator.strength=1",
         )
     if not 0 <= generator.get("mode_stop", 0) <= 1:
-        yield f"generator.mode_stop: {generator['mode_stop']} is outside [0, 1]", "MGD3 stops at 0.5"
+        yield (
+            f"generator.mode_stop: {generator['mode_stop']} is outside [0, 1]",
+            "MGD3 stops at 0.5",
+        )
     if generator.get("mode_guidance", 0) < 0:
-        yield f"generator.mode_guidance: {generator['mode_guidance']} pushes away from the centroid", "0 is off"
+        yield (
+            f"generator.mode_guidance: {generator['mode_guidance']} pushes away from the centroid",
+            "0 is off",
+        )
     for _, field, _, _ in Formatter().parse(generator.get("prompt", "")):
         if field not in (None, "name", "synonyms"):
             yield f"generator.prompt: there is no {{{field}}}", "use {name} or {synonyms}"
@@ -286,34 +350,13 @@ def stated_latent_shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
     return fit["latent_channels"], size // 2 ** (len(fit["block_out_channels"]) - 1)
 
 
-def _dotted(schema: type, prefix: str) -> Iterator[str]:
-    for name, hint in get_type_hints(schema).items():
-        yield prefix + name
-        if is_dataclass(hint):
-            yield from _dotted(hint, f"{prefix}{name}.")
-
-
-def known_keys() -> list[str]:
-    """Return every dotted key a user can set, for suggestions."""
-    keys = set(_dotted(Config, "")) | {f"run.{key}" for key in hints_of(RunConf)}
-    for group, choices in COMPONENTS.items():
-        keys |= {key for schema in choices.values() for key in _dotted(schema, f"{group}.")}
-    return sorted(keys)
-
-
-def choices_with(key: str) -> list[str]:
-    """Return the choices, as ``group=choice``, that have a dotted key."""
-    group = key.split(".")[0]
-    choices = COMPONENTS.get(group, {}).items()
-    return [f"{group}={name}" for name, schema in choices if key in _dotted(schema, f"{group}.")]
-
-
 def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Raise DataError where the data cannot serve the configuration.
 
     Args:
         config: resolved.
-        facts: of the ``index`` artefact: ``class_names`` and images per class and split, ``counts``.
+        facts: of the ``index`` artefact: ``class_names`` and images per class
+            and split, ``counts``.
     """
     counts = facts["counts"]["train"]
     smallest = min(range(len(counts)), key=counts.__getitem__)
@@ -321,14 +364,16 @@ def check_counts(config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
         raise DataError(
             f"ipc: {config['ipc']} is more than the {counts[smallest]} training images of class "
             f"'{facts['class_names'][smallest]}'",
-            f"set ipc to at most {counts[smallest]}, or on_small_class=duplicate, or remove the class",
+            f"set ipc to at most {counts[smallest]}, "
+            "or on_small_class=duplicate, or remove the class",
         )
     ablation = config["ablation"]["strengths"] or config["ablation"]["weightings"]
     for split in dict.fromkeys((config["split"], "validation" if ablation else config["split"])):
         if not sum(facts["counts"][split]):
             raise DataError(
                 f"dataset: no {split} images in {sum(counts)} training images",
-                f"add images, raise dataset.{split}_fraction, or measure on another split (split, ablation=none)",
+                f"add images, raise dataset.{split}_fraction, "
+                "or measure on another split (split, ablation=none)",
             )
 
 

@@ -1,7 +1,8 @@
 """Schemas of the components: what is instantiated, one dataclass per choice of a group.
 
-Fields mirror the constructor (``tests/test_config.py`` holds them together), so a typo is rejected when the
-configuration is composed, before anything runs or is submitted. ``name`` is what tables say.
+Fields mirror the constructor (``tests/test_config.py`` holds them together), so a typo is
+rejected when the configuration is composed, before anything runs or is submitted.
+``name`` is what tables say.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ class Component:
     _target_: str = MISSING
 
 
-# --- encoder ---------------------------------------------------------------------------------------------------------
+# --- encoder ----------------------------------------------------------------------------------
 
 
 @dataclass
 class VAEFit:
-    """A small diffusers ``AutoencoderKL`` fitted on the train split. See ``ddoq.stages.fit_encoder``."""
+    """A small diffusers ``AutoencoderKL`` fitted on the train split.
+
+    See ``ddoq.stages.fit_encoder``.
+    """
 
     block_out_channels: list[int] = field(default_factory=lambda: [32, 64])
     latent_channels: int = 4
@@ -59,7 +63,7 @@ class TAEF2Conf(Component):
     storage: str = "float32"
 
 
-# --- quantizer, space and weighting ----------------------------------------------------------------------------------
+# --- quantizer, space and weighting -----------------------------------------------------------
 
 
 @dataclass
@@ -158,7 +162,9 @@ class LatentsConf(Component):
 
 @dataclass
 class PCAConf(Component):
-    """``representative`` of a cell among the latents: ``mean`` of its members, or the ``nearest`` to its centroid."""
+    """``representative`` of a cell among the latents:
+    ``mean`` of its members, or the ``nearest`` to its centroid.
+    """
 
     _target_: str = "ddoq.quantizers.space.PCA"
     num_components: int = 64
@@ -167,7 +173,10 @@ class PCAConf(Component):
 
 @dataclass
 class FeaturesConf(Component):
-    """A timm model's features. ``path``: a local file of weights; ``null``: those that timm names, from the hub."""
+    """A timm model's features.
+
+    ``path``: a local file of weights; ``null``: those that timm names, from the hub.
+    """
 
     _target_: str = "ddoq.encoders.Features"
     model: str = MISSING
@@ -213,12 +222,15 @@ class ShrinkConf(Component):
     amount: float = 0.5
 
 
-# --- generator -------------------------------------------------------------------------------------------------------
+# --- generator --------------------------------------------------------------------------------
 
 
 @dataclass
 class DiTFit:
-    """A small diffusers ``DiTTransformer2DModel`` fitted on the train latents. See ``ddoq.stages.fit_generator``."""
+    """A small diffusers ``DiTTransformer2DModel`` fitted on the train latents.
+
+    See ``ddoq.stages.fit_generator``.
+    """
 
     num_layers: int = 4
     num_heads: int = 4
@@ -261,8 +273,8 @@ class DiffusionConf(Component):
 
 @dataclass
 class DiTConf(DiffusionConf):
-    """``path: null`` fits a DiT by ``fit``. ``order``: a file that names the class of every class number, where
-    they are in another order than ``classes`` says.
+    """``path: null`` fits a DiT by ``fit``. ``order``: a file that names the class of every class
+    number, where they are in another order than ``classes`` says.
     """
 
     _target_: str = "ddoq.generators.DiT"

@@ -1,4 +1,6 @@
-"""Schemas of the data sets, one dataclass per choice of ``dataset=``; see ``ddoq.config.components``."""
+"""Schemas of the data sets, one dataclass per choice of ``dataset=``;
+see ``ddoq.config.components``.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from omegaconf import MISSING
 
 from ddoq.config.components import Component
 
-# --- student ---------------------------------------------------------------------------------------------------------
+# --- student ----------------------------------------------------------------------------------
 
 
 @dataclass
@@ -39,12 +39,15 @@ class TimmStudentConf(Component):
     small_stem: bool = True
 
 
-# --- teacher ---------------------------------------------------------------------------------------------------------
+# --- teacher ----------------------------------------------------------------------------------
 
 
 @dataclass
 class OwnTeacherConf(Component):
-    """A network trained by ddoq on the full train split. ``student``, ``protocol``: ``null`` for those of the run."""
+    """A network trained by ddoq on the full train split.
+
+    ``student``, ``protocol``: ``null`` for those of the run.
+    """
 
     _target_: str = "ddoq.labelers.Teacher"
     student: Any = None
@@ -53,10 +56,12 @@ class OwnTeacherConf(Component):
 
 @dataclass
 class PretrainedTeacherConf(Component):
-    """A classifier of timm or torchvision. ``path``: a local file of weights; ``null``: those that timm names.
+    """A classifier of timm or torchvision. ``path``: a local file of weights;
+    ``null``: those that timm names.
 
-    ``classes``: what its outputs are: the ``dataset``'s labels, or those of ``imagenet``-1K. ``order``: a file that
-    names the class of every output, where they are in another order than that.
+    ``classes``: what its outputs are: the ``dataset``'s labels, or those of
+    ``imagenet``-1K. ``order``: a file that names the class of every output, where they are
+    in another order than that.
     """
 
     _target_: str = "ddoq.labelers.PretrainedTeacher"
@@ -86,7 +91,7 @@ class EnsembleConf(Component):
     members: dict[str, Any] = field(default_factory=dict)
 
 
-# --- protocol --------------------------------------------------------------------------------------------------------
+# --- protocol ---------------------------------------------------------------------------------
 
 
 @dataclass

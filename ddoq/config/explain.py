@@ -11,8 +11,8 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ddoq.config.checks import choices_with, known_keys
 from ddoq.config.form import kind
+from ddoq.config.keys import choices_with, known_keys
 from ddoq.config.overrides import GROUPS, hints, several_values
 from ddoq.config.schema import Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
@@ -22,7 +22,9 @@ _SECTIONS = [section.name for section in fields(Config)]
 
 
 def explain(error: Exception) -> DdoqError:
-    """Return the DdoqError that says what an exception means to a user; log the traceback where there is a run.log."""
+    """Return the DdoqError that says what an exception means to a user;
+    log the traceback where there is a run.log.
+    """
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
     if said := _said_by_ddoq(error):
@@ -35,12 +37,15 @@ def explain(error: Exception) -> DdoqError:
     first = str(error).splitlines()[0] if str(error) else ""
     return DdoqError(
         f"unexpected {type(error).__name__}: {first}",
-        "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; run.log has it too",
+        "this is a bug in ddoq or below it: HYDRA_FULL_ERROR=1 shows the traceback; "
+        "run.log has it too",
     )
 
 
 def _is_of_omegaconf(error: Exception) -> bool:
-    """Tell whether OmegaConf stumbled: over a key below a value that has none, it raises whatever comes of it."""
+    """Tell whether OmegaConf stumbled: over a key below a value that has none,
+    it raises whatever comes of it.
+    """
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).parent.name == "omegaconf"
 
@@ -78,12 +83,20 @@ def _other_value(key: str, said: str = "") -> str:
 
 
 def _explain_config(text: str) -> ConfigError:
+    """Return what Hydra or OmegaConf says of a configuration."""
+    return _explain_choice(text) or _explain_value(text)
+
+
+def _explain_choice(text: str) -> ConfigError | None:
+    """Return what is wrong with a group, its choice or the list of defaults, if it is that."""
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text) or re.search(
         r"In '.*?': Could not load '(.+)/(.+?)'", text
     ):
         group, choice = match.groups()
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
-        return ConfigError(f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"]))
+        return ConfigError(
+            f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"])
+        )
     if match := re.search(r"config group '(.+)' does not exist", text):
         group = match.group(1)
         return ConfigError(f"{group}: there is no such group", did_you_mean(group, GROUPS))
@@ -98,29 +111,51 @@ def _explain_config(text: str) -> ConfigError:
             return ConfigError(f"{key}: not part of the defaults", remedy)
         if key.lstrip("+") in ("experiment", "study"):
             name = key.lstrip("+")
-            return ConfigError(f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus")
+            return ConfigError(
+                f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus"
+            )
         return _no_such_key(key, "leave the key out")
+    return None
+
+
+def _explain_value(text: str) -> ConfigError:
+    """Return what is wrong with a key or its value."""
     if match := re.search(r"Key '([^']+)' (?:is )?not in (?:struct|'\w+')\s+full_key: (\S+)", text):
         return _no_such_key(match.group(2), "use another experiment: its file sets the key")
     if match := re.search(
-        r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)", text, re.DOTALL
+        r"(Value '.*?' .*?could not be converted to \w+|Invalid value.*?)\s+full_key: (\S+)",
+        text,
+        re.DOTALL,
     ):
-        return ConfigError(f"{match.group(2)}: {match.group(1)}", _other_value(match.group(2), match.group(1)))
+        return ConfigError(
+            f"{match.group(2)}: {match.group(1)}", _other_value(match.group(2), match.group(1))
+        )
     if match := re.search(r"field '[\w.]+' is not Optional\s+full_key: (\S+)", text):
         return ConfigError(f"{match.group(1)}: null is no value", _other_value(match.group(1)))
     if match := re.search(r"Environment variable '(.+?)' not found\"?\s+full_key: (\S+)", text):
         name, key = match.groups()
-        return ConfigError(f"{key}: the environment variable {name} is not set", f"export {name}=..., or set {key}=...")
+        return ConfigError(
+            f"{key}: the environment variable {name} is not set",
+            f"export {name}=..., or set {key}=...",
+        )
     if match := re.search(
-        r"Missing mandatory value: (\S+)|Structured config of type .*? has missing mandatory value: (\S+)", text
+        r"Missing mandatory value: (\S+)"
+        r"|Structured config of type .*? has missing mandatory value: (\S+)",
+        text,
     ):
         key = match.group(1) or match.group(2)
         return ConfigError(f"{key}: no value", f"set {key}=...")
     if match := re.search(r"Ambiguous value for argument '(\w[^']*)'", text):
         return several_values(match.group(1))
     if match := re.search(r"does not support deletion\s+full_key: (\S+)", text):
-        return ConfigError(f"{match.group(1)}: it cannot be deleted", f"{match.group(1)} is needed: do not delete it")
+        return ConfigError(
+            f"{match.group(1)}: it cannot be deleted",
+            f"{match.group(1)} is needed: do not delete it",
+        )
     if match := re.search(r"([^\n]+)\n\s+full_key: (\S+)", text):
-        return ConfigError(f"{match.group(2)}: {match.group(1).strip()}", "`ddoq --cfg job` shows what the key takes")
+        return ConfigError(
+            f"{match.group(2)}: {match.group(1).strip()}",
+            "`ddoq --cfg job` shows what the key takes",
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return ConfigError("config: " + "; ".join(lines[:3]), "see `ddoq --help` and `ddoq --cfg job`")

@@ -1,6 +1,8 @@
-"""Configuration files from elsewhere: looked through before Hydra reads them, since Hydra acts on some of it at once.
+"""Configuration files from elsewhere: looked through before Hydra reads them,
+since Hydra acts on some of it at once.
 
-Its callbacks and the handlers of its logging are whatever the files name, called before ddoq sees the configuration.
+Its callbacks and the handlers of its logging are whatever the files name,
+called before ddoq sees the configuration.
 """
 
 from __future__ import annotations
@@ -20,14 +22,17 @@ from ddoq.errors import ConfigError
 #: By these keys Hydra, its sweepers or Python's logging call what a file names, or read more files.
 _CALLS = ("()", "class", "callbacks", "custom_search_space", "searchpath")
 _KNOWN = {schema._target_ for choices in COMPONENTS.values() for schema in choices.values()}
-#: Launchers, sweepers and a part of one: a path that ends elsewhere may lead through them to anything they import.
+#: Launchers, sweepers and a part of one: a path that ends elsewhere may lead through them
+#: to anything they import.
 _PLUGIN = re.compile(
-    r"(hydra_plugins|hydra\._internal\.core_plugins)\.[a-z_.]+\.[A-Z]\w*(Launcher|Sweeper)|optuna\.samplers\.\w+Sampler"
+    r"(hydra_plugins|hydra\._internal\.core_plugins)\.[a-z_.]+\.[A-Z]\w*(Launcher|Sweeper)"
+    r"|optuna\.samplers\.\w+Sampler"
 )
 
 
 def check_command_line(arguments: Sequence[str], relative_to: Path) -> None:
-    """Raise ConfigError where a command line would load a pickle, or files that call what is none of ddoq's.
+    """Raise ConfigError where a command line would load a pickle,
+    or files that call what is none of ddoq's.
 
     Args:
         arguments: of Hydra.
@@ -36,10 +41,13 @@ def check_command_line(arguments: Sequence[str], relative_to: Path) -> None:
     known, _ = get_args_parser().parse_known_args(arguments)
     if known.experimental_rerun:
         raise ConfigError(
-            "--experimental-rerun: Hydra would load a pickle, which can run anything", "repeat the run's own command"
+            "--experimental-rerun: Hydra would load a pickle, which can run anything",
+            "repeat the run's own command",
         )
     paths = [word for word in known.overrides if word.lstrip("+ ").startswith("hydra.searchpath")]
-    named = [place for word in paths for place in re.findall(r"[^\[\],'\"\s]+", word.partition("=")[2])]
+    named = [
+        place for word in paths for place in re.findall(r"[^\[\],'\"\s]+", word.partition("=")[2])
+    ]
     folders = [Path(place.removeprefix("file://")) for place in (known.config_dir, *named) if place]
     for folder in [*folders, *([relative_to / known.config_path] if known.config_path else [])]:
         for file in _files(folder):
@@ -52,7 +60,9 @@ def _files(folder: Path) -> Iterator[Path]:
     for place, inner, files in os.walk(folder, followlinks=True):
         inner[:] = sorted(inner) if os.path.realpath(place) not in seen else []
         seen.add(os.path.realpath(place))
-        yield from (Path(place) / name for name in sorted(files) if name.endswith((".yaml", ".yml")))
+        yield from (
+            Path(place) / name for name in sorted(files) if name.endswith((".yaml", ".yml"))
+        )
 
 
 def _check_file(file: Path) -> None:
@@ -61,7 +71,9 @@ def _check_file(file: Path) -> None:
         called = list(_called(content, ""))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"{file} is no plain YAML ({said[:200]})", "correct the file, or take it away") from error
+        raise ConfigError(
+            f"{file} is no plain YAML ({said[:200]})", "correct the file, or take it away"
+        ) from error
     for path, name in called:
         raise ConfigError(
             f"{file}: {path} would call or read '{name}', which is none of ddoq's components",
@@ -71,10 +83,17 @@ def _check_file(file: Path) -> None:
 
 def _called(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the path and the name of whatever would be called or imported."""
-    for key, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inner in (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    ):
         here, said = f"{path}.{key}" if path else str(key), inner if isinstance(inner, str) else ""
         is_known = key == "_target_" and (said in _KNOWN or _PLUGIN.fullmatch(said))
-        is_imported = said.startswith("ext://") and not said.startswith("ext://sys.std")  # by Python's logging
+        # Python's logging imports these.
+        is_imported = said.startswith("ext://") and not said.startswith("ext://sys.std")
         if key in _CALLS or (key == "_target_" and not is_known) or is_imported:
             yield here, inner
         yield from _called(inner, here)

@@ -1,8 +1,9 @@
 """The form of a configuration: which keys there are, and what kind of value each of them takes.
 
-Hydra holds the values of a group to its schema. It does not for what a dictionary may hold (the arms of ``baselines``,
-the students of ``compare``), for whole groups that are deleted or replaced, and for numbers that are none.
-What is a component, where one may stand and how it may be called is in ``ddoq.config.parts``.
+Hydra holds the values of a group to its schema. It does not for what a dictionary may hold (the
+arms of ``baselines``, the students of ``compare``), for whole groups that are deleted or replaced,
+and for numbers that are none. What is a component, where one may stand and how it may be called is
+in ``ddoq.config.parts``.
 """
 
 from __future__ import annotations
@@ -19,12 +20,19 @@ from ddoq.config.parts import Problems, components, is_missing, part_problems, s
 from ddoq.config.schema import COMPONENTS, Config, RunConf
 from ddoq.errors import ConfigError, did_you_mean
 
-_KINDS = {int: "a whole number", float: "a finite number", str: "UTF-8 text", bool: "true or false", NoneType: "null"}
+_KINDS = {
+    int: "a whole number",
+    float: "a finite number",
+    str: "UTF-8 text",
+    bool: "true or false",
+    NoneType: "null",
+}
 hints_of = cache(get_type_hints)
 
 
 def check_form(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> None:
-    """Raise ConfigError where a resolved configuration lacks a key, has one too many, or a value of another kind.
+    """Raise ConfigError where a resolved configuration lacks a key, has one too many,
+    or a value of another kind.
 
     Args:
         config: resolved.
@@ -36,15 +44,21 @@ def check_form(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> None
 def complain(problems: Problems) -> None:
     """Raise one ConfigError that names all problems, if there are any."""
     if found := list(dict.fromkeys(problems)):
-        raise ConfigError("; ".join(cause for cause, _ in found), "; ".join(dict.fromkeys(part for _, part in found)))
+        raise ConfigError(
+            "; ".join(cause for cause, _ in found),
+            "; ".join(dict.fromkeys(part for _, part in found)),
+        )
 
 
 def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> Problems:
-    """Yield cause and remedy of every problem of form; ``without``: sections that are not looked at."""
+    """Yield cause and remedy of every problem of form;
+    ``without``: sections that are not looked at.
+    """
     yield from part_problems(config)
     known = [field.name for field in fields(Config)]
     for key in config:
-        if key not in known and key not in without:  # `+foo=1` passes Hydra, and nothing would ever read it
+        # `+foo=1` passes Hydra, and nothing would ever read it.
+        if key not in known and key not in without:
             yield f"{key}: there is no such key", did_you_mean(key, [*known, "+experiment"])
     for key in known:
         if key in without:
@@ -73,7 +87,10 @@ def _section(key: str, value: Any) -> Problems:
         for part in ("data", "models"):
             folders = [value[part]] if isinstance(value[part], str) else value[part]
             if not folders or not _fits(folders, list[str]):
-                yield f"paths.{part}: {folders!r} is no folder and no list of folders", f"set paths.{part}=/a/folder"
+                yield (
+                    f"paths.{part}: {folders!r} is no folder and no list of folders",
+                    f"set paths.{part}=/a/folder",
+                )
 
 
 def _arm(arm: Any, path: str) -> Problems:
@@ -97,8 +114,12 @@ def _arm(arm: Any, path: str) -> Problems:
             yield f"{path}.{part}: no value", f"+{part}@{path}.{part}=... chooses one"
 
 
-def _entries(part: Mapping[str, Any], hints: Mapping[str, Any], path: str, complete: bool = True) -> Problems:
-    """Check the keys of a mapping, of which all have to be there if it is to be ``complete``, and their values."""
+def _entries(
+    part: Mapping[str, Any], hints: Mapping[str, Any], path: str, complete: bool = True
+) -> Problems:
+    """Check the keys of a mapping, of which all have to be there if it is to be ``complete``,
+    and their values.
+    """
     for key in part:
         if key not in hints:
             yield f"{path}.{key}: there is no such key", did_you_mean(str(key), hints)
@@ -130,9 +151,15 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is str:
-        return isinstance(value, str) and "\0" not in value and value.encode(errors="ignore").decode() == value
+        return (
+            isinstance(value, str)
+            and "\0" not in value
+            and value.encode(errors="ignore").decode() == value
+        )
     if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+        )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return not is_dataclass(hint) and isinstance(value, hint)
@@ -143,5 +170,7 @@ def kind(hint: Any) -> str:
     if isinstance(hint, UnionType):
         return " or ".join(kind(one) for one in get_args(hint))
     if get_origin(hint) is list:
-        return "a list" if get_args(hint)[0] is Any else f"a list, each item {kind(get_args(hint)[0])}"
+        return (
+            "a list" if get_args(hint)[0] is Any else f"a list, each item {kind(get_args(hint)[0])}"
+        )
     return _KINDS.get(hint, "a group of keys")

@@ -21,7 +21,9 @@ NOT_IDENTITY = ("paths", "run", "sweep", "trainer", "logger", "hydra")
 
 
 def run_name(config: Mapping[str, Any]) -> str:
-    """Return the name of a run's folder: readable first, and unique by the identity of its configuration."""
+    """Return the name of a run's folder: readable first,
+    and unique by the identity of its configuration.
+    """
     identity = {name: part for name, part in config.items() if name not in NOT_IDENTITY}
     readable = f"{config['dataset']['name']}-{arm_name(config)}"
     key = digest(settled(identity, "run"))[:8]
@@ -29,7 +31,9 @@ def run_name(config: Mapping[str, Any]) -> str:
 
 
 def file_name(text: str) -> str:
-    """Return a text as the name of a file: Hydra makes a run's folder before anybody has looked at the names."""
+    """Return a text as the name of a file: Hydra makes a run's folder
+    before anybody has looked at the names.
+    """
     name = re.sub(r"[^\w.,+=@-]+", "-", text).lstrip(".-")
     return name.encode()[:_LONGEST].decode(errors="ignore") or "unnamed"
 
@@ -46,7 +50,8 @@ def register_resolvers() -> None:
             for name in _root_
             if name not in NOT_IDENTITY
         }
-        check_form(plain, without=NOT_IDENTITY)  # Hydra asks for the name before anything else looks
+        # Hydra asks for the name before anything else looks.
+        check_form(plain, without=NOT_IDENTITY)
         return run_name(expand_paths(plain))
 
     def outputs(*, _root_: DictConfig) -> str:

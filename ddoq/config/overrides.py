@@ -1,4 +1,6 @@
-"""Words of the command line that Hydra cannot read, or reads as something else, and how they have to be typed."""
+"""Words of the command line that Hydra cannot read, or reads as something else,
+and how they have to be typed.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
-from ddoq.config.checks import known_keys
 from ddoq.config.form import hints_of, kind
+from ddoq.config.keys import known_keys
 from ddoq.config.schema import COMPONENTS, OPTIONAL, Config, RunConf
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.utils.paths import is_path
@@ -68,15 +70,22 @@ def _no_flag(message: str) -> NoReturn:
     key = unknown.lstrip("-").partition("=")[0]
     if not message.startswith("unrecognized"):
         raise ConfigError(f"command line: {message}", "`ddoq --hydra-help` lists the flags")
-    raise ConfigError(f"{unknown}: there is no such flag", f"keys are written without dashes: {key}=...")
+    raise ConfigError(
+        f"{unknown}: there is no such flag", f"keys are written without dashes: {key}=..."
+    )
 
 
 def _unreadable(word: str) -> tuple[str, str]:
     """Return cause and remedy for an override outside Hydra's grammar."""
     key, text = split(word)
     if "=" not in word:
-        write = f"{word}=..." if key in known_keys() or key in COMPONENTS else "key=value, e.g. ipc=5"
-        return f"'{word}' is no override and no command", f"write {write}; `ddoq --help` lists keys and commands"
+        write = (
+            f"{word}=..." if key in known_keys() or key in COMPONENTS else "key=value, e.g. ipc=5"
+        )
+        return (
+            f"'{word}' is no override and no command",
+            f"write {write}; `ddoq --help` lists keys and commands",
+        )
     if not key.isascii():
         return f"{key}: there is no such key", did_you_mean(key, known_keys())
     if kinds := [kind(hint) for hint in hints(key) if str not in (hint, *get_args(hint))]:
@@ -88,7 +97,9 @@ def several_values(word: str) -> ConfigError:
     """Return the error for values with commas between them, where one run was asked for."""
     key, text = split(word)
     if key in _LISTS or any(get_origin(hint) is list for hint in hints(key)):
-        return ConfigError(f"{key}: a list needs brackets", f"type it so: {shlex.quote(f'{key}=[{text}]')}")
+        return ConfigError(
+            f"{key}: a list needs brackets", f"type it so: {shlex.quote(f'{key}=[{text}]')}"
+        )
     if is_path(key):
         remedy = f"for one path with a comma: {quoted(word)}; to run one after the other, add -m"
         return ConfigError(f"{word}: several values", remedy)
@@ -104,7 +115,8 @@ def split(word: str) -> tuple[str, str]:
 def quoted(word: str) -> str:
     """Return an override with its value quoted for Hydra, and the whole for a shell."""
     key, _, text = word.partition("=")
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":  # somebody tried, and quotes inside ended it
+    # Somebody tried, and quotes inside ended it.
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         text = text[1:-1]
     override = f"{key}={QuotedString(text, Quote.double).with_quotes()}"
     if override.isprintable() and "  " not in override:  # what an error shows as it is
@@ -118,7 +130,9 @@ def _as_bytes(character: str) -> str:
 
 
 def hints(key: str) -> list[Any]:
-    """Return the kinds of values that a dotted key takes: one for every choice of its group that has it."""
+    """Return the kinds of values that a dotted key takes:
+    one for every choice of its group that has it.
+    """
     group, _, rest = key.partition(".")
     if group == "run":
         return list(_hints(RunConf, rest.split(".")))
@@ -138,4 +152,6 @@ def _hints(schema: type, names: Sequence[str]) -> Iterator[Any]:
 
 def _is_only_text(key: str) -> bool:
     found = hints(key)
-    return bool(found) and all(str in (hint, *get_args(hint)) and get_origin(hint) is not list for hint in found)
+    return bool(found) and all(
+        str in (hint, *get_args(hint)) and get_origin(hint) is not list for hint in found
+    )

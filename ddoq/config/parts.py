@@ -1,8 +1,9 @@
-"""Where components may stand in a configuration, that nothing else is ever called, and what they may be named.
+"""Where components may stand in a configuration, that nothing else is ever called,
+and what they may be named.
 
-Hydra would call whatever a ``_target_`` names, at any depth. So every ``_target_`` has to be a component of ddoq's, in
-one of the places that are listed here, and nowhere else is it looked at. Which keys and kinds of values a component
-takes is ``ddoq.config.form``'s.
+Hydra would call whatever a ``_target_`` names, at any depth. So every ``_target_`` has to be a
+component of ddoq's, in one of the places that are listed here, and nowhere else is it looked at.
+Which keys and kinds of values a component takes is ``ddoq.config.form``'s.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ _DICTIONARIES = (
 
 
 def part_problems(config: Mapping[str, Any]) -> Problems:
-    """Yield cause and remedy of whatever would be called and is no component of its place, and of unusable names."""
+    """Yield cause and remedy of whatever would be called and is no component of its place,
+    and of unusable names.
+    """
     for path, group, part in components(config):
         if not isinstance(part, Mapping):
             choice = f"{path}=..." if path == group else f"+{group}@{path}=..."
@@ -41,26 +44,36 @@ def part_problems(config: Mapping[str, Any]) -> Problems:
     known = {path for path, _, _ in _places(config)}
     for path, target in _targets(config, ""):
         if path not in known:
-            yield f"{path}._target_: '{target}' would be called here, where no component belongs", f"remove {path}"
+            yield (
+                f"{path}._target_: '{target}' would be called here, where no component belongs",
+                f"remove {path}",
+            )
     for path, name in _names(config):
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            yield f"{path}: {str(name)[:80]!r} is no name", "use up to 80 letters, digits, spaces and . , + = @ _ -"
+            yield (
+                f"{path}: {str(name)[:80]!r} is no name",
+                "use up to 80 letters, digits, spaces and . , + = @ _ -",
+            )
 
 
 def components(config: Mapping[str, Any]) -> Places:
-    """Yield dotted path, group and configuration of every component, those of arms and comparisons included.
+    """Yield dotted path, group and configuration of every component,
+    those of arms and comparisons included.
 
     What an arm takes over from the configuration is left out: its problems need not be said twice.
     """
     for path, group, part in _places(config):
-        if not path.startswith("baselines.") or repr(part) != repr(config.get(group)):  # in which NaN equals itself
+        # Compared by their text, in which NaN equals itself.
+        if not path.startswith("baselines.") or repr(part) != repr(config.get(group)):
             yield path, group, part
 
 
 def schema_of(group: str, part: Any) -> type | None:
     """Return the schema of a component; ``None`` for what is none of its group."""
     target = part.get("_target_") if isinstance(part, Mapping) else None
-    return next((schema for schema in COMPONENTS[group].values() if schema._target_ == target), None)
+    return next(
+        (schema for schema in COMPONENTS[group].values() if schema._target_ == target), None
+    )
 
 
 def is_missing(part: Mapping[str, Any], key: str) -> bool:
@@ -106,8 +119,16 @@ def _entries(part: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def _targets(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield the path of every mapping that Hydra would take for something to call, and what it would call."""
-    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    """Yield the path of every mapping that Hydra would take for something to call,
+    and what it would call.
+    """
+    items = (
+        value.items()
+        if isinstance(value, Mapping)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     if isinstance(value, Mapping) and "_target_" in value:
         yield path, value["_target_"]
     for key, inner in items:
@@ -118,9 +139,17 @@ def _names(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield every name that the configuration gives, with its path."""
     named = [*components(config), *((key, key, config.get(key)) for key in ("compare", "sweep"))]
     for path, _, part in named:
-        if isinstance(part, Mapping) and isinstance(part.get("name"), str) and not is_missing(part, "name"):
+        if (
+            isinstance(part, Mapping)
+            and isinstance(part.get("name"), str)
+            and not is_missing(part, "name")
+        ):
             yield f"{path}.name", part["name"]
     for section, key, _ in _DICTIONARIES:
-        yield from ((f"{section}.{key}.{name}", name) for name, _ in _entries(config.get(section), key))
+        yield from (
+            (f"{section}.{key}.{name}", name) for name, _ in _entries(config.get(section), key)
+        )
     yield from ((f"baselines.{name}", name) for name, _ in _entries(config, "baselines"))
-    yield from ((f"teacher.members.{name}", name) for name, _ in _entries(config.get("teacher"), "members"))
+    yield from (
+        (f"teacher.members.{name}", name) for name, _ in _entries(config.get("teacher"), "members")
+    )

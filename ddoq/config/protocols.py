@@ -56,14 +56,21 @@ def protocol_problems(config: Mapping[str, Any]) -> Problems:
             "set one of the two, and the other to null",
         )
     elif epochs is None and protocol["schedule_by"] == "epoch":
-        yield "protocol.schedule_by: epoch, and there is no number of epochs", "set protocol.schedule_by=step"
+        yield (
+            "protocol.schedule_by: epoch, and there is no number of epochs",
+            "set protocol.schedule_by=step",
+        )
     if steps is not None and protocol["num_evaluations"] > steps:
         yield (
-            f"protocol.num_evaluations: {protocol['num_evaluations']} is more than protocol.num_steps, {steps}",
+            "protocol.num_evaluations: "
+            f"{protocol['num_evaluations']} is more than protocol.num_steps, {steps}",
             "lower it",
         )
     if not 0 < protocol["test_crop"] <= 1:
-        yield f"protocol.test_crop: {protocol['test_crop']} is outside (0, 1]", "1 keeps test images whole"
+        yield (
+            f"protocol.test_crop: {protocol['test_crop']} is outside (0, 1]",
+            "1 keeps test images whole",
+        )
     if config["dataset"]["channels"] == 1:
         if protocol["normalization"] == "imagenet":
             yield (
@@ -71,33 +78,47 @@ def protocol_problems(config: Mapping[str, Any]) -> Problems:
                 "set protocol.normalization=dataset",
             )
         if protocol["augmentation"]["lighting"]:
-            yield "protocol.augmentation.lighting: grey images have no colours", "set protocol.augmentation.lighting=0"
+            yield (
+                "protocol.augmentation.lighting: grey images have no colours",
+                "set protocol.augmentation.lighting=0",
+            )
     for name in ("cutmix", "mixup", "lighting", "color_jitter", "shift"):
         if protocol["augmentation"][name] < 0:
-            yield f"protocol.augmentation.{name}: {protocol['augmentation'][name]} is negative", "0 is off"
+            yield (
+                f"protocol.augmentation.{name}: {protocol['augmentation'][name]} is negative",
+                "0 is off",
+            )
     if not 0 <= protocol["augmentation"]["mix_probability"] <= 1:
         yield "protocol.augmentation.mix_probability: outside [0, 1]", "1 mixes every batch"
     if protocol["labels"] == "stored" and protocol["weights"]["use"] == "sampling":
         yield (
-            "protocol.labels: stored labels belong to fixed views, and weights.use=sampling draws others for every arm",
+            "protocol.labels: stored labels belong to fixed views, "
+            "and weights.use=sampling draws others for every arm",
             "set protocol.labels=soft",
         )
     if protocol["labels"] == "fixed" and (protocol["loss"] != "kl" or protocol["hard_share"]):
-        yield "protocol.labels: fixed labels are probabilities", "set protocol.loss=kl and protocol.hard_share=0"
+        yield (
+            "protocol.labels: fixed labels are probabilities",
+            "set protocol.loss=kl and protocol.hard_share=0",
+        )
     yield from _teacher_problems(config["teacher"], "teacher")
     yield from _comparison_problems(config["compare"])
 
 
 def _teacher_problems(teacher: Mapping[str, Any], key: str) -> Problems:
     if "members" in teacher and not teacher["members"]:
-        yield f"{key}.members: an ensemble of nobody", f"add teachers: +teacher@{key}.members.a=resnet18"
+        yield (
+            f"{key}.members: an ensemble of nobody",
+            f"add teachers: +teacher@{key}.members.a=resnet18",
+        )
     for name, member in teacher.get("members", {}).items():
         if "members" in member:
             yield f"{key}.members.{name}: an ensemble in an ensemble", "list its members instead"
     if "library" in teacher and teacher["library"] == "torchvision" and teacher["path"] is None:
         yield (
             f"{key}.path: null, and torchvision's weights are not fetched here",
-            f"set {key}.path to the file, or take the same weights from timm ({key}.model=resnet18.tv_in1k)",
+            f"set {key}.path to the file, "
+            f"or take the same weights from timm ({key}.model=resnet18.tv_in1k)",
         )
 
 

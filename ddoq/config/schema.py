@@ -1,6 +1,8 @@
-"""The root of the configuration and what is not instantiated: keys, types and defaults, nothing else.
+"""The root of the configuration and what is not instantiated:
+keys, types and defaults, nothing else.
 
-The components have their schemas in ``ddoq.config.components``, the data sets in ``ddoq.config.datasets``.
+The components have their schemas in ``ddoq.config.components``,
+the data sets in ``ddoq.config.datasets``.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ class AblationConf:
 class MeasureConf:
     """What is measured of codebooks beside the accuracy they lead to.
 
-    ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the curve; ``curve``: the
-    numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty: no curve); ``fidelity``: compare
-    images with the training images in the teacher's features.
+    ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the
+    curve; ``curve``: the numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty:
+    no curve); ``fidelity``: compare images with the training images in the teacher's features.
     """
 
     num_folds: int = 5
@@ -39,8 +41,9 @@ class MeasureConf:
 
 @dataclass
 class CompareConf:
-    """The same arms on the test split with other ``students``, other ``teachers``, other ``labels``, and without
-    ``augmentation``. ``arms``: names of those that are compared; ``null`` for all.
+    """The same arms on the test split with other ``students``, other ``teachers``,
+    other ``labels``, and without ``augmentation``. ``arms``: names of those that are
+    compared; ``null`` for all.
     """
 
     name: str = "none"
@@ -90,10 +93,11 @@ class WaveResourcesConf:
 
 @dataclass
 class SweepConf:
-    """``name``: of the sweep that a run belongs to; ``null`` for none, and in a sweep for its default name.
+    """``name``: of the sweep that a run belongs to;
+    ``null`` for none, and in a sweep for its default name.
 
-    ``waves``: stages at which the sweep stops until all its points are there; see ``ddoq.sweeps.waves``.
-    ``resources``: of the jobs of each wave.
+    ``waves``: stages at which the sweep stops until all its points are there; see
+    ``ddoq.sweeps.waves``. ``resources``: of the jobs of each wave.
     """
 
     name: str | None = None
@@ -112,7 +116,8 @@ RunConf = TypedDict(
 
 @dataclass
 class PathsConf:
-    """``data`` and ``models``: one folder or a list, searched in order; downloads go into the first.
+    """``data`` and ``models``: one folder or a list, searched in order;
+    downloads go into the first.
 
     ``outputs``: everything else.
     """
@@ -126,7 +131,8 @@ class PathsConf:
 class TrainerConf:
     """How to compute, which never changes what is computed (beyond the last bits of a sum).
 
-    ``join_timeout``: seconds that processes which are to compute together wait for each other at the start.
+    ``join_timeout``: seconds that processes
+    which are to compute together wait for each other at the start.
     """
 
     accelerator: str = "auto"
@@ -184,7 +190,11 @@ COMPONENTS: dict[str, dict[str, type]] = {
         "image_folder": datasets.ImageFolderConf,
         "parquet": datasets.ParquetConf,
     },
-    "encoder": {"pixels": components.PixelsConf, "vae": components.VAEConf, "taef2": components.TAEF2Conf},
+    "encoder": {
+        "pixels": components.PixelsConf,
+        "vae": components.VAEConf,
+        "taef2": components.TAEF2Conf,
+    },
     "quantizer": {
         "kmeans": components.KMeansConf,
         "kmeans_sklearn": components.SklearnKMeansConf,
@@ -240,7 +250,9 @@ OPTIONAL = ("method",)
 
 
 def register() -> None:
-    """Make the schemas known to Hydra, in a group of their own so that they are no choices of the user's."""
+    """Make the schemas known to Hydra, in a group of their own
+    so that they are no choices of the user's.
+    """
     store = ConfigStore.instance()
     store.store(group="schema", name="config", node=Config, package="_global_")
     for group, choices in COMPONENTS.items():

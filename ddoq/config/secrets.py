@@ -1,4 +1,6 @@
-"""Keep passwords out of the configuration: it is written to files that are shared, and sent to trackers."""
+"""Keep passwords out of the configuration:
+it is written to files that are shared, and sent to trackers.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ddoq.errors import ConfigError
 
 _WORDS = "TOKENS?|SECRETS?|PASSWORDS?|PASSWD|PASS|KEYS?|APIKEY|CREDENTIALS?|PAT"
 _NAME = re.compile(rf"(api_?key|token|secret|password)$|(^|_)({_WORDS})(_|$)", re.IGNORECASE)
-_SHORTEST, _LONG = 9, 16  # characters: less may be a word, and what is not long may be part of a path by chance
+#: Characters: less may be a word, and what is not long may be part of a path by chance.
+_SHORTEST, _LONG = 9, 16
 _REMEDY = "take it out; W&B and Hugging Face read theirs from the environment"
 
 #: What a secret looks like, whatever it is for. Revisions of models are 40 hex digits, too.
@@ -31,8 +34,14 @@ def is_secret(name: str) -> bool:
 
 
 def check_secrets(values: Iterable[tuple[str, Any]]) -> None:
-    """Raise ConfigError for the first of some ``(dotted key, value)`` that holds a secret; it is not repeated."""
-    known = {name: value for name, value in os.environ.items() if is_secret(name) and len(value) >= _SHORTEST}
+    """Raise ConfigError for the first of some ``(dotted key, value)`` that holds a secret;
+    it is not repeated.
+    """
+    known = {
+        name: value
+        for name, value in os.environ.items()
+        if is_secret(name) and len(value) >= _SHORTEST
+    }
     for key, value in values:
         if not isinstance(value, str):
             continue
@@ -44,11 +53,15 @@ def check_secrets(values: Iterable[tuple[str, Any]]) -> None:
         if not key.endswith("revision"):
             found += [what for what, shape in _SHAPES.items() if shape.search(value)]
         if found:
-            raise ConfigError(f"{key}: holds {found[0]}, and configurations are written to files", _REMEDY)
+            raise ConfigError(
+                f"{key}: holds {found[0]}, and configurations are written to files", _REMEDY
+            )
 
 
 def check_words(words: Iterable[str]) -> None:
-    """Raise ConfigError where an argument of the command line, which is written down as well, holds a secret."""
+    """Raise ConfigError where an argument of the command line,
+    which is written down as well, holds a secret.
+    """
     for word in words:
         key, _, value = word.partition("=")
         check_secrets([("the command line", key), (key, value)])

@@ -1,4 +1,6 @@
-"""What every data set provides: where its files are, a fingerprint of them, and its images one by one."""
+"""What every data set provides: where its files are, a fingerprint of them,
+and its images one by one.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,12 @@ _MOST_NAMED = 5
 class Source:
     """An opened data set: labels in memory, images decoded on demand.
 
-    ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split. ``unexpected_counts`` says in
-    words where a published data set has another number of images than its authors state. ``unusable`` has a line for
-    whatever is named like an image and is no file that could be read, and ``ignored`` counts what else lies among the
-    images, by kind: both are missing from ``labels``. ``where`` says in words where each split was found, ``notes``
-    what else was decided about splits and classes.
+    ``split[i]`` is one of ``SPLITS``, or ``""`` where the data come without a split.
+    ``unexpected_counts`` says in words where a published data set has another number of images than
+    its authors state. ``unusable`` has a line for whatever is named like an image and is no file
+    that could be read, and ``ignored`` counts what else lies among the images, by kind: both are
+    missing from ``labels``. ``where`` says in words where each split was found, ``notes`` what else
+    was decided about splits and classes.
     """
 
     class_names: list[str]
@@ -53,8 +56,8 @@ class Source:
         outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
         if len(outside):
             raise DataError(
-                f"dataset: {self.describe(int(outside[0]))} has label {self.labels[outside[0]]}, and there are "
-                f"{len(self.class_names)} classes",
+                f"dataset: {self.describe(int(outside[0]))} has label {self.labels[outside[0]]}, "
+                f"and there are {len(self.class_names)} classes",
                 "correct the label, or leave out images without one",
             )
         empty = sorted(set(range(len(self.class_names))) - set(np.unique(self.labels).tolist()))
@@ -77,7 +80,9 @@ class OneClassError(DataError):
 def check_order(class_order: str) -> None:
     """Raise ConfigError for an unknown order of classes."""
     if class_order not in ORDERS:
-        raise ConfigError(f"dataset.class_order: '{class_order}' is not known", did_you_mean(class_order, ORDERS))
+        raise ConfigError(
+            f"dataset.class_order: '{class_order}' is not known", did_you_mean(class_order, ORDERS)
+        )
 
 
 @dataclass
@@ -88,18 +93,23 @@ class ImageDataset(ABC):
         name: name in tables and folders.
         image_size: side of the square images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        train_per_class: use only this many training images per class (a stratified, seeded draw); ``None`` for all.
-        validation_fraction: share of the training images held out for every choice that is made by accuracy.
-        test_fraction: share of all images held out for testing, where the data come without a test split.
+        train_per_class: use only this many training images per class (a stratified, seeded draw);
+            ``None`` for all.
+        validation_fraction: share of the training images held out for every choice
+            that is made by accuracy.
+        test_fraction: share of all images held out for testing,
+            where the data come without a test split.
         split_seed: seed of these draws. It is not the run's seed: all runs share one split.
-        resize: ``crop`` scales the shorter side and crops the longer one about the centre, ``squash`` scales both sides
-            whatever the aspect ratio.
-        on_bad_image: ``error`` stops where images are no images, ``skip`` leaves them out and lists them in the report.
-            It is about what the files hold: a file that the machine cannot read stops the run in any case.
-        pixel_range: values of 16-bit and float pictures that become black and white, for all of them alike; ``None``:
-            found when the data are indexed, see ``ddoq.data.deep.common_range``.
-        on_leak: test pictures that are training pictures, too: ``keep`` counts and names them, ``skip`` leaves their
-            copies out of training, ``error`` stops.
+        resize: ``crop`` scales the shorter side and crops the longer one about the centre,
+            ``squash`` scales both sides whatever the aspect ratio.
+        on_bad_image: ``error`` stops where images are no images, ``skip`` leaves them out and lists
+            them in the report. It is about what the files hold: a file that the machine cannot read
+            stops the run in any case.
+        pixel_range: values of 16-bit and float pictures that become black and white, for all of
+            them alike; ``None``: found when the data are indexed, see
+            ``ddoq.data.deep.common_range``.
+        on_leak: test pictures that are training pictures, too: ``keep`` counts and names them,
+            ``skip`` leaves their copies out of training, ``error`` stops.
         root: folder of the files; ``None`` searches the folders of ``paths.data``.
     """
 
@@ -115,12 +125,16 @@ class ImageDataset(ABC):
     pixel_range: list[float] | None = None
     on_leak: str = "keep"
     root: str | None = None
-    search: tuple[Path, ...] = field(default=(), repr=False)  # set by the caller from ``paths.data``
+    #: Set by the caller from ``paths.data``.
+    search: tuple[Path, ...] = field(default=(), repr=False)
     digests: Digests = field(default_factory=Digests, repr=False)  # set where there is a store
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return a hash of the files' content, the same wherever they lie. Raises DataError if they are missing."""
+        """Return a hash of the files' content, the same wherever they lie.
+
+        Raises DataError if they are missing.
+        """
 
     @abstractmethod
     def open(self) -> Source:
@@ -131,7 +145,9 @@ class ImageDataset(ABC):
         """The data set, opened once per process: listing a million files takes seconds."""
         return self.open()
 
-    def pixels(self, i: int, size: int | None = None, pixel_range: Sequence[float] | None = None) -> torch.Tensor:
+    def pixels(
+        self, i: int, size: int | None = None, pixel_range: Sequence[float] | None = None
+    ) -> torch.Tensor:
         """Return image ``i`` as uint8 ``[channels, size, size]``.
 
         Args:
@@ -148,16 +164,24 @@ class ImageDataset(ABC):
 
         source = self.opened
         try:
-            return to_uint8(source.read(i), size or self.image_size, self.channels, self.resize, pixel_range)
+            return to_uint8(
+                source.read(i), size or self.image_size, self.channels, self.resize, pixel_range
+            )
         except DeepImageError:
             raise
         except Exception as error:
             if why := fault(error):
-                raise BadImageError(f"{source.describe(i)}: {why}", "restore it: it was an image once") from error
-            raise DataError(f"dataset: {source.describe(i)} cannot be read ({error})", READABLE) from error
+                raise BadImageError(
+                    f"{source.describe(i)}: {why}", "restore it: it was an image once"
+                ) from error
+            raise DataError(
+                f"dataset: {source.describe(i)} cannot be read ({error})", READABLE
+            ) from error
 
     def check(self, facts: Mapping[str, Any]) -> None:
-        """Raise DataError where an index, by its facts, lacks images that were to be in it, or all those of a class."""
+        """Raise DataError where an index, by its facts, lacks images that were to be in it,
+        or all those of a class.
+        """
         if (num := facts["num_skipped"]) and self.on_bad_image == "error":
             named = [*facts["skipped"][:_MOST_NAMED], *(["…"] if num > _MOST_NAMED else [])]
             raise DataError(
@@ -168,7 +192,8 @@ class ImageDataset(ABC):
         if len(names) == 1:
             raise OneClassError(
                 f"dataset: there is one class, {names[0]!r}",
-                "give images of two classes or more: for folders, dataset.root is the one that holds all class folders",
+                "give images of two classes or more: for folders, "
+                "dataset.root is the one that holds all class folders",
             )
         if without := _without(counts["train"]):
             raise DataError(
@@ -181,7 +206,8 @@ class ImageDataset(ABC):
                 raise DataError(
                     f"dataset: no usable {split} images in {len(without)} of {len(names)} classes: "
                     f"{_some(names, without)}",
-                    f"add {split} images of them, or move the {split} images out of the data set: then they are drawn",
+                    f"add {split} images of them, "
+                    f"or move the {split} images out of the data set: then they are drawn",
                 )
 
     def _given(self, facts: Mapping[str, Any]) -> Sequence[str]:
@@ -189,9 +215,15 @@ class ImageDataset(ABC):
         return facts["given"] if "given" in facts else given_splits(self.opened)
 
     def examine(self) -> Source:
-        """Return the opened data set. Raises DataError, before any image is read, where ``check`` would after it."""
+        """Return the opened data set.
+
+        Raises DataError, before any image is read, where ``check`` would after it.
+        """
         source = self.opened
-        self.check({"num_skipped": 0, "class_names": source.class_names} | split_facts(source, source.split))
+        self.check(
+            {"num_skipped": 0, "class_names": source.class_names}
+            | split_facts(source, source.split)
+        )
         return source
 
     def __getstate__(self) -> dict:
@@ -199,10 +231,12 @@ class ImageDataset(ABC):
         return {name: value for name, value in self.__dict__.items() if name != "opened"}
 
     def fetch(self, folder: Path) -> None:  # noqa: B027 (not abstract: this is the default)
-        """Download what is missing below a folder of ``paths.data``; nothing, for data of the user's own.
+        """Download what is missing below a folder of ``paths.data``;
+        nothing, for data of the user's own.
 
         Raises:
-            DataError: the download failed, or the files are not free to download: the remedy says where they are.
+            DataError: the download failed, or the files are not free to download:
+                the remedy says where they are.
         """
 
 
@@ -212,7 +246,8 @@ def given_splits(source: Source) -> list[str]:
 
 
 def split_facts(source: Source, split: np.ndarray) -> dict[str, Any]:
-    """Return the number of images of every class in every split, and which splits came with the data.
+    """Return the number of images of every class in every split,
+    and which splits came with the data.
 
     Args:
         source: the data set of n images.
@@ -220,7 +255,9 @@ def split_facts(source: Source, split: np.ndarray) -> dict[str, Any]:
     """
     split = np.where(source.split == "", "train", source.split) if split is source.split else split
     num = len(source.class_names)
-    counts = {name: np.bincount(source.labels[split == name], minlength=num).tolist() for name in SPLITS}
+    counts = {
+        name: np.bincount(source.labels[split == name], minlength=num).tolist() for name in SPLITS
+    }
     return {"counts": counts, "given": given_splits(source)}
 
 

@@ -1,4 +1,6 @@
-"""Data sets of small images by name: scikit-learn's digits, (Fashion-)MNIST, CIFAR-10 and -100, SVHN."""
+"""Data sets of small images by name: scikit-learn's digits, (Fashion-)MNIST,
+CIFAR-10 and -100, SVHN.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +24,19 @@ from ddoq.utils.io import reading
 
 
 def _array_source(
-    images: Sequence[np.ndarray], labels: Sequence[np.ndarray], names: list[str], title: str, split=("train", "test")
+    images: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    names: list[str],
+    title: str,
+    split=("train", "test"),
 ) -> Source:
-    """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``, one of each per split, as a source."""
+    """Return images ``[n, H, W]`` or ``[n, H, W, 3]`` and labels ``[n]``,
+    one of each per split, as a source.
+    """
     if [len(part) for part in images] != [len(part) for part in labels]:
         raise DataError(
-            f"dataset: {title} has {sum(map(len, images))} images and {sum(map(len, labels))} labels",
+            f"dataset: {title} has {sum(map(len, images))} images "
+            f"and {sum(map(len, labels))} labels",
             "replace its files by the original ones",
         )
     pixels = np.concatenate(images)
@@ -43,7 +52,10 @@ def _array_source(
 
 @dataclass
 class Digits(ImageDataset):
-    """scikit-learn's 1,797 handwritten digits, 8×8 grey (UCI, Alpaydin & Kaynak 1998). Ships with scikit-learn."""
+    """scikit-learn's 1,797 handwritten digits, 8×8 grey (UCI, Alpaydin & Kaynak 1998).
+
+    Ships with scikit-learn.
+    """
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
@@ -53,7 +65,9 @@ class Digits(ImageDataset):
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
         images, labels = self._arrays()
-        return _array_source([images], [labels], [str(c) for c in range(10)], "scikit-learn digits", split=("",))
+        return _array_source(
+            [images], [labels], [str(c) for c in range(10)], "scikit-learn digits", split=("",)
+        )
 
     @staticmethod
     def _arrays() -> tuple[np.ndarray, np.ndarray]:
@@ -67,9 +81,9 @@ class Digits(ImageDataset):
 class _Torchvision(PublishedDataset):
     """A data set that torchvision can download into the first folder of ``paths.data``.
 
-    A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it, ``_FOLDERS``, the
-    folders that it may be in, ``_FORMS``, the sets of files that make a folder complete, the published form first, and
-    ``_COUNTS``, the numbers of training and test images.
+    A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it,
+    ``_FOLDERS``, the folders that it may be in, ``_FORMS``, the sets of files that make a folder
+    complete, the published form first, and ``_COUNTS``, the numbers of training and test images.
     """
 
     download: bool = True
@@ -95,7 +109,9 @@ class _Torchvision(PublishedDataset):
         published(folder, download=True)
 
     def _counted(self, source: Source) -> Source:
-        return replace(source, unexpected_counts=unexpected_counts(source, self._TITLE, self._COUNTS))
+        return replace(
+            source, unexpected_counts=unexpected_counts(source, self._TITLE, self._COUNTS)
+        )
 
     def _remedy(self) -> str:
         place = Path(self.root) if self.root else self.search[0] / self._FOLDERS[0]
@@ -132,7 +148,9 @@ class _IDX(_Torchvision):
 
 
 def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the items of a file of bytes, ``[n, *shape]``; no more is unpacked than its header announces."""
+    """Return the items of a file of bytes, ``[n, *shape]``;
+    no more is unpacked than its header announces.
+    """
     with reading(path, _ORIGINAL), gzip.open(path) as file:
         kind, *found = np.frombuffer(file.read(8 + 4 * len(shape)), ">u4").tolist()
         if kind != 0x801 + len(shape) or tuple(found[1:]) != shape or found[0] > _MOST_ITEMS:
@@ -164,15 +182,27 @@ class FashionMNIST(_IDX):
     _TITLE, _TORCHVISION = "Fashion-MNIST", "FashionMNIST"
     _ORIGIN = "https://github.com/zalandoresearch/fashion-mnist"
     _FOLDERS = ("fashion_mnist", "FashionMNIST/raw")
-    _NAMES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
+    _NAMES = [
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ]
 
 
 @dataclass
 class _CIFAR(_Torchvision):
-    """RGB 32×32 from torchvision's folder (exact pixels), or from Parquet, as the Hub has it or in two files.
+    """RGB 32×32 from torchvision's folder (exact pixels), or from Parquet,
+    as the Hub has it or in two files.
 
-    Parquet holds whatever pixels it holds; the report names the folder. ``_LABELS`` are the columns that its labels may
-    be in, ``_NAMES`` the classes.
+    Parquet holds whatever pixels it holds; the report names the folder. ``_LABELS`` are the columns
+    that its labels may be in, ``_NAMES`` the classes.
     """
 
     _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -184,22 +214,30 @@ class _CIFAR(_Torchvision):
         folder = self._folder()
         if not super()._complete(folder):
             return hash_shards(find_shards(folder), self.digests)
-        return hash_files([file for file in folder.iterdir() if file.is_file()], folder, self.digests)
+        return hash_files(
+            [file for file in folder.iterdir() if file.is_file()], folder, self.digests
+        )
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
         folder = self._folder()
         if (folder / self._PARQUET[0]).is_file() or not super()._complete(folder):
             source = open_parquet(folder, self._IMAGES, self._LABELS)
-            check_classes(source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS))
+            check_classes(
+                source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS)
+            )
             return self._counted(source)
         import torchvision.datasets
 
         published = getattr(torchvision.datasets, self._TORCHVISION)
-        with reading(folder, _ORIGINAL):  # torchvision checks the md5 of every file before it reads it
+        # torchvision checks the md5 of every file before it reads it.
+        with reading(folder, _ORIGINAL):
             parts = [published(folder.parent, train=train) for train in (True, False)]
         return _array_source(
-            [part.data for part in parts], [part.targets for part in parts], parts[0].classes, self._TITLE
+            [part.data for part in parts],
+            [part.targets for part in parts],
+            parts[0].classes,
+            self._TITLE,
         )
 
     def _complete(self, folder: Path) -> bool:
@@ -215,12 +253,17 @@ class CIFAR10(_CIFAR):
     _TITLE, _TORCHVISION = "CIFAR-10", "CIFAR10"
     _NAMES, _LABELS = catalogue.CIFAR10, ("label", "labels")
     _FOLDERS = ("cifar-10-batches-py", "cifar10", "cifar10_jpeg")
-    _FORMS = (("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"), _CIFAR._PARQUET)
+    _FORMS = (
+        ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch"),
+        _CIFAR._PARQUET,
+    )
 
 
 @dataclass
 class CIFAR100(_CIFAR):
-    """CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32, labelled with its 100 fine classes."""
+    """CIFAR-100 (Krizhevsky 2009), 50,000 + 10,000 RGB 32×32,
+    labelled with its 100 fine classes.
+    """
 
     _TITLE, _TORCHVISION = "CIFAR-100", "CIFAR100"
     _NAMES, _LABELS = catalogue.CIFAR100, ("label", "fine_label", "labels")
@@ -242,8 +285,12 @@ class SVHN(_Torchvision):
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
-        images, labels = zip(*(_read_mat(self._folder() / file) for file in self._FILES), strict=True)
-        return self._counted(_array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE))
+        images, labels = zip(
+            *(_read_mat(self._folder() / file) for file in self._FILES), strict=True
+        )
+        return self._counted(
+            _array_source(images, labels, [str(digit) for digit in range(10)], self._TITLE)
+        )
 
     def _download_as(self, published: Callable, folder: Path) -> None:
         for split in ("train", "test"):
@@ -251,7 +298,9 @@ class SVHN(_Torchvision):
 
 
 def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return images ``[n, 32, 32, 3]`` and digits ``[n]``; the files say 10 where the digit is 0."""
+    """Return images ``[n, 32, 32, 3]`` and digits ``[n]``;
+    the files say 10 where the digit is 0.
+    """
     from scipy.io import loadmat
     from torchvision.datasets import SVHN as published
     from torchvision.datasets.utils import check_md5
@@ -262,6 +311,10 @@ def _read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError("its checksum is not that of the original")
         part = loadmat(path, variable_names=["X", "y"])
         images, labels = part["X"].transpose(3, 0, 1, 2), part["y"].ravel()
-        if images.dtype != np.uint8 or images.shape[1:] != (32, 32, 3) or not np.isin(labels, range(1, 11)).all():
+        if (
+            images.dtype != np.uint8
+            or images.shape[1:] != (32, 32, 3)
+            or not np.isin(labels, range(1, 11)).all()
+        ):
             raise ValueError("it does not hold the images and labels of SVHN")
         return np.ascontiguousarray(images), labels % 10

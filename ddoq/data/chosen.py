@@ -1,4 +1,6 @@
-"""Which images something is tried on: from one split, and from the next where a class has too few there."""
+"""Which images something is tried on: from one split,
+and from the next where a class has too few there.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ import numpy as np
 
 
 def spread(labels: np.ndarray, num_first: int, num: int, per_class: int) -> np.ndarray:
-    """Return the positions of images over a whole split, with further ones of classes that have too few of them.
+    """Return the positions of images over a whole split,
+    with further ones of classes that have too few of them.
 
     Args:
         labels: of all images, those of the preferred split first.
@@ -24,8 +27,11 @@ def spread(labels: np.ndarray, num_first: int, num: int, per_class: int) -> np.n
     return np.concatenate([chosen, further(labels, num_first, chosen, lacking)])
 
 
-def further(labels: np.ndarray, num_first: int, seen: np.ndarray, wanted: Mapping[int, int]) -> np.ndarray:
-    """Return the positions of images that were not seen, so many of each class, at random but the same every time.
+def further(
+    labels: np.ndarray, num_first: int, seen: np.ndarray, wanted: Mapping[int, int]
+) -> np.ndarray:
+    """Return the positions of images that were not seen, so many of each class,
+    at random but the same every time.
 
     Args:
         labels: of all images, those of the preferred split first.
@@ -36,5 +42,7 @@ def further(labels: np.ndarray, num_first: int, seen: np.ndarray, wanted: Mappin
     order = np.random.default_rng(0).permutation(len(labels))
     order = order[np.argsort(order >= num_first, kind="stable")]
     order = order[~np.isin(order, seen)]
-    of_class = [order[labels[order] == label][:number] for label, number in wanted.items() if number > 0]
+    of_class = [
+        order[labels[order] == label][:number] for label, number in wanted.items() if number > 0
+    ]
     return np.concatenate([np.empty(0, int), *of_class])

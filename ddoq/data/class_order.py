@@ -57,14 +57,18 @@ def reordered(names: Sequence[str], columns: Sequence[int], outputs: Sequence[in
 
 
 def by_number(names: Sequence[str]) -> list[int]:
-    """Return the rank of each class among the numbers that are their names; their labels where not all are numbers."""
+    """Return the rank of each class among the numbers that are their names;
+    their labels where not all are numbers.
+    """
     if not all(name.isdecimal() for name in names):
         return list(range(len(names)))
     ranks = {name: rank for rank, name in enumerate(sorted(names, key=int))}
     return [ranks[name] for name in names]
 
 
-def outputs_of_classes(names: Sequence[str], space: LabelSpace, num_outputs: int, key: str) -> list[int]:
+def outputs_of_classes(
+    names: Sequence[str], space: LabelSpace, num_outputs: int, key: str
+) -> list[int]:
     """Return the output of every class, in label order.
 
     Args:
@@ -78,18 +82,25 @@ def outputs_of_classes(names: Sequence[str], space: LabelSpace, num_outputs: int
     """
     if len(names) != num_outputs:
         raise DataError(
-            f"{key}: {len(names)} names for {num_outputs} outputs", "give one name for each output, and nothing else"
+            f"{key}: {len(names)} names for {num_outputs} outputs",
+            "give one name for each output, and nothing else",
         )
     places: dict[str, list[int]] = {}
     for output, name in enumerate(names):
         places.setdefault(name, []).append(output)
-    aliases = [{name, *others} - {None} for name, *others in zip(space.names, space.synonyms, space.wnids, strict=True)]
-    outputs = [sorted(place for alias in known for place in places.get(alias, ())) for known in aliases]
+    aliases = [
+        {name, *others} - {None}
+        for name, *others in zip(space.names, space.synonyms, space.wnids, strict=True)
+    ]
+    outputs = [
+        sorted(place for alias in known for place in places.get(alias, ())) for known in aliases
+    ]
     unknown = [name for name in places if not any(name in known for known in aliases)]
     for name, found in zip(space.names, outputs, strict=True):
         if len(found) > 1:
             raise DataError(
-                f"{key}: outputs {found[0]} and {found[1]} (counted from 0) are both named '{name}'",
+                f"{key}: outputs {found[0]} and {found[1]} "
+                f"(counted from 0) are both named '{name}'",
                 f"name each class once{_unnamed(space, outputs)}",
             )
         if not found:

@@ -1,4 +1,5 @@
-"""Pictures that are there more than once: equal ones by their digests, nearly equal ones by a perceptual hash.
+"""Pictures that are there more than once:
+equal ones by their digests, nearly equal ones by a perceptual hash.
 
 ``pictures.parquet`` of an index has one row per usable image: id, digest, likeness.
 """
@@ -24,7 +25,8 @@ _CANDIDATES = 3  # pictures with the nearest hashes that are compared pixel by p
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """Return 64 bits that survive compression and scaling: which of two neighbours in a thumbnail is the brighter.
+    """Return 64 bits that survive compression and scaling:
+    which of two neighbours in a thumbnail is the brighter.
 
     (The difference hash of N. Krawetz, 2013.) Pictures of one colour have the hash 0.
 
@@ -37,7 +39,9 @@ def perceptual_hash(image: np.ndarray) -> int:
     return int.from_bytes(np.packbits(brighter).tobytes(), signed=True)
 
 
-def write_pictures(folder: Path, usable: np.ndarray, digests: np.ndarray, likenesses: np.ndarray) -> None:
+def write_pictures(
+    folder: Path, usable: np.ndarray, digests: np.ndarray, likenesses: np.ndarray
+) -> None:
     """Write the digests and hashes, ``[n]`` each, of the usable images, bool ``[n]``."""
     ids = np.flatnonzero(usable)
     table = pa.table({"id": ids, "digest": digests[ids], "likeness": likenesses[ids]})
@@ -53,7 +57,9 @@ def read_pictures(folder: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def groups_of_equals(digests: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:
-    """Return the positions of equal pictures, those of each together, for pictures that are there more than once."""
+    """Return the positions of equal pictures, those of each together,
+    for pictures that are there more than once.
+    """
     positions = np.flatnonzero(usable)
     order = positions[np.argsort(digests[positions], kind="stable")]
     starts = np.flatnonzero(np.append(True, digests[order][1:] != digests[order][:-1]))
@@ -61,17 +67,24 @@ def groups_of_equals(digests: np.ndarray, usable: np.ndarray) -> list[np.ndarray
 
 
 def in_several(groups: Iterable[np.ndarray], values: np.ndarray) -> list[list[int]]:
-    """Return those groups of positions whose ``values`` ``[n]``, labels for example, are not all the same."""
-    return sorted(sorted(group.tolist()) for group in groups if len(set(values[group].tolist())) > 1)
+    """Return those groups of positions whose ``values`` ``[n]``, labels for example,
+    are not all the same.
+    """
+    return sorted(
+        sorted(group.tolist()) for group in groups if len(set(values[group].tolist())) > 1
+    )
 
 
 def shared_with(digests: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return which of some pictures, bool ``[n]``, are among others, too, given the digests of both."""
+    """Return which of some pictures, bool ``[n]``, are among others, too,
+    given the digests of both.
+    """
     return np.isin(digests, others)
 
 
 def nearest_hashes(likenesses: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return pairs of positions whose hashes are near, int64 ``[p, 2]``: by the first, the nearest of each first.
+    """Return pairs of positions whose hashes are near, int64 ``[p, 2]``: by the first,
+    the nearest of each first.
 
     Args:
         likenesses: ``[n]``.
@@ -91,12 +104,14 @@ def nearest_hashes(likenesses: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def look_alike(images: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Tell which pictures, uint8 ``[p, C, H, W]``, are nearly their others: brighter, compressed again, scaled.
+    """Tell which pictures, uint8 ``[p, C, H, W]``, are nearly their others:
+    brighter, compressed again, scaled.
 
     On CIFAR-10, 86 % of pictures are told from their JPEG of quality 75.
     """
     first, second = (_standardised(pixels) for pixels in (images, others))
-    is_equal = (images == others).reshape(len(images), -1).all(1)  # those of one colour have no correlation
+    # Those of one colour have no correlation.
+    is_equal = (images == others).reshape(len(images), -1).all(1)
     return is_equal | ((first * second).sum(1) >= _LEAST_CORRELATION)
 
 

@@ -1,4 +1,6 @@
-"""Deep pictures, of 16 bits or floats: one scale to 8 bits for a whole data set, never one per file."""
+"""Deep pictures, of 16 bits or floats: one scale to 8 bits for a whole data set,
+never one per file.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +19,21 @@ _ROUNDING = 1e-3  # by which floats of a normalised picture may pass their white
 
 
 class DeepImageError(ValueError):
-    """A deep picture was to be decoded without a range; ``extremes`` has its least and its largest value."""
+    """A deep picture was to be decoded without a range;
+    ``extremes`` has its least and its largest value.
+    """
 
     def __init__(self, extremes: Range):
-        super().__init__(f"16-bit or float values in [{extremes[0]:g}, {extremes[1]:g}] and no pixel_range")
+        super().__init__(
+            f"16-bit or float values in [{extremes[0]:g}, {extremes[1]:g}] and no pixel_range"
+        )
         self.extremes = extremes
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tell whether an image has more than 8 bits; a conversion by Pillow would clip these to white."""
+    """Tell whether an image has more than 8 bits;
+    a conversion by Pillow would clip these to white.
+    """
     return image.mode.startswith(("I", "F"))
 
 
@@ -47,13 +55,15 @@ def to_8_bit(image: Image.Image, pixel_range: Sequence[float] | None) -> Image.I
 
 
 def common_range(extremes: np.ndarray) -> Range:
-    """Return the range of all deep pictures of a data set, given the least and largest value of each, ``[n, 2]``.
+    """Return the range of all deep pictures of a data set,
+    given the least and largest value of each, ``[n, 2]``.
 
-    Black is 0, or -1 for values in [-1, 1]; white the first of 1, 255, 1023, 4095, 16383 and 65535 (a float, or 8 to
-    16 bits) that is not below any value.
+    Black is 0, or -1 for values in [-1, 1]; white the first of 1, 255, 1023, 4095, 16383 and 65535
+    (a float, or 8 to 16 bits) that is not below any value.
 
     Raises:
-        DataError: the values are of no such kind: nobody but the user knows what is black and what is white.
+        DataError: the values are of no such kind:
+            nobody but the user knows what is black and what is white.
     """
     least, largest = float(extremes[:, 0].min()), float(extremes[:, 1].max())
     if -1 - _ROUNDING <= least < 0 and largest <= 1 + _ROUNDING:
@@ -61,8 +71,9 @@ def common_range(extremes: np.ndarray) -> Range:
     white = next((white for white in _WHITES if largest <= white * (1 + _ROUNDING)), None)
     if least < 0 or white is None:
         raise DataError(
-            f"dataset.pixel_range: {len(extremes)} pictures hold values from {least:g} to {largest:g}, and nothing "
-            "says which of them are black and white",
-            f"set dataset.pixel_range=[BLACK,WHITE], e.g. [{least:g},{largest:g}]; it holds for all pictures alike",
+            f"dataset.pixel_range: {len(extremes)} pictures hold values "
+            f"from {least:g} to {largest:g}, and nothing says which of them are black and white",
+            f"set dataset.pixel_range=[BLACK,WHITE], e.g. [{least:g},{largest:g}]; "
+            "it holds for all pictures alike",
         )
     return 0.0, white

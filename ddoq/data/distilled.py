@@ -1,13 +1,16 @@
 """The distilled data set: class folders of PNGs with weights, readable by everybody.
 
     00_tench/00000.png ...     one folder per class; sorted folder names are label order
-    metadata.parquet           file_name, label, class_name, wnid, weight, mass, count, index, source, seed
+    metadata.parquet           file_name, label, class_name, wnid, weight, mass, count, index,
+                               source, seed
     classes.json               class names, in label order
-    targets.safetensors        soft labels [n, num_classes] and their temperature (only with a teacher)
+    targets.safetensors        soft labels [n, num_classes] and their temperature
+                               (only with a teacher)
     images.safetensors         float32 [n, C, H, W] in units of [0, 1], not clipped, for students
                                (only of methods that optimise pixels; the PNGs are these, clipped)
 
-``torchvision.datasets.ImageFolder`` and ``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
+``torchvision.datasets.ImageFolder`` and
+``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
 """
 
 from __future__ import annotations
@@ -48,8 +51,12 @@ def file_name(label: int, index: int, class_names: list[str]) -> str:
 
 
 def file_names(labels: torch.Tensor, index: torch.Tensor, class_names: list[str]) -> list[str]:
-    """Return the relative path of every image, given the class and the number within the class of each."""
-    return [file_name(c, k, class_names) for c, k in zip(labels.tolist(), index.tolist(), strict=True)]
+    """Return the relative path of every image,
+    given the class and the number within the class of each.
+    """
+    return [
+        file_name(c, k, class_names) for c, k in zip(labels.tolist(), index.tolist(), strict=True)
+    ]
 
 
 def write_png(path: Path, image: torch.Tensor) -> None:
@@ -60,7 +67,9 @@ def write_png(path: Path, image: torch.Tensor) -> None:
 
 
 def read_png(path: Path, size: int | None = None) -> torch.Tensor:
-    """Read an image as uint8 ``[C, H, W]``; ``size``: its side in pixels, if it is not to stay as it is."""
+    """Read an image as uint8 ``[C, H, W]``;
+    ``size``: its side in pixels, if it is not to stay as it is.
+    """
     with Image.open(path) as image:
         return to_uint8(image, size or image.width, 1 if image.mode == "L" else 3)
 
@@ -82,15 +91,25 @@ class PNGs(Dataset):
 
 
 def write_metadata(
-    folder: Path, columns: dict[str, list], class_names: list[str], targets: torch.Tensor | None, temperature: float
+    folder: Path,
+    columns: dict[str, list],
+    class_names: list[str],
+    targets: torch.Tensor | None,
+    temperature: float,
 ) -> None:
-    """Write what belongs to the images: one row per image, class names, and soft labels if there are any."""
+    """Write what belongs to the images: one row per image, class names,
+    and soft labels if there are any.
+    """
     with atomic_path(folder / METADATA) as temporary:
         pq.write_table(pa.table(columns), temporary)
     write_json(folder / CLASSES, class_names)
     if targets is not None:
         with atomic_path(folder / TARGETS) as temporary:
-            save_file({"targets": targets.contiguous()}, temporary, metadata={"temperature": str(temperature)})
+            save_file(
+                {"targets": targets.contiguous()},
+                temporary,
+                metadata={"temperature": str(temperature)},
+            )
 
 
 @dataclass(frozen=True)
@@ -154,9 +173,13 @@ class DistilledDataset(Dataset):
             require_inside(self.metadata["file_name"].tolist(), self.path)
         with reading(self.path / CLASSES, _AGAIN):
             self.class_names: list[str] = read_json(self.path / CLASSES)
-            if not isinstance(self.class_names, list) or not all(isinstance(name, str) for name in self.class_names):
+            if not isinstance(self.class_names, list) or not all(
+                isinstance(name, str) for name in self.class_names
+            ):
                 raise ValueError("it is no list of names")
-        if not ((self.labels >= 0) & (self.labels < len(self.class_names)) & self.weights.isfinite()).all():
+        if not (
+            (self.labels >= 0) & (self.labels < len(self.class_names)) & self.weights.isfinite()
+        ).all():
             raise DataError(f"{self.path / METADATA} has wrong labels or weights", _AGAIN)
 
     def __len__(self) -> int:
@@ -165,7 +188,11 @@ class DistilledDataset(Dataset):
     def __getitem__(self, i: int) -> tuple[torch.Tensor, int, float]:
         name = self.metadata["file_name"][i]
         image = as_floats(self._image(name) if self._floats is None else self._floats[i])
-        return (self.transform(image) if self.transform else image), int(self.labels[i]), float(self.weights[i])
+        return (
+            (self.transform(image) if self.transform else image),
+            int(self.labels[i]),
+            float(self.weights[i]),
+        )
 
     @cached_property
     def _floats(self) -> torch.Tensor | None:
@@ -193,16 +220,23 @@ class DistilledDataset(Dataset):
         if (self.path / TARGETS).is_file():
             wanted = targets.shape
             with reading(self.path / TARGETS, _AGAIN), safe_open(self.path / TARGETS, "pt") as file:
-                targets, temperature = file.get_tensor("targets"), float(file.metadata()["temperature"])
+                targets = file.get_tensor("targets")
+                temperature = float(file.metadata()["temperature"])
                 sums = targets.sum(1) if targets.shape == wanted else targets.new_zeros(1)
-                if not (abs(sums - 1) < _ROUNDING).all() or targets.min() < 0 or not 0 < temperature < math.inf:
+                if (
+                    not (abs(sums - 1) < _ROUNDING).all()
+                    or targets.min() < 0
+                    or not 0 < temperature < math.inf
+                ):
                     raise ValueError(f"no probabilities {tuple(wanted)} at a temperature")
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
         return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
 
 
 def require_inside(names: Iterable[Any], folder: Path) -> None:
-    """Raise DataError where an image would lie outside the folder; the table may come from anybody."""
+    """Raise DataError where an image would lie outside the folder;
+    the table may come from anybody.
+    """
     for name in names:
         path = PureWindowsPath(str(name))  # which takes both kinds of slash for one
         if not isinstance(name, str) or "\0" in name or ".." in path.parts or path.anchor:

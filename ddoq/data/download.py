@@ -52,11 +52,17 @@ class PublishedDataset(ImageDataset):
     def _folder(self) -> Path:
         found = self._find()
         if found is None:
-            raise DataError(f"dataset: {self.name} was not found in {self._looked()}", self._remedy())
+            raise DataError(
+                f"dataset: {self.name} was not found in {self._looked()}", self._remedy()
+            )
         return found
 
     def _find(self) -> Path | None:
-        places = [Path(self.root)] if self.root else [base / name for name in self._names() for base in self.search]
+        places = (
+            [Path(self.root)]
+            if self.root
+            else [base / name for name in self._names() for base in self.search]
+        )
         return next((folder for folder in places if self._complete(folder)), None)
 
     def _looked(self) -> str:
@@ -69,10 +75,12 @@ class PublishedDataset(ImageDataset):
         socket.setdefaulttimeout(_SILENCE)
         try:
             yield
-        except Exception as error:  # urllib, ssl, zlib, tarfile and torchvision each raise their own
+        except Exception as error:
+            # urllib, ssl, zlib, tarfile and torchvision each raise their own.
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise DataError(
-                f"dataset: {self.name} was not found in {self._looked()}, and the download failed ({reason})",
+                f"dataset: {self.name} was not found in {self._looked()}, "
+                f"and the download failed ({reason})",
                 self._remedy(),
             ) from error
         finally:
@@ -80,10 +88,12 @@ class PublishedDataset(ImageDataset):
 
 
 def check_classes(source: Source, title: str, names: Sequence[str], as_table: str) -> None:
-    """Raise DataError where a table under a published name has other classes, or the same ones in another order.
+    """Raise DataError where a table under a published name has other classes,
+    or the same ones in another order.
 
-    Names that are the numbers of the labels (``3``, ``class 3``) are no other classes. Nor are other words for some of
-    them (``car``), as long as most are the same, and none stands where another one is expected.
+    Names that are the numbers of the labels (``3``, ``class 3``) are no other classes. Nor are
+    other words for some of them (``car``), as long as most are the same, and none stands where
+    another one is expected.
 
     Args:
         source: what was opened.
@@ -91,14 +101,20 @@ def check_classes(source: Source, title: str, names: Sequence[str], as_table: st
         names: of its classes.
         as_table: the options that read the same files as a table of the user's own.
     """
-    there, numbers = list(source.class_names), [re.findall("[0-9]+", name) for name in source.class_names]
+    there = list(source.class_names)
+    numbers = [re.findall("[0-9]+", name) for name in source.class_names]
     if len(there) == len(names) and numbers == [[str(label)] for label in range(len(names))]:
         return
     same = sum(name == other for name, other in zip(there, names, strict=False))
-    moved = [name for name, other in zip(there, names, strict=False) if name != other and name in names]
+    moved = [
+        name for name, other in zip(there, names, strict=False) if name != other and name in names
+    ]
     if len(there) == len(names) and 2 * same >= len(names) and not moved:
         return
-    found, expected = (f"{len(them)} classes, {', '.join(map(repr, them[:_MOST_NAMED]))} …" for them in (there, names))
+    found, expected = (
+        f"{len(them)} classes, {', '.join(map(repr, them[:_MOST_NAMED]))} …"
+        for them in (there, names)
+    )
     raise DataError(
         f"dataset: {source.provenance} has {found}, and {title} {expected}",
         f"read it as what it is: {as_table}",
@@ -106,10 +122,14 @@ def check_classes(source: Source, title: str, names: Sequence[str], as_table: st
 
 
 def unexpected_counts(source: Source, title: str, stated: Sequence[int | None]) -> str | None:
-    """Return in words which numbers of training and test images differ from the stated ones; ``None``: nobody says."""
+    """Return in words which numbers of training and test images differ from the stated ones;
+    ``None``: nobody says.
+    """
     problems = [
         f"{number:,} {kind} images where {title} has {expected:,}"
-        for kind, split, expected in zip(("training", "test"), ("train", "test"), stated, strict=True)
+        for kind, split, expected in zip(
+            ("training", "test"), ("train", "test"), stated, strict=True
+        )
         if expected not in (None, number := int(np.sum(source.split == split)))
     ]
     return "; ".join(problems) or None
@@ -134,12 +154,16 @@ class Archive:
     def remedy(self, search: Sequence[Path]) -> str:
         """Return what to do with the archive, given the folders of ``paths.data``."""
         place = search[0].resolve() if search else "a folder"
-        return f"extract {self.url} ({self.size}) into {place}, or set dataset.root to the extracted folder"
+        return (
+            f"extract {self.url} ({self.size}) into {place}, "
+            "or set dataset.root to the extracted folder"
+        )
 
     def extract_below(self, target: Path) -> None:
         """Download the archive and put its folder below ``target``: the whole folder or nothing.
 
-        Members that would land outside are refused, as the archive may come over an insecure connection.
+        Members that would land outside are refused,
+        as the archive may come over an insecure connection.
         """
         from torchvision.datasets.utils import download_url
 

@@ -14,9 +14,18 @@ import numpy as np
 from PIL import Image
 
 from ddoq.data.base import ImageDataset, OneClassError, Source, check_order, hash_names
-from ddoq.data.layout import Layout, above, outside, recognise
+from ddoq.data.layout import Layout, above, recognise
 from ddoq.data.names import ordered
-from ddoq.data.tree import EXTENSIONS, IMAGE, LINK, PIPE, files_below, printable
+from ddoq.data.tree import (
+    EXTENSIONS,
+    IMAGE,
+    LINK,
+    PIPE,
+    files_below,
+    is_named_image,
+    is_nobodys,
+    printable,
+)
 from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
 
@@ -27,7 +36,8 @@ class Listing:
 
     Attributes:
         root: the folder that ``names`` are relative to.
-        names: of the files, ``n`` of them, with ``/`` between the parts. Not Path objects: there may be a million.
+        names: of the files, ``n`` of them, with ``/`` between the parts.
+            Not Path objects: there may be a million.
         labels: int64 ``[n]``.
         split: str ``[n]``, see ``Source``.
         unusable, ignored: see ``Source``.
@@ -48,7 +58,11 @@ class Listing:
             more: names of other files that decide what the images are.
         """
         files = hash_names([*self.names, *more], self.root, digests)
-        return hashlib.sha256("\n".join([files, *self.unusable]).encode()).hexdigest() if self.unusable else files
+        return (
+            hashlib.sha256("\n".join([files, *self.unusable]).encode()).hexdigest()
+            if self.unusable
+            else files
+        )
 
     def source(self, class_names: list[str], provenance: str) -> Source:
         """Return the files as an opened data set."""
@@ -69,7 +83,8 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
 
     Args:
         root: the folder of the data set.
-        folders: split, label, and name relative to ``root`` of every class folder; sub-folders belong to the class.
+        folders: split, label, and name relative to ``root`` of every class folder;
+            sub-folders belong to the class.
     """
     names, labels, split, unusable, ignored = [], [], [], [], Counter()
     for part, label, folder in folders:
@@ -94,14 +109,17 @@ def image_files(folder: Path | str) -> Iterator[str]:
 
 @dataclass
 class ImageFolder(ImageDataset):
-    """``root/<class>/*`` or ``root/{train,val,test}/<class>/*``; sub-folders of a class belong to the class.
+    """``root/<class>/*`` or ``root/{train,val,test}/<class>/*``;
+    sub-folders of a class belong to the class.
 
-    Splits may have other names (``training``, ``test_set``, ``seg_train``, ``dev``), see ``ddoq.data.layout``. Labels
-    follow the sorted class names, in which an accented letter is the same however it is encoded. With ``train`` and
-    ``val`` only, ``val`` is the test set and validation images are drawn from train.
+    Splits may have other names (``training``, ``test_set``, ``seg_train``, ``dev``), see
+    ``ddoq.data.layout``. Labels follow the sorted class names, in which an accented letter is the
+    same however it is encoded. With ``train`` and ``val`` only, ``val`` is the test set and
+    validation images are drawn from train.
 
     Args:
-        class_order: ``text`` sorts the classes as torchvision does, ``number`` by the numbers in their names.
+        class_order: ``text`` sorts the classes as torchvision does,
+            ``number`` by the numbers in their names.
     """
 
     class_order: str = "text"
@@ -116,7 +134,9 @@ class ImageFolder(ImageDataset):
         if not layout.is_new:
             return files
         reading = [f"{split}\0{name}\0{folder.name}" for split, name, folder in layout.classes]
-        return hashlib.sha256("\n".join([files, *reading]).encode(errors="surrogateescape")).hexdigest()
+        return hashlib.sha256(
+            "\n".join([files, *reading]).encode(errors="surrogateescape")
+        ).hexdigest()
 
     def open(self) -> Source:
         """See ``ImageDataset.open``."""
@@ -137,15 +157,36 @@ class ImageFolder(ImageDataset):
         """Return the layout, all images and the class names."""
         if not self.root or not os.path.isdir(self.root):
             raise DataError(
-                f"dataset.root: {self.root!r} is not a folder", "set dataset.root=/path/to/a/folder/of/class/folders"
+                f"dataset.root: {self.root!r} is not a folder",
+                "set dataset.root=/path/to/a/folder/of/class/folders",
             )
         layout = recognise(Path(self.root))
         names = ordered({name for _, name, _ in layout.classes}, self.class_order)
         number = {name: label for label, name in enumerate(names)}
         folders = [
-            (split, number[name], folder.relative_to(layout.root).as_posix()) for split, name, folder in layout.classes
+            (split, number[name], folder.relative_to(layout.root).as_posix())
+            for split, name, folder in layout.classes
         ]
         listing = list_classes(layout.root, folders)
         if not listing.names:
-            raise DataError(f"dataset.root: no images below {self.root}", f"supported: {' '.join(sorted(EXTENSIONS))}")
-        return layout, replace(listing, ignored=listing.ignored + outside(layout)), names
+            raise DataError(
+                f"dataset.root: no images below {self.root}",
+                f"supported: {' '.join(sorted(EXTENSIONS))}",
+            )
+        return layout, replace(listing, ignored=listing.ignored + _outside(layout)), names
+
+
+def _outside(layout: Layout) -> Counter[str]:
+    """Count what lies beside the class folders, and in none of them."""
+    folders = {folder for _, _, folder in layout.classes}
+    parents = {folder.parent for folder in folders} | {layout.root}
+    ancestors = {place for folder in folders for place in folder.relative_to(layout.root).parents}
+    used, found = folders | {layout.root / place for place in ancestors}, Counter()
+    for entry in (entry for place in parents for entry in place.iterdir()):
+        if entry in used or is_nobodys(entry.name):
+            continue
+        if is_named_image(entry.name):
+            found["image in no class folder"] += 1
+        elif os.path.isdir(entry):
+            found[f"folder {printable(entry.name)}"] += 1
+    return found

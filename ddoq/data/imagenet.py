@@ -18,19 +18,21 @@ from ddoq.data.shards import find_shards
 from ddoq.errors import ConfigError, DataError, did_you_mean
 
 _MOST_NAMED = 20
-_SPLITS = {"train": "train", "val": "test"}  # the test split is not public; all results are on the validation split
+#: The test split is not public; all results are on the validation split.
+_SPLITS = {"train": "train", "val": "test"}
 _ORIGINAL = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
 
 
 @dataclass
 class ImageNet(PublishedDataset):
-    """Classes of ImageNet-1K (Russakovsky et al. 2015), labelled in their published order; ``val`` is the test split.
+    """Classes of ImageNet-1K (Russakovsky et al. 2015), labelled in their published order;
+    ``val`` is the test split.
 
     Args:
         classes: an entry of ``CATALOGUE``.
-        source: ``original`` takes the classes out of the folders ``train/<wnid>`` and ``val/<wnid>`` of ILSVRC2012;
-            ``fastai`` reads the version 2 of its archives, another split with fewer training images, from class
-            folders or from Hugging Face Parquet.
+        source: ``original`` takes the classes out of the folders ``train/<wnid>`` and
+            ``val/<wnid>`` of ILSVRC2012; ``fastai`` reads the version 2 of its archives, another
+            split with fewer training images, from class folders or from Hugging Face Parquet.
     """
 
     classes: str = "imagenet1k"
@@ -38,7 +40,10 @@ class ImageNet(PublishedDataset):
 
     def __post_init__(self) -> None:
         if self.classes not in CATALOGUE:
-            raise ConfigError(f"dataset.classes: '{self.classes}' is not known", did_you_mean(self.classes, CATALOGUE))
+            raise ConfigError(
+                f"dataset.classes: '{self.classes}' is not known",
+                did_you_mean(self.classes, CATALOGUE),
+            )
         if self.source not in self._subset.counts:
             raise ConfigError(
                 f"dataset.source: {self._subset.title} has no source '{self.source}'",
@@ -58,11 +63,16 @@ class ImageNet(PublishedDataset):
         where = "original ILSVRC2012 folders" if self.source == "original" else "fastai v2 split"
         provenance = f"{self.classes}, {where} ({folder.name})"
         if _has_parquet(folder):
-            source = replace(_reordered(open_parquet(folder, "image", "label"), wnids), provenance=provenance)
+            source = replace(
+                _reordered(open_parquet(folder, "image", "label"), wnids), provenance=provenance
+            )
         else:
             source = _listing(folder, wnids).source(wnids, provenance)
         title = f"{self._subset.title} ({self.source})"
-        return replace(source, unexpected_counts=unexpected_counts(source, title, self._subset.counts[self.source]))
+        return replace(
+            source,
+            unexpected_counts=unexpected_counts(source, title, self._subset.counts[self.source]),
+        )
 
     @property
     def _subset(self) -> Subset:
@@ -78,7 +88,9 @@ class ImageNet(PublishedDataset):
 
     def _download(self, folder: Path) -> None:
         if self.source == "original":
-            raise DataError(f"dataset: {self.name} cannot be downloaded without an account", self._remedy())
+            raise DataError(
+                f"dataset: {self.name} cannot be downloaded without an account", self._remedy()
+            )
         with self._downloading():
             self._subset.archive.extract_below(folder)
 
@@ -87,7 +99,8 @@ class ImageNet(PublishedDataset):
             return self._subset.archive.remedy(self.search)
         place = self.root or (self.search[0] / _ORIGINAL[0]).resolve()
         return (
-            "get ILSVRC2012 from https://image-net.org (registration, non-commercial research terms, about 150 GB) "
+            "get ILSVRC2012 from https://image-net.org "
+            "(registration, non-commercial research terms, about 150 GB) "
             f"and put train/<wnid>/*.JPEG and val/<wnid>/*.JPEG into {place}"
         )
 
@@ -101,7 +114,11 @@ def _listing(root: Path, wnids: Sequence[str]) -> Listing:
         _check_classes(root / part, wnids)
     return list_classes(
         root,
-        [(split, label, f"{part}/{wnid}") for part, split in _SPLITS.items() for label, wnid in enumerate(wnids)],
+        [
+            (split, label, f"{part}/{wnid}")
+            for part, split in _SPLITS.items()
+            for label, wnid in enumerate(wnids)
+        ],
     )
 
 
@@ -111,13 +128,16 @@ def _check_classes(folder: Path, wnids: Sequence[str]) -> None:
     if len(missing) == len(wnids) and present and next(image_files(folder), None):
         raise DataError(
             f"dataset: {folder} holds images, but no class folders",
-            f"sort them: run valprep.sh of https://github.com/soumith/imagenetloader.torch in {folder}",
+            "sort them: "
+            f"run valprep.sh of https://github.com/soumith/imagenetloader.torch in {folder}",
         )
     packed = sorted(name for name in present if name.endswith(".tar"))
     if missing and packed:
         raise DataError(
-            f"dataset: {folder} holds {packed[0]} …, and lacks {len(missing)} of {len(wnids)} class folders",
-            f"extract each into a folder of its name: cd {shlex.quote(str(folder))} && for f in *.tar; do "
+            f"dataset: {folder} holds {packed[0]} …, "
+            f"and lacks {len(missing)} of {len(wnids)} class folders",
+            "extract each into a folder of its name: "
+            f"cd {shlex.quote(str(folder))} && for f in *.tar; do "
             'd="${f%.tar}"; mkdir -p "$d"; tar -xf "$f" -C "$d"; done',
         )
     if missing:
@@ -132,7 +152,8 @@ def _reordered(source: Source, wnids: Sequence[str]) -> Source:
     """Return a source whose classes are WordNet ids with its labels in the order of ``wnids``."""
     if sorted(source.class_names) != sorted(wnids):
         raise DataError(
-            f"dataset: the classes of {source.provenance} are {' '.join(source.class_names[:_MOST_NAMED])}",
+            "dataset: "
+            f"the classes of {source.provenance} are {' '.join(source.class_names[:_MOST_NAMED])}",
             f"the label column has to name exactly these: {' '.join(wnids[:_MOST_NAMED])}",
         )
     new = np.array([wnids.index(name) for name in source.class_names])

@@ -18,12 +18,16 @@ def fault(error: Exception) -> str | None:
     """Return what is wrong with the bytes of an image, in words that are the same everywhere.
 
     Args:
-        error: what opening and decoding them raised; over damaged bytes, Pillow's readers raise all kinds of errors.
+        error: what opening and decoding them raised;
+            over damaged bytes, Pillow's readers raise all kinds of errors.
 
     Returns:
-        ``None`` where not the bytes are to blame but the machine: no permission, a dead disk, no memory.
+        ``None`` where not the bytes are to blame but the machine:
+        no permission, a dead disk, no memory.
     """
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
+    ):
         return None  # EINVAL: damaged bytes sent the reader to a place before the file's beginning
     if isinstance(error, UnidentifiedImageError):
         return "no image of a known kind"  # Pillow's text names an address in memory
@@ -44,13 +48,15 @@ def to_uint8(
     """Decode an image and make it a square.
 
     Args:
-        image: of any mode (grey, palette, CMYK, 16 bit, with alpha, animated: the first frame). Transparency is dropped
-            and an EXIF orientation not applied, as in torchvision's ``ImageFolder``, which the literature uses.
+        image: of any mode (grey, palette, CMYK, 16 bit, with alpha, animated: the first frame).
+            Transparency is dropped and an EXIF orientation not applied, as in torchvision's
+            ``ImageFolder``, which the literature uses.
         size: side of the result in pixels.
         channels: 1 or 3.
-        resize: ``crop`` scales the shorter side to ``size`` and crops the longer one about the centre, ``squash``
-            scales both.
-        pixel_range: values of 16-bit and float pictures that become black and white; see ``ddoq.data.deep``.
+        resize: ``crop`` scales the shorter side to ``size``
+            and crops the longer one about the centre, ``squash`` scales both.
+        pixel_range: values of 16-bit and float pictures that become black and white;
+            see ``ddoq.data.deep``.
 
     Returns:
         uint8 ``[channels, size, size]``.
@@ -78,7 +84,8 @@ def to_unit(images: torch.Tensor) -> torch.Tensor:
 
 
 def with_channels(images: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return float images ``[B, 1 or 3, H, W]`` with as many channels as the data have: colour models decode grey data.
+    """Return float images ``[B, 1 or 3, H, W]`` with as many channels as the data have:
+    colour models decode grey data.
 
     Colours become their ITU-R 601 luma, as in Pillow's ``convert("L")``; a grey image is repeated.
     """

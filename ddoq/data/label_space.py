@@ -23,7 +23,8 @@ class LabelSpace:
         names: short readable names, all different: "tench".
         synonyms: all names of the class in one line: "tench, Tinca tinca".
         wnids: WordNet ids such as "n01440764"; ``None`` for classes without one.
-        imagenet: labels among the 1,000 classes of ImageNet-1K (ILSVRC2012); ``None`` for classes that are not there.
+        imagenet: labels among the 1,000 classes of ImageNet-1K (ILSVRC2012);
+            ``None`` for classes that are not there.
     """
 
     names: list[str]
@@ -33,13 +34,19 @@ class LabelSpace:
 
     @classmethod
     def from_classes(cls, class_names: Sequence[str]) -> LabelSpace:
-        """Read the classes off their names; those of the form of a WordNet id are looked up in ``timm``."""
+        """Read the classes off their names; those of the form of a WordNet id are
+        looked up in ``timm``.
+        """
         wnids = [name if is_wnid(name) else None for name in class_names]
         if not any(wnids):
             return cls(list(class_names), list(class_names), wnids, [None] * len(wnids))
         number = {wnid: label for label, wnid in enumerate(imagenet_wnids())}
-        synonyms = [_synonyms(name) if wnid else name for name, wnid in zip(class_names, wnids, strict=True)]
-        short = [line.split(",")[0] if wnid else line for line, wnid in zip(synonyms, wnids, strict=True)]
+        synonyms = [
+            _synonyms(name) if wnid else name for name, wnid in zip(class_names, wnids, strict=True)
+        ]
+        short = [
+            line.split(",")[0] if wnid else line for line, wnid in zip(synonyms, wnids, strict=True)
+        ]
         names = _unique(short, synonyms, class_names)
         return cls(names, synonyms, wnids, [number.get(wnid) for wnid in wnids])
 
@@ -68,15 +75,22 @@ class LabelSpace:
         Raises:
             ConfigError: for a class without one.
         """
-        missing = [repr(name) for name, index in zip(self.names, self.imagenet, strict=True) if index is None]
+        missing = [
+            repr(name)
+            for name, index in zip(self.names, self.imagenet, strict=True)
+            if index is None
+        ]
         if missing:
             named = ", ".join(missing[:_MOST_NAMED]) + (" …" if len(missing) > _MOST_NAMED else "")
             raise ConfigError(
                 f"{component}: class {named} has no ImageNet-1K index"
                 if len(missing) == 1
-                else f"{component}: {len(missing)} of {len(self.names)} classes have no ImageNet-1K index: {named}",
-                f"use a {component} that is fitted on the data ({component}={fitted}), or a data set of ImageNet "
-                "classes",
+                else (
+                    f"{component}: {len(missing)} of {len(self.names)} classes "
+                    f"have no ImageNet-1K index: {named}"
+                ),
+                f"use a {component} that is fitted on the data ({component}={fitted}), "
+                "or a data set of ImageNet classes",
             )
         return list(self.imagenet)
 
@@ -84,7 +98,8 @@ class LabelSpace:
         """Return by which number a class-conditional model knows every class.
 
         Args:
-            classes: ``dataset``: the model was trained with these labels; ``imagenet``: with those of ImageNet-1K.
+            classes: ``dataset``: the model was trained with these labels;
+                ``imagenet``: with those of ImageNet-1K.
             num_known: classes of the model.
             model: its name, for errors.
 
@@ -95,14 +110,18 @@ class LabelSpace:
             numbers = self.imagenet_indices()
             if max(numbers) >= num_known:
                 raise ConfigError(
-                    f"generator.classes: class number {max(numbers)}, but {model} knows only {num_known} classes",
-                    "give a model of ImageNet-1K, or fit one (generator.path=null generator.classes=dataset)",
+                    f"generator.classes: class number {max(numbers)}, "
+                    f"but {model} knows only {num_known} classes",
+                    "give a model of ImageNet-1K, "
+                    "or fit one (generator.path=null generator.classes=dataset)",
                 )
             return numbers
         if num_known != len(self.names):
             raise ConfigError(
-                f"generator.classes: {model} knows {num_known} classes, the data set has {len(self.names)}",
-                "set generator.classes=imagenet for a model of ImageNet-1K, or fit one (generator.path=null)",
+                f"generator.classes: {model} knows {num_known} classes, "
+                f"the data set has {len(self.names)}",
+                "set generator.classes=imagenet for a model of ImageNet-1K, "
+                "or fit one (generator.path=null)",
             )
         return list(range(num_known))
 
@@ -126,7 +145,8 @@ def _info():
 
 def _synonyms(wnid: str) -> str:
     try:
-        return _info().label_name_to_description(wnid)  # knows the 21,000 classes of ImageNet, not only the 1,000
+        # timm knows the 21,000 classes of ImageNet, not only the 1,000.
+        return _info().label_name_to_description(wnid)
     except KeyError:
         return wnid
 
@@ -136,5 +156,7 @@ def _unique(*candidates: Sequence[str]) -> list[str]:
     names = list(candidates[0])
     for fallback in candidates[1:]:
         shared = {name for name, count in Counter(names).items() if count > 1}
-        names = [other if name in shared else name for name, other in zip(names, fallback, strict=True)]
+        names = [
+            other if name in shared else name for name, other in zip(names, fallback, strict=True)
+        ]
     return names

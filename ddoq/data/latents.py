@@ -38,8 +38,17 @@ class LatentWriter:
         storage: type on disk.
     """
 
-    def __init__(self, folder: Path, labels: np.ndarray, shard_size: int, storage: torch.dtype = torch.float32):
-        self.folder, self.labels, self.shard_size, self.storage = folder, labels, shard_size, storage
+    def __init__(
+        self,
+        folder: Path,
+        labels: np.ndarray,
+        shard_size: int,
+        storage: torch.dtype = torch.float32,
+    ):
+        self.folder = folder
+        self.labels = labels
+        self.shard_size = shard_size
+        self.storage = storage
         self._rows: dict[int, dict[int, torch.Tensor]] = defaultdict(dict)
 
     def positions(self, shard: int) -> range:
@@ -56,7 +65,9 @@ class LatentWriter:
 
     def add(self, positions: torch.Tensor, latents: torch.Tensor) -> None:
         """Take a batch of latents ``[B, *shape]`` in any order."""
-        for position, latent in zip(positions.tolist(), latents.to(self.storage).cpu(), strict=True):
+        for position, latent in zip(
+            positions.tolist(), latents.to(self.storage).cpu(), strict=True
+        ):
             shard = position // self.shard_size
             self._rows[shard][position] = latent
             if len(self._rows[shard]) == len(self.positions(shard)):
@@ -80,8 +91,8 @@ class Latents:
         labels: of the images that they have to be latents of, ``[n]``, where those are known.
 
     Raises:
-        StoreError: a file is damaged or missing, or latents are not finite, not of one shape, not as many as there are
-            labels, or of other images.
+        StoreError: a file is damaged or missing, or latents are not finite, not of one shape, not
+            as many as there are labels, or of other images.
     """
 
     def __init__(self, folder: Path, labels: np.ndarray | None = None):
@@ -92,7 +103,9 @@ class Latents:
         self._shards = sorted(folder.glob("shard-*.safetensors"))
         with reading(folder, self._remedy, StoreError), safe_open(self._shards[0], "pt") as shard:
             self._shard_size, *shape = shard.get_slice("latents").get_shape()
-            if not self._shard_size or -(-len(self.labels) // self._shard_size) != len(self._shards):
+            if not self._shard_size or -(-len(self.labels) // self._shard_size) != len(
+                self._shards
+            ):
                 raise ValueError(f"{len(self._shards)} shards for {len(self.labels)} latents")
         self.shape = tuple(shape)
         if labels is not None:
@@ -111,7 +124,9 @@ class Latents:
         return np.flatnonzero(self.labels == label)
 
     def pieces(self, label: int) -> Iterator[torch.Tensor]:
-        """Return the latents of a class shard by shard, ``[m, *shape]``: no more than a shard's in memory."""
+        """Return the latents of a class shard by shard,
+        ``[m, *shape]``: no more than a shard's in memory.
+        """
         positions = self.positions(label)
         for shard in np.unique(positions // self._shard_size):
             yield self.at(positions[positions // self._shard_size == shard])

@@ -1,8 +1,10 @@
-"""What the folders of a data set are: splits, classes, or neither. A guess by names is checked against the folders."""
+"""What the folders of a data set are: splits, classes, or neither.
+
+A guess by names is checked against the folders.
+"""
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +14,11 @@ from pathlib import Path
 from unicodedata import normalize
 
 from ddoq.data.names import is_filler, split_of
-from ddoq.data.tree import holds_images, images_in, is_named_image, is_nobodys, printable, subfolders
+from ddoq.data.tree import holds_images, images_in, printable, subfolders
 from ddoq.errors import DataError, override
 
-#: Folders that were splits from the first version on. What is read in another way than then has another fingerprint.
+#: Folders that were splits from the first version on.
+#: What is read in another way than then has another fingerprint.
 _FIRST_KNOWN = frozenset(["train", "validation", "valid", "val", "test"])
 _TABLES = ("*.parquet", "*.arrow", "*/*.parquet", "*/*.arrow")
 _MOST_NAMED = 4
@@ -40,7 +43,8 @@ class Part:
         split: that it stands for.
         exact: whether its name says nothing else, see ``split_of``.
         folder: itself.
-        inner: where its folders are: in itself, or, where it wraps another one of its name, in that.
+        inner: where its folders are: in itself, or,
+            where it wraps another one of its name, in that.
     """
 
     split: str
@@ -77,23 +81,32 @@ def recognise(root: Path) -> Layout:
     """Return what the folders below ``root`` are.
 
     Raises:
-        DataError: they are nothing, or could be two things. The remedy names the folder to give, or to rename.
+        DataError: they are nothing, or could be two things.
+            The remedy names the folder to give, or to rename.
     """
     base = root
     for _ in range(_DEEPEST):  # a link may lead in a circle
         base = _only(base) or base
     tops = subfolders(base)
     if not tops:
-        raise DataError(f"dataset.root: {printable(str(base))} holds no class folders", _remedy_without_folders(base))
+        raise DataError(
+            f"dataset.root: {printable(str(base))} holds no class folders",
+            _remedy_without_folders(base),
+        )
     layout = _as_splits(base, tops) or _as_classes(base, tops)
     if base == root:
         return layout
-    found = f"found in {printable(base.relative_to(root).as_posix())}/, the only folder of {printable(root.name)}/"
+    found = (
+        f"found in {printable(base.relative_to(root).as_posix())}/, "
+        f"the only folder of {printable(root.name)}/"
+    )
     return Layout(base, layout.classes, layout.where, [found, *layout.notes], layout.is_new)
 
 
 def _only(folder: Path) -> Path | None:
-    """Return the only folder in a folder, where it can be no class, since it holds folders and neither has images."""
+    """Return the only folder in a folder, where it can be no class,
+    since it holds folders and neither has images.
+    """
     inside = subfolders(folder)
     if len(inside) != 1 or (said := split_of(inside[0].name)) and said[1]:
         return None
@@ -108,14 +121,19 @@ def _remedy_without_folders(folder: Path) -> str:
 
 
 def above(folder: Path) -> str | None:
-    """Return as a remedy the folder that a folder lies in, where others beside it hold images, too."""
+    """Return as a remedy the folder that a folder lies in,
+    where others beside it hold images, too.
+    """
     siblings = [sibling for sibling in subfolders(folder.resolve().parent) if images_in(sibling)]
     if len(siblings) < 2:
         return None
-    return f"give the folder that holds all class folders: {override('dataset.root', folder.resolve().parent)}"
+    return (
+        "give the folder that holds all class folders: "
+        f"{override('dataset.root', folder.resolve().parent)}"
+    )
 
 
-# --- splits ----------------------------------------------------------------------------------------------------------
+# --- splits -----------------------------------------------------------------------------------
 
 
 def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
@@ -131,16 +149,27 @@ def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
             return None
         parts = [part for part in named if part.exact]
     parts = _each_once(base, parts)
-    # A test folder without class folders has no labels: it keeps its place, and test images are drawn.
+    # A test folder without class folders has no labels:
+    # it keeps its place, and test images are drawn.
     flat = {split_of(top.name)[0] for top in tops if top.name.lower() in _FIRST_KNOWN}
     tested_on = "test" if "test" in flat | {part.split for part in parts} else "validation"
     by_split = [("test" if part.split == tested_on else part.split, part) for part in parts]
     return Layout(
         base,
-        [(split, class_name(folder), folder) for split, part in by_split for folder in subfolders(part.inner)],
-        {split: printable(part.inner.relative_to(base).as_posix()) + "/" for split, part in by_split},
+        [
+            (split, class_name(folder), folder)
+            for split, part in by_split
+            for folder in subfolders(part.inner)
+        ],
+        {
+            split: printable(part.inner.relative_to(base).as_posix()) + "/"
+            for split, part in by_split
+        },
         list(_beside(tops, train, parts)),
-        any(part.folder.name.lower() not in _FIRST_KNOWN or part.inner != part.folder for part in parts),
+        any(
+            part.folder.name.lower() not in _FIRST_KNOWN or part.inner != part.folder
+            for part in parts
+        ),
     )
 
 
@@ -155,16 +184,20 @@ def _part(folder: Path) -> Part | None:
 
 
 def _agreeing(train: Part, parts: Sequence[Part]) -> list[Part]:
-    """Return ``train`` and the parts with more than half of its classes, or of their own, where those are fewer."""
+    """Return ``train`` and the parts with more than half of its classes, or of their own,
+    where those are fewer.
+    """
     return [
         part
         for part in parts
-        if part is train or 2 * len(train.classes & part.classes) > min(len(train.classes), len(part.classes))
+        if part is train
+        or 2 * len(train.classes & part.classes) > min(len(train.classes), len(part.classes))
     ]
 
 
 def _stands_alone(base: Path, train: Part, tops: Sequence[Path], named: Sequence[Part]) -> bool:
-    """Return whether a folder called train, with which no other split agrees, is a split all the same.
+    """Return whether a folder called train, with which no other split agrees,
+    is a split all the same.
 
     Raises:
         DataError: it may be the training images, or a class.
@@ -174,14 +207,15 @@ def _stands_alone(base: Path, train: Part, tops: Sequence[Path], named: Sequence
         return False
     if twins := [top for top in others if _class_names(top) & train.classes]:
         raise DataError(
-            f"dataset.root: {_list(twins)} in {printable(str(base))} holds the classes of {train.folder.name}, and is "
-            "no split by its name",
-            f"rename it to test or val, or leave it aside: {override('dataset.root', train.folder)}",
+            f"dataset.root: {_list(twins)} in {printable(str(base))} holds the classes "
+            f"of {train.folder.name}, and is no split by its name",
+            "rename it to test or val, "
+            f"or leave it aside: {override('dataset.root', train.folder)}",
         )
     if len(others) > 1 or (others and len(named) > 1):
         raise DataError(
-            f"dataset.root: {train.folder.name} in {printable(str(base))} holds folders, and {_list(others)} beside "
-            "it images: is it the training images, or a class?",
+            f"dataset.root: {train.folder.name} in {printable(str(base))} holds folders, "
+            f"and {_list(others)} beside it images: is it the training images, or a class?",
             f"for the former, {override('dataset.root', train.folder)}; "
             "for the latter, put its images into it directly",
         )
@@ -197,8 +231,10 @@ def _each_once(base: Path, parts: Sequence[Part]) -> list[Part]:
     for split in (split for split, count in number.items() if count > 1):
         same = [part.folder for part in parts if part.split == split]
         raise DataError(
-            f"dataset.root: {_list(same)} in {printable(str(base))} are all {split} images by their names",
-            f"put the images of one of them into the other, or move it out of {printable(str(base))}",
+            "dataset.root: "
+            f"{_list(same)} in {printable(str(base))} are all {split} images by their names",
+            "put the images of one of them into the other, "
+            f"or move it out of {printable(str(base))}",
         )
     return list(parts)
 
@@ -208,15 +244,20 @@ def _beside(tops: Sequence[Path], train: Part, parts: Sequence[Part]) -> Iterato
     used = {part.folder for part in parts}
     for top in (top for top in tops if top not in used and holds_images(top)):
         inside = _class_names(top)
-        what = "the classes of train, too" if inside & train.classes else "no class folders of train"
+        what = (
+            "the classes of train, too" if inside & train.classes else "no class folders of train"
+        )
         yield f"left aside: {printable(top.name)}/, which holds {what}"
 
 
-# --- classes ---------------------------------------------------------------------------------------------------------
+# --- classes ----------------------------------------------------------------------------------
 
 
 def _as_classes(base: Path, tops: Sequence[Path]) -> Layout:
-    """Return the folders as classes. Raises DataError where the folders in them are the classes rather."""
+    """Return the folders as classes.
+
+    Raises DataError where the folders in them are the classes rather.
+    """
     _check_not_splits(base, tops)
     notes = [
         f"{printable(top.name)} is a class: it holds images, and no class folders"
@@ -240,12 +281,17 @@ def _check_not_splits(base: Path, tops: Sequence[Path]) -> None:
         return
     if all(exact for _, exact in said) and all(split != "train" for split, _ in said):
         raise DataError(
-            f"dataset.root: {printable(str(base))} holds {', '.join(top.name for top in tops)} and no train",
+            "dataset.root: "
+            f"{printable(str(base))} holds {', '.join(top.name for top in tops)} and no train",
             "name the folder of the training images train",
         )
     if any(split == "train" for split, _ in said):
         flat = [top for top in tops if not subfolders(top)]
-        what = f"{_list(flat)} holds no class folders" if flat else f"{_list(tops)} hold different folders"
+        what = (
+            f"{_list(flat)} holds no class folders"
+            if flat
+            else f"{_list(tops)} hold different folders"
+        )
         raise DataError(
             f"dataset.root: {printable(str(base))} is made of splits by its names, and {what}",
             _remedy_without_folders(base),
@@ -262,14 +308,23 @@ def _branch(folder: Path) -> list[Path]:
 
 def _splits_of_classes(base: Path, branches: Mapping[Path, list[Path]]) -> Layout | None:
     """Return the layout of ``<class>/train``, ``<class>/test``; ``None`` where it is another."""
-    inside = [(top, folder, split_of(folder.name)) for top, folders in branches.items() for folder in folders]
-    if not all(branches.values()) or not all(said and said[1] and not subfolders(part) for _, part, said in inside):
+    inside = [
+        (top, folder, split_of(folder.name))
+        for top, folders in branches.items()
+        for folder in folders
+    ]
+    if not all(branches.values()) or not all(
+        said and said[1] and not subfolders(part) for _, part, said in inside
+    ):
         return None
     splits = {said[0] for _, _, said in inside}
     if "train" not in splits or len({(top, said[0]) for top, _, said in inside}) < len(inside):
         return None
     tested_on = "test" if "test" in splits else "validation"
-    classes = [("test" if said[0] == tested_on else said[0], class_name(top), part) for top, part, said in inside]
+    classes = [
+        ("test" if said[0] == tested_on else said[0], class_name(top), part)
+        for top, part, said in inside
+    ]
     where = {split: f"<class>/{part.name}/" for split, _, part in classes}
     return Layout(base, classes, where, ["every class folder holds the splits"], is_new=True)
 
@@ -279,8 +334,8 @@ def _check_not_empty(base: Path, branches: Mapping[Path, list[Path]]) -> None:
     holding = list(islice((top for top in branches if holds_images(top)), 2))
     if len(holding) == 1:
         raise DataError(
-            f"dataset.root: of {_list(list(branches))} in {printable(str(base))} only {printable(holding[0].name)} "
-            "holds images, in folders of its own",
+            f"dataset.root: of {_list(list(branches))} in {printable(str(base))} "
+            f"only {printable(holding[0].name)} holds images, in folders of its own",
             f"give that one: {override('dataset.root', holding[0])}",
         )
 
@@ -291,7 +346,8 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
     Raises:
         DataError: all hold the same folders, and those are more likely the classes.
     """
-    tops, inside = list(branches), [{class_name(folder) for folder in folders} for folders in branches.values()]
+    tops = list(branches)
+    inside = [{class_name(folder) for folder in folders} for folders in branches.values()]
     union = set.union(*inside)
     if not union:
         return []
@@ -299,11 +355,15 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
         return ["images lie in sub-folders of the classes, which are not told apart"]
     splits = all((said := split_of(name)) and said[1] for name in union)
     if len(union) < len(tops) and not splits and not _are_numbered([top.name for top in tops]):
-        return [f"all classes hold the same folders ({_shortened(sorted(union))}), which are not told apart"]
+        return [
+            f"all classes hold the same folders ({_shortened(sorted(union))}), "
+            "which are not told apart"
+        ]
     raise DataError(
-        f"dataset.root: {_list(tops)} in {printable(str(base))} hold the same folders ({_shortened(sorted(union))}): "
-        "which are the classes?",
-        f"if those are in {printable(tops[0].name)}, {override('dataset.root', branches[tops[0]][0].parent)}; "
+        f"dataset.root: {_list(tops)} in {printable(str(base))} hold the same folders "
+        f"({_shortened(sorted(union))}): which are the classes?",
+        f"if those are in {printable(tops[0].name)}, "
+        f"{override('dataset.root', branches[tops[0]][0].parent)}; "
         f"if they are {_list(tops)}, put the images of each into it directly",
     )
 
@@ -321,19 +381,3 @@ def _list(folders: Sequence[Path]) -> str:
 def _shortened(names: Sequence[str]) -> str:
     shown = [printable(name) for name in names[:_MOST_NAMED]]
     return ", ".join(shown) + (" …" if len(names) > _MOST_NAMED else "")
-
-
-def outside(layout: Layout) -> Counter[str]:
-    """Count what lies beside the class folders, and in none of them."""
-    folders = {folder for _, _, folder in layout.classes}
-    parents = {folder.parent for folder in folders} | {layout.root}
-    ancestors = {place for folder in folders for place in folder.relative_to(layout.root).parents}
-    used, found = folders | {layout.root / place for place in ancestors}, Counter()
-    for entry in (entry for place in parents for entry in place.iterdir()):
-        if entry in used or is_nobodys(entry.name):
-            continue
-        if is_named_image(entry.name):
-            found["image in no class folder"] += 1
-        elif os.path.isdir(entry):
-            found[f"folder {printable(entry.name)}"] += 1
-    return found

@@ -13,15 +13,29 @@ _WORDS = {
 }
 _SPLIT = {word: split for split, words in _WORDS.items() for word in words.split()}
 _FILLERS = frozenset(
-    ["set", "sets", "data", "dataset", "image", "images", "img", "imgs", "photos", "samples", "split", "folder"]
+    [
+        "set",
+        "sets",
+        "data",
+        "dataset",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "photos",
+        "samples",
+        "split",
+        "folder",
+    ]
 )
 
 
 def split_of(name: str) -> tuple[str, bool] | None:
     """Return the split that a name stands for, and whether it says nothing else.
 
-    ``Train␣``, ``training_set``, ``train_images``, ``trainset`` and ``train2017`` say nothing else; ``seg_train`` and
-    ``chest-xray-test`` say of what. ``train_aug`` and ``test_notes`` stand for no split.
+    ``Train␣``, ``training_set``, ``train_images``, ``trainset`` and ``train2017`` say
+    nothing else; ``seg_train`` and ``chest-xray-test`` say of what. ``train_aug`` and
+    ``test_notes`` stand for no split.
     """
     words = [word for word in re.findall(r"[a-z]+", name.lower()) if word not in _FILLERS]
     if not words:
@@ -42,12 +56,17 @@ def _bare(word: str) -> str:
 
 
 def by_number(name: str) -> list:
-    """Return a key that sorts names by the numbers in them: ``2`` before ``10``, ``class 2`` before ``class 10``."""
+    """Return a key that sorts names by the numbers in them:
+    ``2`` before ``10``, ``class 2`` before ``class 10``.
+    """
     parts = re.split(r"([0-9]+)", name)
-    texts, numbers = parts[::2], [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]]
+    texts = parts[::2]
+    numbers = [(len(digits.lstrip("0")), digits.lstrip("0")) for digits in parts[1::2]]
     return [[text, *numbers[i : i + 1]] for i, text in enumerate(texts)] + [name]
 
 
 def ordered(names: Iterable[str], class_order: str) -> list[str]:
-    """Return class names as ``class_order`` sorts them: ``text``, as torchvision's ImageFolder, or ``number``."""
+    """Return class names as ``class_order`` sorts them:
+    ``text``, as torchvision's ImageFolder, or ``number``.
+    """
     return sorted(names, key=by_number if class_order == "number" else None)

@@ -1,4 +1,6 @@
-"""Hugging Face style image Parquet: a column of ``{bytes, path}`` structs and a column of labels."""
+"""Hugging Face style image Parquet: a column of ``{bytes, path}`` structs
+and a column of labels.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +26,19 @@ from ddoq.utils.io import parse_json, reading
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ONE_FORM = "give all files the same columns and class names, and one label per image: an integer or a name"
+_ONE_FORM = (
+    "give all files the same columns and class names, and one label per image: an integer or a name"
+)
 
 
 @dataclass
 class ParquetImages(ImageDataset):
-    """A folder of ``train*.parquet``, ``validation*.parquet`` and ``test*.parquet`` files, or one file.
+    """A folder of ``train*.parquet``, ``validation*.parquet``
+    and ``test*.parquet`` files, or one file.
 
-    The files may lie as the Hub has them (``data/``, ``default/train/``) or as ``save_to_disk`` leaves them, see
-    ``ddoq.data.shards``. With no test file, the validation file is the test set and validation images are drawn from
-    train.
+    The files may lie as the Hub has them (``data/``, ``default/train/``) or as ``save_to_disk``
+    leaves them, see ``ddoq.data.shards``. With no test file, the validation file is the test set
+    and validation images are drawn from train.
 
     Args:
         image_column, label_column: names of the columns.
@@ -70,7 +75,10 @@ def hash_shards(shards: Shards, digests: Digests | None = None) -> str:
 
 
 def open_parquet(
-    root: Path, image_column: str | Sequence[str], label_column: str | Sequence[str], class_order: str = "text"
+    root: Path,
+    image_column: str | Sequence[str],
+    label_column: str | Sequence[str],
+    class_order: str = "text",
 ) -> Source:
     """Open the tables of a folder; the encoded images stay in memory-mapped Arrow buffers.
 
@@ -86,7 +94,10 @@ def open_parquet(
     tables = [_read(file) for file in files]
     with reading(root, _ONE_FORM):
         columns = [
-            (_column(table, file, "image_column", image_column), _column(table, file, "label_column", label_column))
+            (
+                _column(table, file, "image_column", image_column),
+                _column(table, file, "label_column", label_column),
+            )
             for table, file in zip(tables, files, strict=True)
         ]
     parts, classes, sources = [], {}, list(zip(tables, files, columns, strict=True))
@@ -119,11 +130,18 @@ def open_parquet(
 
 
 def as_options(root: Path, image_columns: Sequence[str], label_columns: Sequence[str]) -> str:
-    """Return the options that read the tables of a folder with the same columns by ``ParquetImages``."""
+    """Return the options that read the tables of a folder with the same columns
+    by ``ParquetImages``.
+    """
     table = _read(next(file for _, file in find_shards(root)))
     columns = {"image": image_columns, "label": label_columns}
-    chosen = {kind: next(name for name in names if name in table.column_names) for kind, names in columns.items()}
-    others = [override(f"dataset.{kind}_column", name) for kind, name in chosen.items() if name != kind]
+    chosen = {
+        kind: next(name for name in names if name in table.column_names)
+        for kind, names in columns.items()
+    }
+    others = [
+        override(f"dataset.{kind}_column", name) for kind, name in chosen.items() if name != kind
+    ]
     return " ".join(["dataset=parquet", override("dataset.root", root), *others])
 
 
@@ -142,7 +160,9 @@ def _shown(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} …, {len(names)} files"
 
 
-def _notes(columns: Sequence, classes: Mapping[Path, Sequence[str] | None], asked: Sequence) -> list[str]:
+def _notes(
+    columns: Sequence, classes: Mapping[Path, Sequence[str] | None], asked: Sequence
+) -> list[str]:
     """Return in words which columns were chosen, and whose class names stand for all files."""
     notes = [
         f"{kind}: column {column}"
@@ -152,15 +172,20 @@ def _notes(columns: Sequence, classes: Mapping[Path, Sequence[str] | None], aske
     with_names = [file.name for file, names in classes.items() if names]
     without = [file.name for file, names in classes.items() if not names]
     if with_names and without:
-        notes.append(f"{_shown(without)} names no classes: its numbers are taken for {with_names[0]}'s")
+        notes.append(
+            f"{_shown(without)} names no classes: its numbers are taken for {with_names[0]}'s"
+        )
     return notes
 
 
-# --- columns ---------------------------------------------------------------------------------------------------------
+# --- columns ----------------------------------------------------------------------------------
 
 
 def _column(table: pa.Table, file: Path, key: str, asked: str | Sequence[str]) -> str:
-    """Return the name of a column. Raises DataError where it is missing; a single one that would do is named."""
+    """Return the name of a column.
+
+    Raises DataError where it is missing; a single one that would do is named.
+    """
     wanted = [asked] if isinstance(asked, str) else list(asked)
     for name in wanted:
         if name in table.column_names:
@@ -170,7 +195,8 @@ def _column(table: pa.Table, file: Path, key: str, asked: str | Sequence[str]) -
     if not isinstance(asked, str):  # of a published data set, where columns are no options
         raise DataError(
             cause,
-            f"rename its column, or read it as what it is: dataset=parquet {override('dataset.root', file.parent)}",
+            "rename its column, or read it as what it is: "
+            f"dataset=parquet {override('dataset.root', file.parent)}",
         )
     if len(fit) == 1:
         raise DataError(cause, f"did you mean {fit[0]!r}? {override(f'dataset.{key}', fit[0])}")
@@ -186,7 +212,9 @@ def _label_columns(table: pa.Table) -> list[str]:
 
     named = [name for name in table.column_names if _class_names(table, name)]
     kinds = (types.is_integer, types.is_string, types.is_boolean, types.is_dictionary)
-    return named or [field.name for field in table.schema if any(kind(field.type) for kind in kinds)]
+    return named or [
+        field.name for field in table.schema if any(kind(field.type) for kind in kinds)
+    ]
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
@@ -203,7 +231,8 @@ def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable
 
     if not _holds_bytes(images.type):
         raise DataError(
-            f"dataset.image_column: column '{column}' of {root} holds {images.type}, no encoded images",
+            "dataset.image_column: "
+            f"column '{column}' of {root} holds {images.type}, no encoded images",
             "choose a column of bytes, or of structs with a field 'bytes'",
         )
     is_struct = pa.types.is_struct(images.type)
@@ -224,21 +253,30 @@ def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable
     return read, describe
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------
+# --- labels -----------------------------------------------------------------------------------
 
 
 def _class_names(table: pa.Table, column: str) -> list[str] | None:
     """Return the class names of the ClassLabel metadata, where there are any."""
-    features = parse_json((table.schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    features = (
+        parse_json((table.schema.metadata or {}).get(b"huggingface", b"{}"))
+        .get("info", {})
+        .get("features", {})
+    )
     names = features.get(column, {}).get("names")
     return names and [str(name) for name in names]
 
 
 def _agreed(classes: Mapping[Path, list[str] | None]) -> list[str] | None:
-    """Return the class names that the files state. Raises ValueError where they differ, or two are the same."""
+    """Return the class names that the files state.
+
+    Raises ValueError where they differ, or two are the same.
+    """
     stated = {tuple(names): file for file, names in classes.items() if names}
     if len(stated) > 1:
-        raise ValueError(f"{' and '.join(file.name for file in stated.values())} name the classes differently")
+        raise ValueError(
+            f"{' and '.join(file.name for file in stated.values())} name the classes differently"
+        )
     names = next(map(list, stated), None)
     twice = [name for name, number in Counter(names or []).items() if number > 1]
     if twice:
@@ -247,7 +285,10 @@ def _agreed(classes: Mapping[Path, list[str] | None]) -> list[str] | None:
 
 
 def _values(column: pa.ChunkedArray) -> np.ndarray:
-    """Return the labels of a file ``[n]``: integers, whole floats, booleans or text. Raises ValueError for others."""
+    """Return the labels of a file ``[n]``: integers, whole floats, booleans or text.
+
+    Raises ValueError for others.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -268,15 +309,21 @@ def _values(column: pa.ChunkedArray) -> np.ndarray:
             raise ValueError(f"labels are {column.type}, and no whole numbers")
         return values
     if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return np.array([value.decode("utf-8", "backslashreplace") for value in column.to_pylist()], str)
+        return np.array(
+            [value.decode("utf-8", "backslashreplace") for value in column.to_pylist()], str
+        )
     values = np.array(column.to_pylist(), None if len(column) else np.int64)
     if values.ndim != 1 or values.dtype.kind not in "biuU":
         raise ValueError(f"labels are {column.type}")
     return values
 
 
-def _check_labelled(parts: Sequence[np.ndarray], splits: Sequence[str], files: Sequence[Path], base: Path) -> None:
-    """Raise DataError where a split has no labels: they are -1, as in the test files of competitions."""
+def _check_labelled(
+    parts: Sequence[np.ndarray], splits: Sequence[str], files: Sequence[Path], base: Path
+) -> None:
+    """Raise DataError where a split has no labels:
+    they are -1, as in the test files of competitions.
+    """
     trained = [part for part, split in zip(parts, splits, strict=True) if split in ("", "train")]
     if any(part.dtype.kind == "i" and (part < 0).any() for part in trained):
         return
@@ -284,14 +331,20 @@ def _check_labelled(parts: Sequence[np.ndarray], splits: Sequence[str], files: S
         if split not in ("", "train") and part.dtype.kind == "i" and len(part) and (part < 0).all():
             raise DataError(
                 f"dataset: all labels of {file} are {part[0]}: it has none",
-                f"leave it out: move {file.name} out of {base}; other images are {split} images then",
+                f"leave it out: move {file.name} out of {base}; "
+                f"other images are {split} images then",
             )
 
 
 def _labels(
-    parts: Sequence[np.ndarray], files: Sequence[Path], names: Sequence[str] | None, class_order: str
+    parts: Sequence[np.ndarray],
+    files: Sequence[Path],
+    names: Sequence[str] | None,
+    class_order: str,
 ) -> tuple[list[str], np.ndarray]:
-    """Return class names and integer labels: from the given names, else from the sorted distinct values."""
+    """Return class names and integer labels:
+    from the given names, else from the sorted distinct values.
+    """
     filled = [(part, file) for part, file in zip(parts, files, strict=True) if len(part)]
     kinds = {"text" if part.dtype.kind == "U" else "numbers": file.name for part, file in filled}
     if len(kinds) > 1:

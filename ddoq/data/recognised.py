@@ -16,15 +16,23 @@ _MOST_ASIDE = 3
 
 
 def recognised(source: Source, spec: ImageDataset) -> list[str]:
-    """Return lines for the plan and the report: the classes, the splits and how each was decided."""
-    lines = [f"{source.provenance}, {_classes(source.class_names)}", "; ".join(_splits(source, spec))]
+    """Return lines for the plan and the report:
+    the classes, the splits and how each was decided.
+    """
+    lines = [
+        f"{source.provenance}, {_classes(source.class_names)}",
+        "; ".join(_splits(source, spec)),
+    ]
     lines += _order(source.class_names, getattr(spec, "class_order", None))
     lines += source.notes
     if source.unexpected_counts:
         lines.append(source.unexpected_counts)
     aside = [f"{number:,} × {what}" for what, number in source.ignored.items()]
     if aside and not any(note.startswith("left aside") for note in source.notes):
-        lines.append(f"beside them: {', '.join(aside[:_MOST_ASIDE])}{' …' if len(aside) > _MOST_ASIDE else ''}")
+        lines.append(
+            "beside them: "
+            f"{', '.join(aside[:_MOST_ASIDE])}{' …' if len(aside) > _MOST_ASIDE else ''}"
+        )
     return lines
 
 
@@ -37,7 +45,10 @@ def from_facts(facts: Mapping[str, Any]) -> Sequence[str]:
 
 
 def _classes(names: Sequence[str]) -> str:
-    shown = [name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…" for name in names[:_MOST_NAMED]]
+    shown = [
+        name if len(name) <= _LONGEST else name[: _LONGEST - 1] + "…"
+        for name in names[:_MOST_NAMED]
+    ]
     return f"{len(names):,} classes: {', '.join(shown)}{' …' if len(names) > _MOST_NAMED else ''}"
 
 
@@ -65,7 +76,10 @@ def _order(names: Sequence[str], class_order: str | None) -> Iterator[str]:
     by_text, by_number = ordered(names, "text"), ordered(names, "number")
     if by_text != by_number and list(names) in (by_text, by_number):
         other = "number" if list(names) == by_text else "text"
-        yield f"classes in the order of {_word(class_order)}; a teacher may have dataset.class_order={other}"
+        yield (
+            f"classes in the order of {_word(class_order)}; "
+            f"a teacher may have dataset.class_order={other}"
+        )
 
 
 def _word(class_order: str) -> str:

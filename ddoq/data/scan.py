@@ -1,4 +1,6 @@
-"""One look at every image of a data set: is it one, how bright, and there once? In chunks that survive a killed run."""
+"""One look at every image of a data set: is it one, how bright, and there once?
+In chunks that survive a killed run.
+"""
 
 from __future__ import annotations
 
@@ -105,26 +107,39 @@ class _Looks(Dataset):
 
 
 def scan_images(spec: ImageDataset, folder: Path, num_workers: int = 0) -> Scan:
-    """Decode every image once. The result does not depend on the number of workers, nor on interruptions.
+    """Decode every image once. The result does not depend on the number of workers,
+    nor on interruptions.
 
-    What was no image in an earlier call is looked at again: it may have been repaired. Pictures of 16 bits or floats
-    are looked at twice: only when all have been seen is their common range known.
+    What was no image in an earlier call is looked at again: it may have been repaired. Pictures of
+    16 bits or floats are looked at twice: only when all have been seen is their common range known.
 
     Args:
         spec: the data set.
-        folder: where part files go, and where those of an interrupted call are; see ``remove_parts``.
+        folder: where part files go, and where those of an interrupted call are;
+            see ``remove_parts``.
         num_workers: processes that decode; 0 for this one.
 
     Raises:
-        DataError: the machine cannot read an image; what it holds is no reason to stop here. Or nothing says which
-            values of deep pictures are black and white.
+        DataError: the machine cannot read an image; what it holds is no reason to stop here. Or
+            nothing says which values of deep pictures are black and white.
     """
     items = _Looks(spec)
-    chunks = [range(start, min(start + CHUNK_SIZE, len(items))) for start in range(0, len(items), CHUNK_SIZE)]
+    chunks = [
+        range(start, min(start + CHUNK_SIZE, len(items)))
+        for start in range(0, len(items), CHUNK_SIZE)
+    ]
     parts = [folder / f"scan-{number:05d}.safetensors" for number in range(len(chunks))]
-    part_at = {chunk[-1]: (chunk, part) for chunk, part in zip(chunks, parts, strict=True) if not part.exists()}
+    part_at = {
+        chunk[-1]: (chunk, part)
+        for chunk, part in zip(chunks, parts, strict=True)
+        if not part.exists()
+    }
     resumed = len(part_at) < len(parts)
-    missing = [chunk[i : i + _BATCH_SIZE] for chunk, _ in part_at.values() for i in range(0, len(chunk), _BATCH_SIZE)]
+    missing = [
+        chunk[i : i + _BATCH_SIZE]
+        for chunk, _ in part_at.values()
+        for i in range(0, len(chunk), _BATCH_SIZE)
+    ]
     loader = DataLoader(items, batch_sampler=missing, collate_fn=list, num_workers=num_workers)
     looks: list[Look] = []
     with progress_bar("look at every image", len(items)) as bar:
@@ -142,10 +157,14 @@ def scan_images(spec: ImageDataset, folder: Path, num_workers: int = 0) -> Scan:
 
 
 def _scaled(spec: ImageDataset, scan: Scan) -> Scan:
-    """Return a scan in which 16-bit and float pictures have been looked at in their common range."""
+    """Return a scan in which 16-bit and float pictures have been looked at
+    in their common range.
+    """
     if not len(scan.deep):
         return scan
-    pixel_range = tuple(spec.pixel_range) if spec.pixel_range else common_range(scan.extremes[scan.deep])
+    pixel_range = (
+        tuple(spec.pixel_range) if spec.pixel_range else common_range(scan.extremes[scan.deep])
+    )
     extremes = scan.extremes.copy()
     _look_again(_Looks(spec, pixel_range), scan, scan.deep.tolist())
     return Scan(scan.moments, scan.digests, scan.likenesses, extremes, scan.errors, pixel_range)
@@ -155,7 +174,9 @@ def _look_again(items: _Looks, scan: Scan, positions: list[int]) -> None:
     with progress_bar("look again", len(positions)) as bar:
         for i in positions:
             look = items[i]
-            scan.moments[:, i], scan.digests[i], scan.likenesses[i] = look.moments, look.digest, look.likeness
+            scan.moments[:, i] = look.moments
+            scan.digests[i] = look.digest
+            scan.likenesses[i] = look.likeness
             scan.extremes[i] = look.extremes
             if look.error is None:
                 scan.errors.pop(i, None)
@@ -169,9 +190,13 @@ def remove_parts(folder: Path) -> None:
 
 
 def _write_part(chunk: range, path: Path, looks: list[Look]) -> None:
-    errors = {str(i): look.error for i, look in zip(chunk, looks, strict=True) if look.error is not None}
+    errors = {
+        str(i): look.error for i, look in zip(chunk, looks, strict=True) if look.error is not None
+    }
     tensors = {
-        "moments": torch.from_numpy(np.stack([look.moments for look in looks], axis=1)).contiguous(),
+        "moments": torch.from_numpy(
+            np.stack([look.moments for look in looks], axis=1)
+        ).contiguous(),
         "digests": torch.tensor([look.digest for look in looks], dtype=torch.int64),
         "likenesses": torch.tensor([look.likeness for look in looks], dtype=torch.int64),
         "extremes": torch.tensor([look.extremes for look in looks], dtype=torch.float64),
@@ -181,7 +206,12 @@ def _write_part(chunk: range, path: Path, looks: list[Look]) -> None:
 
 
 def _read_parts(parts: list[Path]) -> Scan:
-    columns: dict[str, list[np.ndarray]] = {"moments": [], "digests": [], "likenesses": [], "extremes": []}
+    columns: dict[str, list[np.ndarray]] = {
+        "moments": [],
+        "digests": [],
+        "likenesses": [],
+        "extremes": [],
+    }
     errors: dict[int, str] = {}
     for path in parts:
         with safe_open(path, "pt") as part:
@@ -189,4 +219,6 @@ def _read_parts(parts: list[Path]) -> Scan:
                 pieces.append(part.get_tensor(name).numpy())
             errors |= {int(i): error for i, error in json.loads(part.metadata()["errors"]).items()}
     moments = np.concatenate(columns.pop("moments"), axis=1)
-    return Scan(moments, errors=errors, **{name: np.concatenate(pieces) for name, pieces in columns.items()})
+    return Scan(
+        moments, errors=errors, **{name: np.concatenate(pieces) for name, pieces in columns.items()}
+    )

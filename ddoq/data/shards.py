@@ -1,4 +1,6 @@
-"""Which files of a folder are the tables of which split: those of the Hub, of its conversions, and of ``datasets``."""
+"""Which files of a folder are the tables of which split:
+those of the Hub, of its conversions, and of ``datasets``.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from ddoq.errors import DataError, override
 _ENDINGS = (".parquet", ".arrow")  # the latter is what ``save_to_disk`` of ``datasets`` writes
 #: ``train-00000-of-00002-0123456789abcdef``: a name, and, all optional, number, total and checksum.
 _SHARD = re.compile(
-    r"(?P<name>.*?)(?:(?:^|[-_. ])(?:(?:part|shard|chunk)[-_]?)?(?P<number>\d+)(?:[-_]of[-_](?P<total>\d+))?"
+    r"(?P<name>.*?)"
+    r"(?:(?:^|[-_. ])(?:(?:part|shard|chunk)[-_]?)?(?P<number>\d+)(?:[-_]of[-_](?P<total>\d+))?"
     r"(?:-[0-9a-f]{8,})?)?"
 )
 _DEEPEST = 4
@@ -43,7 +46,8 @@ class Shards:
 
 
 def find_shards(root: Path) -> Shards:
-    """Return the files of a folder, or one file, by split; with no test file, the validation file is the test set.
+    """Return the files of a folder, or one file, by split;
+    with no test file, the validation file is the test set.
 
     Raises:
         DataError: there are none, one is missing, or it is not clear which belong together.
@@ -52,7 +56,9 @@ def find_shards(root: Path) -> Shards:
         return _single(root)
     found = _find(root, _DEEPEST)
     if found is None:
-        raise DataError(f"dataset: no train*.parquet in {root}", "name the files train*.parquet, test*.parquet")
+        raise DataError(
+            f"dataset: no train*.parquet in {root}", "name the files train*.parquet, test*.parquet"
+        )
     for _, file in found:
         if not file.is_file():  # a pipe would block, and a link to nothing lose its rows
             raise DataError(f"dataset: {file} is no file", "repair or remove it")
@@ -65,17 +71,30 @@ def find_shards(root: Path) -> Shards:
 
 
 def has_tables(folder: Path, depth: int = _DEEPEST) -> bool:
-    """Return whether there are tables in a folder or, in the layouts that ``find_shards`` knows, below it."""
+    """Return whether there are tables in a folder or,
+    in the layouts that ``find_shards`` knows, below it.
+    """
     if not folder.is_dir():
         return False
-    return bool(_tables(folder)) or depth > 0 and any(has_tables(inside, depth - 1) for inside in subfolders(folder))
+    return (
+        bool(_tables(folder))
+        or depth > 0
+        and any(has_tables(inside, depth - 1) for inside in subfolders(folder))
+    )
 
 
 def _single(file: Path) -> Shards:
     if file.suffix.lower() not in _ENDINGS:
-        raise DataError(f"dataset.root: {file} is no Parquet file", "set dataset.root to a folder of train*.parquet")
+        raise DataError(
+            f"dataset.root: {file} is no Parquet file",
+            "set dataset.root to a folder of train*.parquet",
+        )
     others = _find(file.parent, 0)
-    if others and {"validation", "test"} & others.files.keys() and file in dict.fromkeys(map(_second, others)):
+    if (
+        others
+        and {"validation", "test"} & others.files.keys()
+        and file in dict.fromkeys(map(_second, others))
+    ):
         raise DataError(
             f"dataset.root: {file} is one of the files of a data set with splits",
             f"give its folder: {override('dataset.root', file.parent)}",
@@ -94,15 +113,17 @@ def _find(folder: Path, depth: int) -> Shards | None:
     inside = subfolders(folder)
     parts: dict[str, list[Path]] = {}
     for part in inside:
-        if (said := split_of(part.name)) and (files := [file for file in _tables(part) if _fits(file, said[0])]):
+        if (said := split_of(part.name)) and (
+            files := [file for file in _tables(part) if _fits(file, said[0])]
+        ):
             parts.setdefault(said[0], []).extend(files)
     if "train" in parts:
         return Shards(folder, parts)
     found = [shards for part in inside if depth and (shards := _find(part, depth - 1))]
     if len(found) > 1:
+        bases = [shards.base.relative_to(folder).as_posix() for shards in found[:_MOST_NAMED]]
         raise DataError(
-            f"dataset.root: {folder} holds several sets of tables: "
-            f"{', '.join(shards.base.relative_to(folder).as_posix() for shards in found[:_MOST_NAMED])}",
+            f"dataset.root: {folder} holds several sets of tables: {', '.join(bases)}",
             f"give one of them: {override('dataset.root', found[0].base)}",
         )
     if not found:
@@ -117,7 +138,11 @@ def _find(folder: Path, depth: int) -> Shards | None:
 
 
 def _tables(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in _ENDINGS and not is_nobodys(file.name))
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in _ENDINGS and not is_nobodys(file.name)
+    )
 
 
 def _parsed(file: Path) -> re.Match:
@@ -132,11 +157,14 @@ def _fits(file: Path, split: str) -> bool:
 
 
 def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
-    """Return the files whose names, but for the number of a shard, are those of splits, or all where none says more."""
+    """Return the files whose names, but for the number of a shard, are those of splits,
+    or all where none says more.
+    """
     by_name: dict[str, list[Path]] = {}
     for file in tables:
         by_name.setdefault(_parsed(file)["name"].lower(), []).append(file)
-    sets: dict[str, dict[str, list[str]]] = {}  # names of the files by what stands before the split, and by split
+    # Names of the files by what stands before the split, and by split.
+    sets: dict[str, dict[str, list[str]]] = {}
     for name in by_name:
         if (said := split_of(name)) and not re.search(r"[a-z]\d+$", name):
             prefix = "" if said[1] else re.sub(r"[-_. ]*[a-z]+$", "", name)
@@ -146,8 +174,10 @@ def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
         return _without_splits(folder, by_name, bool(sets))
     if "" not in trained and len(trained) > 1:
         raise DataError(
-            f"dataset.root: {folder} holds train files of several sets: {', '.join(trained[:_MOST_NAMED])}",
-            "move the files of each into a folder of its own, and give one of these as dataset.root",
+            f"dataset.root: {folder} holds train files of several sets: "
+            f"{', '.join(trained[:_MOST_NAMED])}",
+            "move the files of each into a folder of its own, "
+            "and give one of these as dataset.root",
         )
     names = sets["" if "" in trained else trained[0]]
     for split, alike in names.items():
@@ -170,7 +200,10 @@ def _left(aside: Sequence[Path]) -> list[str]:
 
 
 def _without_splits(folder: Path, by_name: dict[str, list[Path]], are_splits: bool) -> Shards:
-    """Return the shards of one table. Raises DataError where the files are several tables, or splits without train."""
+    """Return the shards of one table.
+
+    Raises DataError where the files are several tables, or splits without train.
+    """
     shards = [file for name, files in by_name.items() if is_filler(name) for file in files]
     others = [file for files in by_name.values() for file in files if file not in shards]
     if not are_splits and (shards or len(others) == 1):
@@ -179,7 +212,8 @@ def _without_splits(folder: Path, by_name: dict[str, list[Path]], are_splits: bo
     named = ", ".join(printable(file.name) for file in others[:_MOST_NAMED])
     raise DataError(
         f"dataset: no train*.parquet in {folder}: {named}",
-        "name the files train*.parquet, test*.parquet, with nothing but the number of a shard in the place of *",
+        "name the files train*.parquet, test*.parquet, "
+        "with nothing but the number of a shard in the place of *",
     )
 
 
@@ -200,6 +234,8 @@ def _check_complete(files: Sequence[Path]) -> None:
         for number in missing[:_MOST_NAMED]
     ]
     raise DataError(
-        f"dataset: {len(missing)} of {total} files are missing in {file.parent}: {', '.join(named)}",
-        "add what is missing, or rename the files that are there to train-0.parquet, train-1.parquet …",
+        f"dataset: {len(missing)} of {total} files are missing in {file.parent}: "
+        f"{', '.join(named)}",
+        "add what is missing, "
+        "or rename the files that are there to train-0.parquet, train-1.parquet …",
     )

@@ -45,11 +45,16 @@ class ViewWriter:
             if epoch not in self.missing:
                 continue
             mine = (epochs == epoch).cpu().numpy()
-            views = self._views.setdefault(epoch, np.full((self.num_images, logits.shape[1]), np.nan, np.float16))
+            views = self._views.setdefault(
+                epoch, np.full((self.num_images, logits.shape[1]), np.nan, np.float16)
+            )
             views[rows.cpu().numpy()[mine]] = values[mine]
             self.missing[epoch] -= int(mine.sum())
             if not self.missing[epoch]:
-                with atomic_path(view_path(self.folder, epoch)) as temporary, temporary.open("wb") as file:
+                with (
+                    atomic_path(view_path(self.folder, epoch)) as temporary,
+                    temporary.open("wb") as file,
+                ):
                     np.save(file, self._views.pop(epoch), allow_pickle=False)
 
 
@@ -80,6 +85,7 @@ class StoredLabels:
             StoreError: an image was not seen in that epoch, or files are damaged.
         """
         found: Sequence[np.ndarray] = [
-            self._open(epoch)[row] for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
+            self._open(epoch)[row]
+            for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
         ]
         return self._logits.finite(torch.from_numpy(np.stack(found)))

@@ -1,4 +1,6 @@
-"""Train, validation and test, stratified and seeded; equal pictures never on two sides of a drawn split."""
+"""Train, validation and test, stratified and seeded;
+equal pictures never on two sides of a drawn split.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,10 @@ def assign_splits(
 ) -> np.ndarray:
     """Return the split of every image; ``""`` for those that are left out.
 
-    Official splits are kept. Where there is no test split, ``test_fraction`` of each class becomes one; where there
-    is no validation split, ``validation_fraction`` of each class's training images becomes one. Every class keeps
-    at least one training image. Copies are drawn together, or stay in train where they cannot be.
+    Official splits are kept. Where there is no test split, ``test_fraction`` of each class becomes
+    one; where there is no validation split, ``validation_fraction`` of each class's training images
+    becomes one. Every class keeps at least one training image. Copies are drawn together, or stay
+    in train where they cannot be.
 
     Args:
         source: the opened data set of n images.
@@ -35,7 +38,10 @@ def assign_splits(
     for label, members in enumerate(np.split(by_class, ends[:-1])):
         random = np.random.default_rng([spec.split_seed, label])
         train = random.permutation(members[split[members] == "train"])
-        for part, fraction in (("test", spec.test_fraction), ("validation", spec.validation_fraction)):
+        for part, fraction in (
+            ("test", spec.test_fraction),
+            ("validation", spec.validation_fraction),
+        ):
             if part not in has:
                 count = min(round(fraction * len(train)), len(train) - 1)
                 drawn = _draw(train, count, copies_of)
@@ -49,8 +55,8 @@ def assign_splits(
 def _draw(train: np.ndarray, count: int, copies_of: dict[int, np.ndarray]) -> np.ndarray:
     """Return the first ``count`` of the permuted training images, copies together.
 
-    A picture whose copies are elsewhere too, in another class or split, stays; so does one whose copies are too many.
-    Without copies this is ``train[:count]``.
+    A picture whose copies are elsewhere too, in another class or split, stays; so does one whose
+    copies are too many. Without copies this is ``train[:count]``.
     """
     drawn: list[int] = []
     for unit in _units(train.tolist(), copies_of):

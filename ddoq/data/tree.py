@@ -1,4 +1,7 @@
-"""What lies in folders: images, folders, and what is only named like one. Nothing here knows of classes."""
+"""What lies in folders: images, folders, and what is only named like one.
+
+Nothing here knows of classes.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +14,41 @@ from ddoq.utils.io import READABLE, reading
 
 #: Endings of images. Browsers and phones save JPEG as .jfif and .jpe, too.
 EXTENSIONS = frozenset(
-    [".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"]
+    [
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".jpe",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".gif",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+    ]
 )
 #: What systems put beside the user's files; names with a leading dot are passed over as well.
 _NOBODYS = frozenset(["__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"])
 IMAGE, LINK, PIPE = "image", "a link to nothing", "neither a file nor a folder"
 
 
-def files_below(folder: Path | str, above: frozenset[str] = frozenset()) -> Iterator[tuple[str, str]]:
+def files_below(
+    folder: Path | str, above: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, str]]:
     """Yield what lies below a folder, in the order of the paths, without a stat of every file.
 
     Links are followed, those to folders too, but not in a circle.
 
     Args:
         folder: where to look.
-        above: the folders that this one lies in, by their real paths, as far as links were followed.
+        above: the folders that this one lies in, by their real paths,
+            as far as links were followed.
 
     Yields:
-        Name relative to ``folder``, and what it is: ``IMAGE``; ``LINK`` or ``PIPE`` where something is only named
-        like one; or the kind of anything else: its extension.
+        Name relative to ``folder``, and what it is: ``IMAGE``; ``LINK`` or ``PIPE`` where something
+        is only named like one; or the kind of anything else: its extension.
     """
     with reading(folder, READABLE), os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
@@ -49,9 +68,14 @@ def files_below(folder: Path | str, above: frozenset[str] = frozenset()) -> Iter
             if not is_named_image(entry.name):
                 yield entry.name, os.path.splitext(entry.name)[1].lower() or "without extension"
             else:
-                yield entry.name, IMAGE if entry.is_file(follow_symlinks=False) else _kind(entry.path)
+                yield (
+                    entry.name,
+                    IMAGE if entry.is_file(follow_symlinks=False) else _kind(entry.path),
+                )
             continue
-        yield from ((f"{entry.name}/{name}", what) for name, what in files_below(entry.path, within))
+        yield from (
+            (f"{entry.name}/{name}", what) for name, what in files_below(entry.path, within)
+        )
 
 
 def is_nobodys(name: str) -> bool:
@@ -78,7 +102,8 @@ def images_in(folder: Path) -> bool:
     """Return whether there are images directly in a folder; it is read up to the first one."""
     with reading(folder, READABLE), os.scandir(folder) as entries:
         return any(
-            is_named_image(entry.name) and not is_nobodys(entry.name) and not entry.is_dir() for entry in entries
+            is_named_image(entry.name) and not is_nobodys(entry.name) and not entry.is_dir()
+            for entry in entries
         )
 
 
@@ -95,7 +120,8 @@ def subfolders(path: Path) -> list[Path]:
     """
     with reading(path, READABLE):
         found = sorted(entry for entry in path.iterdir() if not is_nobodys(entry.name))
-        folders, links = [entry for entry in found if entry.is_dir()], [entry for entry in found if entry.is_symlink()]
+        folders = [entry for entry in found if entry.is_dir()]
+        links = [entry for entry in found if entry.is_symlink()]
         broken = [printable(str(entry)) for entry in links if not entry.exists()]
     if broken:
         raise DataError(f"dataset: {broken[0]} is a link to nothing", "repair or remove it")

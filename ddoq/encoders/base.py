@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module, ABC):
-    """A pair of maps between images ``[B, C, H, W]`` in [-1, 1] and latents ``[B, *shape]`` of about unit variance.
+    """A pair of maps between images ``[B, C, H, W]``
+    in [-1, 1] and latents ``[B, *shape]`` of about unit variance.
 
     ``precision`` is that of the networks, ``storage`` the type in which latents are kept on disk.
     """
@@ -25,11 +26,16 @@ class Encoder(nn.Module, ABC):
             return "set encoder.precision=float32"
         if self.storage == torch.float16:
             return "set encoder.storage=float32, or replace the weights in encoder.path"
-        return "replace the weights in encoder.path; where they were fitted here, lower encoder.fit.learning_rate"
+        return (
+            "replace the weights in encoder.path; "
+            "where they were fitted here, lower encoder.fit.learning_rate"
+        )
 
     @abstractmethod
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the latents of images, float32; ``seeds``, one per image, are for encoders that draw."""
+        """Return the latents of images, float32;
+        ``seeds``, one per image, are for encoders that draw.
+        """
 
     @abstractmethod
     def decode(self, latents: Tensor) -> Tensor:

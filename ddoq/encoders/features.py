@@ -32,7 +32,9 @@ class Features(nn.Module):
         config = resolve_model_data_config(self.network)
         self.image_size = image_size or config["input_size"][-1]
         for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(config[name]).view(1, -1, 1, 1), persistent=False)
+            self.register_buffer(
+                name, torch.tensor(config[name]).view(1, -1, 1, 1), persistent=False
+            )
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the features ``[B, F]`` of images ``[B, C, H, W]`` in [-1, 1]."""

@@ -18,12 +18,14 @@ _FILES = ("taef2_encoder.pth", "taef2_decoder.pth")
 
 
 class TAEF2(Encoder):
-    """Latents of 32 channels, 8 times smaller than the image, of mean about 0 and standard deviation about 0.9.
+    """Latents of 32 channels, 8 times smaller than the image,
+    of mean about 0 and standard deviation about 0.9.
 
     A plain module of 2.7 M parameters: good enough to look at on a CPU.
 
     Args:
-        path: folder with ``taef2_encoder.pth`` and ``taef2_decoder.pth`` (github.com/madebyollin/taesd).
+        path: folder with ``taef2_encoder.pth`` and ``taef2_decoder.pth``
+            (github.com/madebyollin/taesd).
         storage: of latents on disk: ``float32`` or ``float16``.
     """
 
@@ -51,7 +53,9 @@ class _Clamp(nn.Module):
 
 
 class _Block(nn.Module):
-    """Three convolutions with a residual; ``pooled`` first mixes the whole map in through a group norm."""
+    """Three convolutions with a residual; ``pooled`` first mixes the whole map
+    in through a group norm.
+    """
 
     def __init__(self, pooled: bool = False):
         super().__init__()
@@ -95,9 +99,11 @@ def _read(file: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise DataError(
             f"encoder.path: there is no {file}",
-            f"put {' and '.join(_FILES)} of github.com/madebyollin/taesd (MIT, 5 MB) into {file.parent}",
+            f"put {' and '.join(_FILES)} of github.com/madebyollin/taesd "
+            f"(MIT, 5 MB) into {file.parent}",
         ) from error
     except Exception as error:  # torch raises whatever the bytes happen to break
         raise DataError(
-            f"encoder.path: {file} is not a file of weights ({type(error).__name__})", "download it again"
+            f"encoder.path: {file} is not a file of weights ({type(error).__name__})",
+            "download it again",
         ) from error

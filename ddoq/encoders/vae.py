@@ -13,34 +13,50 @@ from ddoq.utils.scaling import VAE_SCALES, latent_scale
 
 
 class VAE(Encoder):
-    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``; see ``ddoq.utils.scaling`` for the two.
+    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``;
+    see ``ddoq.utils.scaling`` for the two.
 
     Args:
-        path: a folder saved by diffusers' ``save_pretrained``, or a hub id. Holds an ``AutoencoderKL`` or
-            ``AutoencoderTiny``, at the top or in the sub-folder ``vae``. Or one file of weights, in the names of
-            diffusers or of CompVis, beside its ``config.json``.
-        posterior: ``mode``, or ``sample``: one draw per image, as D4M does. A tiny autoencoder has no posterior.
+        path: a folder saved by diffusers' ``save_pretrained``, or a hub id. Holds an
+            ``AutoencoderKL`` or ``AutoencoderTiny``, at the top or in the sub-folder
+            ``vae``. Or one file of weights, in the names of diffusers or of CompVis, beside
+            its ``config.json``.
+        posterior: ``mode``, or ``sample``: one draw per image, as D4M does.
+            A tiny autoencoder has no posterior.
         precision: of the network: ``float32``, ``bfloat16`` or ``float16``.
         storage: of latents on disk: ``float32`` or ``float16``.
     """
 
-    def __init__(self, path: str, posterior: str = "mode", precision: str = "float32", storage: str = "float32"):
+    def __init__(
+        self,
+        path: str,
+        posterior: str = "mode",
+        precision: str = "float32",
+        storage: str = "float32",
+    ):
         super().__init__()
         self.vae = load_pretrained(path, tuple(VAE_SCALES), "vae", "encoder.path", precision)
         self.posterior, self.precision, self.storage = posterior, precision, getattr(torch, storage)
-        known = latent_scale({**self.vae.config, "_class_name": type(self.vae).__name__}, "encoder.path")
+        known = latent_scale(
+            {**self.vae.config, "_class_name": type(self.vae).__name__}, "encoder.path"
+        )
         self._keep("shift", known.shift)
         self._keep("scale", known.scale)
 
     def _keep(self, name: str, value: float | tuple[float, ...]) -> None:
-        """Keep a number as it is, those of channels as a tensor ``[C, 1, 1]`` that moves with the model."""
+        """Keep a number as it is, those of channels as a tensor ``[C, 1, 1]``
+        that moves with the model.
+        """
         if isinstance(value, tuple):
             self.register_buffer(name, torch.tensor(value).view(-1, 1, 1), persistent=False)
         else:
             setattr(self, name, value)
 
     def encode(self, images: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the scaled latents. Grey images are fed as RGB to a model that wants three channels."""
+        """Return the scaled latents.
+
+        Grey images are fed as RGB to a model that wants three channels.
+        """
         wanted = self.vae.config.in_channels
         images = images.expand(-1, wanted, -1, -1) if images.shape[1] == 1 else images
         encoded = self.vae.encode(images.to(self.vae.dtype))
@@ -54,11 +70,15 @@ class VAE(Encoder):
 
     def decode(self, latents: Tensor) -> Tensor:
         """Return images ``[B, C, H, W]``."""
-        return self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype)).sample.float()
+        return self.vae.decode(
+            (latents / self.scale + self.shift).to(self.vae.dtype)
+        ).sample.float()
 
 
 def _draw(posterior, seeds: Sequence[int]) -> Tensor:
     """Return one draw per image, each from its own seed."""
     mean, std = posterior.mean.float(), posterior.std.float()
-    draws = [torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+    draws = [
+        torch.randn(mean.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds
+    ]
     return mean + std * torch.stack(draws).to(mean.device)

@@ -1,4 +1,6 @@
-"""The first contact of the processes of a run: each tells the others that it is there, and has a minute to wait."""
+"""The first contact of the processes of a run:
+each tells the others that it is there, and has a minute to wait.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ _MOST = 8  # processes that a line lists
 def join(place: Place, patience: float) -> None:
     """Make the processes of a run one process group of torch's.
 
-    Torch waits where Python hears no signal, so a thread does it, and this one waits for that thread.
+    Torch waits where Python hears no signal, so a thread does it,
+    and this one waits for that thread.
 
     Args:
         place: of this process.
@@ -42,11 +45,15 @@ def join(place: Place, patience: float) -> None:
     start, told = time.monotonic(), False
     thread.start()
     try:
-        while thread.is_alive() and (waited := time.monotonic() - start) < patience + contact.extra():
+        while (
+            thread.is_alive() and (waited := time.monotonic() - start) < patience + contact.extra()
+        ):
             thread.join(_TICK)
             if waited > _SOON and not told and contact.speaks():
                 told = True
-                console.print(f"[yellow]waiting up to {patience:g} s: {contact.missing()}[/]", soft_wrap=True)
+                console.print(
+                    f"[yellow]waiting up to {patience:g} s: {contact.missing()}[/]", soft_wrap=True
+                )
         if thread.is_alive() or contact.error:
             raise contact.complaint(patience) from contact.error
     except BaseException:
@@ -94,7 +101,9 @@ class _Contact:
         serves = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
         while not serves and not self._leaving and not self._answers():
             time.sleep(_TICK)
-        store = TCPStore(place.address, place.port, is_master=serves, wait_for_workers=False, timeout=_EXCHANGE)
+        store = TCPStore(
+            place.address, place.port, is_master=serves, wait_for_workers=False, timeout=_EXCHANGE
+        )
         return PrefixStore(f"ddoq/{place.run}", store)
 
     def _answers(self) -> bool:
@@ -108,7 +117,9 @@ class _Contact:
 
     def _enrol(self, sign: str) -> None:
         place = self.place
-        self._store.append(_ROLL, f"{sign} {place.rank} {place.size} {os.getpid()} {platform.node()}\n")
+        self._store.append(
+            _ROLL, f"{sign} {place.rank} {place.size} {os.getpid()} {platform.node()}\n"
+        )
 
     def _read_roll(self) -> None:
         """Look who has come and not left.
@@ -121,7 +132,8 @@ class _Contact:
             sign, rank, size, process = line.split(" ", 3)
             if int(size) != place.size:
                 raise ConfigError(
-                    f"launcher: process {place.rank} was told of {place.size} processes, process {rank} of {size}",
+                    f"launcher: process {place.rank} was told of {place.size} processes, "
+                    f"process {rank} of {size}",
                     f"start all of them by one command; this one was started by {place.start}",
                 )
             if sign == "-":
@@ -130,7 +142,8 @@ class _Contact:
             elif here.setdefault(int(rank), process) != process:
                 raise ConfigError(
                     f"launcher: two processes are number {rank} of {size}",
-                    f"start all of them by one command, which numbers them; this one was started by {place.start}",
+                    "start all of them by one command, which numbers them; "
+                    f"this one was started by {place.start}",
                 )
         self._here = {rank: process.partition(" ")[2] for rank, process in here.items()}
         self._gone = sorted(set(gone) - set(here))
@@ -155,18 +168,28 @@ class _Contact:
         return _CONNECT if self._complete() else 0.0
 
     def speaks(self) -> bool:
-        """Tell whether the user is to hear of the waiting from this process: from the first, or without it."""
+        """Tell whether the user is to hear of the waiting from this process:
+        from the first, or without it.
+        """
         return self.place.rank == 0 or self._store is None
 
     def missing(self) -> str:
         """Return who has not come, in words."""
         place = self.place
         if self._store is None and place.rank:
-            return f"process 0 of {place.size} does not answer at {place.address}:{place.port} ({self._unreached})"
-        missing = [rank for rank in range(place.size) if rank not in self._here and rank not in self._gone]
+            return (
+                f"process 0 of {place.size} does not answer at {place.address}:{place.port} "
+                f"({self._unreached})"
+            )
+        missing = [
+            rank for rank in range(place.size) if rank not in self._here and rank not in self._gone
+        ]
         here = ", ".join(f"{rank} on {host}" for rank, host in sorted(self._here.items())[:_MOST])
         gone = f"; gone again: {_ranges(self._gone)}" if self._gone else ""
-        return f"{len(missing)} of {place.size} processes have not come: {_ranges(missing)} (here: {here}{gone})"
+        return (
+            f"{len(missing)} of {place.size} processes have not come: "
+            f"{_ranges(missing)} (here: {here}{gone})"
+        )
 
     def complaint(self, patience: float) -> ConfigError:
         """Return the error that says why there is no process group."""
@@ -176,13 +199,17 @@ class _Contact:
         why = (str(self.error).splitlines() or [""])[0] if self.error else "no answer"
         if self.error and self._store is None:
             return ConfigError(
-                f"launcher: process {place.rank} cannot use {place.address}:{place.port} ({why}); {start}",
-                "set MASTER_ADDR to the host of process 0 and MASTER_PORT to a free port there, for all processes",
+                f"launcher: process {place.rank} cannot use {place.address}:{place.port} "
+                f"({why}); {start}",
+                "set MASTER_ADDR to the host of process 0 and MASTER_PORT to a free port there, "
+                "for all processes",
             )
         if self._complete():
             return ConfigError(
-                f"launcher: all {place.size} processes have come, but do not reach each other ({why})",
-                "set GLOO_SOCKET_IFNAME to the network interface that their hosts share; `ip addr` lists them",
+                f"launcher: all {place.size} processes have come, "
+                f"but do not reach each other ({why})",
+                "set GLOO_SOCKET_IFNAME to the network interface that their hosts share; "
+                "`ip addr` lists them",
             )
         if self.error:
             return ConfigError(
@@ -192,10 +219,14 @@ class _Contact:
         if place.start.startswith("srun"):
             commands = f"srun -n {place.size} ddoq ...), or one alone (srun -n 1 ddoq ..."
         else:
-            commands = f"torchrun --nproc-per-node {place.size} -m ddoq.run ...), or one alone (unset RANK WORLD_SIZE"
+            commands = (
+                f"torchrun --nproc-per-node {place.size} -m ddoq.run ...), "
+                "or one alone (unset RANK WORLD_SIZE"
+            )
         return ConfigError(
             f"launcher: after {patience:g} s {self.missing()}; {start}",
-            f"start all at once ({commands}); where they start slowly, set trainer.join_timeout to more seconds",
+            f"start all at once ({commands}); "
+            "where they start slowly, set trainer.join_timeout to more seconds",
         )
 
 

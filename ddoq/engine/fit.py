@@ -17,22 +17,34 @@ def cosine_schedule(optimizer: torch.optim.Optimizer, num_steps: int, warmup: in
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup))))
+        return 0.5 * (
+            1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, num_steps - warmup)))
+        )
 
     return {
         "optimizer": optimizer,
-        "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor), "interval": "step"},
+        "lr_scheduler": {
+            "scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, factor),
+            "interval": "step",
+        },
     }
 
 
 class DenoiserModule(L.LightningModule):
     """Fits a class-conditional denoiser with the loss its scheduler's ``prediction_type`` asks for.
 
-    A batch is ``(clean latents, labels, noise, times)``. ``average`` holds the exponential moving average of the
-    weights, which is what generates.
+    A batch is ``(clean latents, labels, noise, times)``. ``average`` holds the exponential moving
+    average of the weights, which is what generates.
     """
 
-    def __init__(self, transformer: nn.Module, scheduler, num_steps: int, learning_rate: float, ema_decay: float):
+    def __init__(
+        self,
+        transformer: nn.Module,
+        scheduler,
+        num_steps: int,
+        learning_rate: float,
+        ema_decay: float,
+    ):
         super().__init__()
         self.transformer, self.scheduler = transformer, scheduler
         self.num_steps, self.learning_rate = num_steps, learning_rate
@@ -56,12 +68,15 @@ class DenoiserModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict:
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
-        optimizer = torch.optim.AdamW(self.transformer.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.transformer.parameters(), self.learning_rate, weight_decay=0.0, fused=True
+        )
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))
 
 
 class VAEModule(L.LightningModule):
-    """Fits a diffusers ``AutoencoderKL``: ``|x - D(z)|^2 + kl_weight * KL(q(z|x) || N(0, I))``, per-pixel means.
+    """Fits a diffusers ``AutoencoderKL``: ``|x - D(z)|^2 + kl_weight * KL(q(z|x) || N(0, I))``,
+    per-pixel means.
 
     A batch is ``(images, noise)``; the noise samples the posterior.
     """
@@ -76,9 +91,13 @@ class VAEModule(L.LightningModule):
         images, noise = batch
         posterior = self.vae.encode(images).latent_dist
         decoded = self.vae.decode(posterior.mean + posterior.std * noise).sample
-        return mse_loss(decoded, images) + self.kl_weight * posterior.kl().mean() / images[0].numel()
+        return (
+            mse_loss(decoded, images) + self.kl_weight * posterior.kl().mean() / images[0].numel()
+        )
 
     def configure_optimizers(self) -> dict:
         """AdamW, warm-up over 5 % of the steps, cosine decay."""
-        optimizer = torch.optim.AdamW(self.vae.parameters(), self.learning_rate, weight_decay=0.0, fused=True)
+        optimizer = torch.optim.AdamW(
+            self.vae.parameters(), self.learning_rate, weight_decay=0.0, fused=True
+        )
         return cosine_schedule(optimizer, self.num_steps, warmup=max(1, self.num_steps // 20))

@@ -12,7 +12,8 @@ from ddoq.errors import StageError
 
 
 class FittingBatches:
-    """Applies a function to a batch, in halves and quarters once the whole does not fit; remembers what fitted.
+    """Applies a function to a batch, in halves and quarters once the whole does not fit;
+    remembers what fitted.
 
     Args:
         title: of the stage, for the log.
@@ -22,7 +23,8 @@ class FittingBatches:
         self.title, self.largest = title, None
 
     def __call__(self, num: int, function: Callable[[slice], Tensor]) -> Tensor:
-        """Return ``function`` of all ``num`` items; it takes the slice of items that it is to work on.
+        """Return ``function`` of all ``num`` items;
+        it takes the slice of items that it is to work on.
 
         Raises:
             StageError: a single item does not fit.
@@ -38,11 +40,13 @@ class FittingBatches:
             if size == 1:
                 raise StageError(
                     f"{self.title}: out of memory with a batch of one",
-                    "use a lower precision (encoder.precision, generator.precision), smaller images or a larger device",
+                    "use a lower precision (encoder.precision, generator.precision), "
+                    "smaller images or a larger device",
                 )
             self.largest = size // 2
             logging.getLogger("ddoq").warning(
-                "%s: out of memory with a batch of %d, going on with %d (trainer.batch_size sets it)",
+                "%s: out of memory with a batch of %d, "
+                "going on with %d (trainer.batch_size sets it)",
                 *(self.title, size, self.largest),
             )
             if torch.cuda.is_available():

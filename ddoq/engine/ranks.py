@@ -1,8 +1,8 @@
 """Processes that torchrun or srun started, as one team.
 
-Every process runs the same command and builds the same graph. They talk only to agree on what to do next and to
-wait for each other; results go through the store. On the device each process is on its own, so nothing is reduced
-and a batch gives the same result whichever process has it.
+Every process runs the same command and builds the same graph. They talk only to agree on what to do
+next and to wait for each other; results go through the store. On the device each process is on its
+own, so nothing is reduced and a batch gives the same result whichever process has it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from ddoq.engine.contact import join
 from ddoq.errors import DdoqError, StageError
 from ddoq.utils.ranks import Alone, Place
 
-#: A meeting may wait for a whole stage. A process that dies closes its connection, which ends the wait.
+#: A meeting may wait for a whole stage. A process that dies closes its connection,
+#: which ends the wait.
 _PATIENCE = timedelta(days=30)
 
 
 class Team(Alone):
-    """One of several processes; ``gather`` is their only meeting point, so that they cannot miss each other.
+    """One of several processes; ``gather`` is their only meeting point,
+    so that they cannot miss each other.
 
     Args:
         place: of this process among them.
@@ -35,7 +37,8 @@ class Team(Alone):
     """
 
     def __init__(self, place: Place, patience: float):
-        # Read when torch is imported. Its C++ part would fill the screen with a connection that fails.
+        # Read when torch is imported. Its C++ part would fill the screen
+        # with a connection that fails.
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
         self.rank, self.size = place.rank, place.size
@@ -52,7 +55,11 @@ class Team(Alone):
 
     def fail(self, error: BaseException) -> None:
         """See ``Alone.fail``."""
-        message = (error.cause, error.remedy) if isinstance(error, DdoqError) else (repr(error), "see its run.log")
+        message = (
+            (error.cause, error.remedy)
+            if isinstance(error, DdoqError)
+            else (repr(error), "see its run.log")
+        )
         with suppress(StageError):  # others failed, too, or are gone
             self._meet((None, message))
 

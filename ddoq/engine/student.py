@@ -24,7 +24,9 @@ _TEST_BATCH = 500
 
 
 class Normalize(nn.Module):
-    """Maps pixels in [0, 1] to zero mean and unit variance, per channel, by the statistics of a data set."""
+    """Maps pixels in [0, 1] to zero mean and unit variance, per channel,
+    by the statistics of a data set.
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
         super().__init__()
@@ -37,9 +39,11 @@ class Normalize(nn.Module):
 
 
 class ViewMaker(nn.Module):
-    """Makes the views of a step from images that live on the device: uint8, so that they fit there, or float32.
+    """Makes the views of a step from images that live on the device:
+    uint8, so that they fit there, or float32.
 
-    A batch is ``{"rows": image numbers [B], "draws": random numbers}``: all that travels to the device.
+    A batch is ``{"rows": image numbers [B], "draws": random numbers}``: all that
+    travels to the device.
     """
 
     def __init__(self, images: Tensor, protocol: Protocol, normalize: Normalize):
@@ -50,16 +54,19 @@ class ViewMaker(nn.Module):
     def forward(self, batch: Mapping[str, Any]) -> Tensor:
         """Return mixed views ``[B, C, H, W]`` in [0, 1]."""
         images = as_floats(self.images[batch["rows"]])
-        views = self.augmentation.views(images, batch["draws"], self.normalize.mean, self.normalize.std)
+        views = self.augmentation.views(
+            images, batch["draws"], self.normalize.mean, self.normalize.std
+        )
         return self.augmentation.mix(views, batch["draws"])
 
 
 class StudentModule(L.LightningModule):
     """Trains a student with the weighted loss ``(1/B) sum_i w_i * loss_i`` of a protocol.
 
-    A training batch is that of ``ViewMaker``, with the teacher's logits in ``stored`` where they were stored; a
-    validation batch is ``(uint8 images, labels)``. ``history`` collects, at each evaluation, the ``step``, the accuracy
-    ``top1`` and the mean training ``loss`` since the one before; ``logits`` holds those of the last one.
+    A training batch is that of ``ViewMaker``, with the teacher's logits in ``stored`` where they
+    were stored; a validation batch is ``(uint8 images, labels)``. ``history`` collects, at each
+    evaluation, the ``step``, the accuracy ``top1`` and the mean training ``loss`` since the one
+    before; ``logits`` holds those of the last one.
 
     Args:
         network: maps normalised images to logits.
@@ -78,12 +85,17 @@ class StudentModule(L.LightningModule):
         teacher: nn.Module | None = None,
     ):
         super().__init__()
-        self.network, self.protocol, self.normalize, self.teacher = network, protocol, normalize, teacher
+        self.network = network
+        self.protocol = protocol
+        self.normalize = normalize
+        self.teacher = teacher
         self.views, self.num_images = ViewMaker(data.images, protocol, normalize), len(data.images)
         self.temperature = data.temperature
         weights = set_weights(data, protocol)
         in_loss = protocol.weights.use == "loss"
-        self.register_buffer("weights", weights if in_loss else torch.ones_like(weights), persistent=False)
+        self.register_buffer(
+            "weights", weights if in_loss else torch.ones_like(weights), persistent=False
+        )
         self.register_buffer("targets", data.targets, persistent=False)
         self.register_buffer("loss_sum", torch.tensor(0.0), persistent=False)
         self.history: list[dict[str, float]] = []
@@ -96,26 +108,41 @@ class StudentModule(L.LightningModule):
         targets, weights = self.targets[batch["rows"]], self.weights[batch["rows"]]
         if "partner" in batch["draws"]:
             draws = batch["draws"]
-            targets, weights = self.protocol.weights.mix(targets, weights, draws["partner"], draws["share"])
-        losses = self._losses(self.network(self.normalize(views)), targets, views, batch.get("stored"))
+            targets, weights = self.protocol.weights.mix(
+                targets, weights, draws["partner"], draws["share"]
+            )
+        losses = self._losses(
+            self.network(self.normalize(views)), targets, views, batch.get("stored")
+        )
         loss = (self.protocol.weights.of_batch(weights) * losses).mean()
-        self.loss_sum += loss.detach()  # stays on the device: asking for its value would wait for every step
+        # The sum stays on the device: asking for its value would wait for every step.
+        self.loss_sum += loss.detach()
         return loss
 
-    def _losses(self, logits: Tensor, targets: Tensor, views: Tensor, stored: Tensor | None) -> Tensor:
+    def _losses(
+        self, logits: Tensor, targets: Tensor, views: Tensor, stored: Tensor | None
+    ) -> Tensor:
         if stored is None and self.teacher is None:
             return hard_loss(logits / self.temperature, targets)
         if stored is None:
             stored = self.teacher(views)
-        losses = soft_loss(logits, stored.to(logits.dtype), self.protocol.loss, self.protocol.temperature)
-        return losses + self.protocol.hard_share * hard_loss(logits, targets) if self.protocol.hard_share else losses
+        losses = soft_loss(
+            logits, stored.to(logits.dtype), self.protocol.loss, self.protocol.temperature
+        )
+        return (
+            losses + self.protocol.hard_share * hard_loss(logits, targets)
+            if self.protocol.hard_share
+            else losses
+        )
 
     def on_train_batch_start(self, *_) -> None:
         """Let the optimizer forget, where the protocol wants that at milestones."""
         if not self.protocol.reset_at_milestones:
             return
         step = self.global_step
-        before, now = (self.protocol.milestones_passed(s, self.num_images) for s in (step - 1, step))
+        before, now = (
+            self.protocol.milestones_passed(s, self.num_images) for s in (step - 1, step)
+        )
         if before != now:
             self.optimizers().optimizer.state.clear()
 
@@ -147,7 +174,9 @@ class StudentModule(L.LightningModule):
     def configure_optimizers(self) -> dict:
         """The protocol's optimizer and learning rates."""
         optimizer = self.protocol.build_optimizer(self.network)
-        rates = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.protocol.rate(step, self.num_images))
+        rates = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.protocol.rate(step, self.num_images)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": rates, "interval": "step"}}
 
 
@@ -197,12 +226,14 @@ def train_student(
         views_seed: instead of ``seed``, where views are those that were labelled before.
 
     Returns:
-        ``top1`` at the end and ``top1_best``, the ``accuracies`` along the way, the ``history`` of ``StudentModule``,
-        and the other measures of ``ddoq.evaluation.metrics`` at the end.
+        ``top1`` at the end and ``top1_best``, the ``accuracies`` along the way, the ``history`` of
+        ``StudentModule``, and the other measures of ``ddoq.evaluation.metrics`` at the end.
     """
     module = StudentModule(network, data, protocol, normalize, teacher)
     seed = seed if views_seed is None else views_seed
-    views = Views(protocol, len(data.images), data.images.shape[-1], seed, set_weights(data, protocol))
+    views = Views(
+        protocol, len(data.images), data.images.shape[-1], seed, set_weights(data, protocol)
+    )
 
     def make_batch(step: int) -> dict[str, Any]:
         rows, epochs = views.places(step)
@@ -220,4 +251,8 @@ def train_student(
     )
     measures = classification_metrics(module.logits, module.labels)
     accuracies = [point["top1"] for point in module.history]
-    return measures | {"top1_best": max(accuracies), "accuracies": accuracies, "history": module.history}
+    return measures | {
+        "top1_best": max(accuracies),
+        "accuracies": accuracies,
+        "history": module.history,
+    }

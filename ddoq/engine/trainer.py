@@ -1,4 +1,6 @@
-"""Trainers without noise, steps that can be resumed exactly, and batches that are written as they come."""
+"""Trainers without noise, steps that can be resumed exactly,
+and batches that are written as they come.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,11 @@ from ddoq.utils.io import atomic_path
 
 
 def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
-    """Return a quiet trainer on this process's device: no logger, no checkpoints and no files but those asked for.
+    """Return a quiet trainer on this process's device:
+    no logger, no checkpoints and no files but those asked for.
 
-    It does not look for company: processes that compute together share out the work before (``ddoq.engine.ranks``).
+    It does not look for company: processes that compute together share out the work before
+    (``ddoq.engine.ranks``).
     """
     quiet()
     defaults = {
@@ -34,7 +38,12 @@ def make_trainer(accelerator: str, **options: Any) -> L.Trainer:
     }
     index = cuda_index(accelerator)
     devices = 1 if index is None else [index]
-    return L.Trainer(accelerator=accelerator, devices=devices, plugins=LightningEnvironment(), **defaults | options)
+    return L.Trainer(
+        accelerator=accelerator,
+        devices=devices,
+        plugins=LightningEnvironment(),
+        **defaults | options,
+    )
 
 
 class Steps(Dataset):
@@ -51,9 +60,13 @@ class Steps(Dataset):
 
 
 class _Epochs(L.LightningDataModule):
-    """Cuts the steps into epochs; asked again for each epoch, so that a resumed fit starts with the right one."""
+    """Cuts the steps into epochs; asked again for each epoch,
+    so that a resumed fit starts with the right one.
+    """
 
-    def __init__(self, make_batch: Callable[[int], Any], ends: Sequence[int], validation: DataLoader | None):
+    def __init__(
+        self, make_batch: Callable[[int], Any], ends: Sequence[int], validation: DataLoader | None
+    ):
         super().__init__()
         self.make_batch, self.ends, self.validation = make_batch, [0, *ends], validation
 
@@ -105,17 +118,18 @@ def fit_steps(
 ) -> None:
     """Train, step ``s`` on ``make_batch(s)``.
 
-    A batch is a function of the step alone, so a killed fit that resumes at its last epoch ends with the same
-    weights as an undisturbed one.
+    A batch is a function of the step alone, so a killed fit that resumes at its last epoch ends
+    with the same weights as an undisturbed one.
 
     Args:
         module: trained in place.
         make_batch: returns a batch on the CPU.
-        ends: after how many steps each part of the fit ends, in ascending order; a checkpoint and a validation after
-            each. The last one is the number of steps.
+        ends: after how many steps each part of the fit ends, in ascending order; a checkpoint and a
+            validation after each. The last one is the number of steps.
         title: of the progress bar.
         accelerator: Lightning's.
-        checkpoint: file to save to and to resume from; ``None`` for fits that are too short to resume.
+        checkpoint: file to save to and to resume from;
+            ``None`` for fits that are too short to resume.
         validation: a data loader.
         options: of the trainer, e.g. ``gradient_clip_val`` or ``precision``.
     """
@@ -130,7 +144,9 @@ def fit_steps(
         )
         resume = checkpoint if checkpoint is not None and checkpoint.exists() else None
         epochs = _Epochs(make_batch, ends, validation)
-        trainer.fit(module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None)
+        trainer.fit(
+            module, datamodule=epochs, ckpt_path=resume, weights_only=True if resume else None
+        )
 
 
 class _BatchItems(Dataset):
@@ -158,7 +174,9 @@ class _StreamingWriter(BasePredictionWriter):
         super().__init__(write_interval="batch")
         self.promised, self.write, self.bar = promised, write, bar
 
-    def write_on_batch_end(self, trainer, module, prediction, batch_indices, batch, batch_idx, dataloader_idx) -> None:
+    def write_on_batch_end(
+        self, trainer, module, prediction, batch_indices, batch, batch_idx, dataloader_idx
+    ) -> None:
         self.write(batch, self.promised.check(prediction, batch))
         self.bar.advance()
 
@@ -174,13 +192,15 @@ def predict(
     accelerator: str,
     num_workers: int = 0,
 ) -> None:
-    """Apply ``function`` to batches, check each result and hand it to ``write`` at once; nothing accumulates.
+    """Apply ``function`` to batches, check each result and hand it to ``write`` at once;
+    nothing accumulates.
 
     Args:
         function: maps a batch, already on the device, to predictions.
         network: what ``function`` uses; moved to the device.
         batches: map-style data set of batches.
-        promised: what predictions are; all outputs of networks that become artefacts are checked here.
+        promised: what predictions are; all outputs of networks
+            that become artefacts are checked here.
         write: takes the batch and its predictions.
         title: of the progress bar.
         accelerator: Lightning's.
@@ -203,5 +223,8 @@ def predict_batches(
     write: Callable[[Any, torch.Tensor], None],
     **options: Any,
 ) -> None:
-    """Apply ``function`` to collated batches of ``items``, given the item numbers of each. See ``predict``."""
+    """Apply ``function`` to collated batches of ``items``, given the item numbers of each.
+
+    See ``predict``.
+    """
     predict(function, network, _BatchItems(items, batches), promised, write, **options)

@@ -19,7 +19,8 @@ Draws = dict[str, Tensor]  # random numbers of one batch, on the CPU; every tens
 _RATIO = (3 / 4, 4 / 3)  # of a crop's width to its height
 _ATTEMPTS = 10
 _GREY = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
-# Principal components of ImageNet's RGB values in [0, 1] (Krizhevsky et al. 2012): standard deviations, directions.
+# Principal components of ImageNet's RGB values in [0, 1] (Krizhevsky et al. 2012):
+# standard deviations, directions.
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
 _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
 
@@ -28,25 +29,33 @@ _EIGENVECTORS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.583
 class Augmentation:
     """How a batch of views is made of a batch of images; applied in the order of the fields.
 
-    Every image has its own draws, except for the DSA operation and for the mixing, which are drawn per batch.
+    Every image has its own draws, except for the DSA operation and for the mixing,
+    which are drawn per batch.
 
     Args:
-        patch_shuffle: cut each image into this many columns and permute them, then its rows (Sun et al. 2024, RDED);
-            1 for off.
-        crop_scale: bounds of a crop's share of the area, as of torchvision's ``RandomResizedCrop``; the aspect ratio
-            is between 3/4 and 4/3. ``None`` for off.
-        shift: translation by up to this many whole pixels in each direction; the border is repeated.
+        patch_shuffle: cut each image into this many columns and permute them,
+            then its rows (Sun et al. 2024, RDED); 1 for off.
+        crop_scale: bounds of a crop's share of the area, as of torchvision's ``RandomResizedCrop``;
+            the aspect ratio is between 3/4 and 4/3. ``None`` for off.
+        shift: translation by up to this many whole pixels in each direction;
+            the border is repeated.
         flip: mirror horizontally with probability 1/2.
-        color_jitter: brightness, contrast and saturation: each moves the image towards black, its mean grey and its
-            grey by a share that is uniform between minus and plus this (Kim et al. 2022, IDC).
-        lighting: standard deviation of the noise along the principal components of the colours (AlexNet); RGB only.
-        dsa: DSA operations joined by ``_``, e.g. ``color_crop_cutout_flip_scale_rotate``; one is drawn per batch.
-        cutmix: a of the Beta(a, a) distribution of the area that is kept (Yun et al. 2019); 0 for off.
-        mixup: a of the Beta(a, a) distribution of the share of the first image (Zhang et al. 2018); 0 for off.
+        color_jitter: brightness, contrast and saturation: each moves the image towards black,
+            its mean grey and its grey by a share that is uniform between minus and plus this
+            (Kim et al. 2022, IDC).
+        lighting: standard deviation of the noise along the principal components of the colours
+            (AlexNet); RGB only.
+        dsa: DSA operations joined by ``_``, e.g. ``color_crop_cutout_flip_scale_rotate``;
+            one is drawn per batch.
+        cutmix: a of the Beta(a, a) distribution of the area that is kept
+            (Yun et al. 2019); 0 for off.
+        mixup: a of the Beta(a, a) distribution of the share of the first image
+            (Zhang et al. 2018); 0 for off.
         mix_probability: of mixing a batch.
 
     Raises:
-        ConfigError: of an unknown DSA operation, CutMix together with mixup, or shares that are no range.
+        ConfigError: of an unknown DSA operation, CutMix together with mixup,
+            or shares that are no range.
     """
 
     patch_shuffle: int = 1
@@ -90,23 +99,31 @@ class Augmentation:
             generator: on the CPU.
 
         Returns:
-            ``patches`` int64 ``[B, 2, factor]``, the new places of the rows and columns of patches; ``crop`` int64
-            ``[B, 4]`` (top, left, height, width); ``shift`` int64 ``[B, 2]`` in pixels; ``flip`` bool ``[B]``;
-            ``jitter`` ``[B, 3]``, shares of black, mean grey and grey; ``lighting`` ``[B, 3]``; one ``dsa_*``, see
-            ``draw_dsa``; if it mixes, ``partner`` int64 ``[B]``, ``share`` ``[B]`` of the base image, and for CutMix
-            ``box`` int64 ``[B, 4]`` (top, left, bottom, right) of the partner. A batch that is not mixed has share 1.
+            ``patches`` int64 ``[B, 2, factor]``, the new places of the rows and columns of
+            patches; ``crop`` int64 ``[B, 4]`` (top, left, height, width); ``shift`` int64
+            ``[B, 2]`` in pixels; ``flip`` bool ``[B]``; ``jitter`` ``[B, 3]``, shares of black,
+            mean grey and grey; ``lighting`` ``[B, 3]``; one ``dsa_*``, see ``draw_dsa``; if it
+            mixes, ``partner`` int64 ``[B]``, ``share`` ``[B]`` of the base image, and for CutMix
+            ``box`` int64 ``[B, 4]`` (top, left, bottom, right) of the partner. A batch that is
+            not mixed has share 1.
         """
         draws: Draws = {}
         if self.patch_shuffle > 1:
-            draws["patches"] = torch.rand(num_images, 2, self.patch_shuffle, generator=generator).argsort(2)
+            draws["patches"] = torch.rand(
+                num_images, 2, self.patch_shuffle, generator=generator
+            ).argsort(2)
         if self.crop_scale is not None:
             draws["crop"] = _draw_crops(num_images, image_size, self.crop_scale, generator)
         if self.shift:
-            draws["shift"] = torch.randint(-self.shift, self.shift + 1, (num_images, 2), generator=generator)
+            draws["shift"] = torch.randint(
+                -self.shift, self.shift + 1, (num_images, 2), generator=generator
+            )
         if self.flip:
             draws["flip"] = torch.rand(num_images, generator=generator) < 0.5
         if self.color_jitter:
-            draws["jitter"] = self.color_jitter * (2 * torch.rand(num_images, 3, generator=generator) - 1)
+            draws["jitter"] = self.color_jitter * (
+                2 * torch.rand(num_images, 3, generator=generator) - 1
+            )
         if self.lighting:
             draws["lighting"] = self.lighting * torch.randn(num_images, 3, generator=generator)
         if self.dsa:
@@ -145,9 +162,11 @@ class Augmentation:
         return images
 
     def mix(self, views: Tensor, draws: Draws) -> Tensor:
-        """Return views ``[B, C, H, W]``, each mixed with that of its partner; the labels mix as ``draws["share"]``.
+        """Return views ``[B, C, H, W]``, each mixed with that of its partner;
+        the labels mix as ``draws["share"]``.
 
-        mixup is ``share * view + (1 - share) * partner``; CutMix pastes the partner's pixels into the box.
+        mixup is ``share * view + (1 - share) * partner``;
+        CutMix pastes the partner's pixels into the box.
         """
         if not self.mixes:
             return views
@@ -166,7 +185,8 @@ class Augmentation:
         share = float(betaincinv(a, a, quantile)) if mixed < self.mix_probability else 1.0
         if self.cutmix:
             centre = torch.randint(image_size, (2,), generator=generator)
-            half = int(image_size * math.sqrt(1 - share)) // 2  # an odd side loses a pixel, as in the authors' code
+            # An odd side loses a pixel, as in the authors' code.
+            half = int(image_size * math.sqrt(1 - share)) // 2
             box = torch.cat([centre - half, centre + half]).clamp(0, image_size)
             area = int((box[2:] - box[:2]).prod())
             share = (image_size**2 - area) / image_size**2
@@ -175,27 +195,36 @@ class Augmentation:
 
 
 def _draw_crops(num_images: int, size: int, scale: Sequence[float], generator: Generator) -> Tensor:
-    """Return ``[B, 4]`` (top, left, height, width), distributed as torchvision's ``RandomResizedCrop.get_params``."""
+    """Return ``[B, 4]`` (top, left, height, width),
+    distributed as torchvision's ``RandomResizedCrop.get_params``.
+    """
     low, high = (math.log(ratio) for ratio in _RATIO)
     areas, ratios = torch.rand(2, num_images, _ATTEMPTS, dtype=torch.float64, generator=generator)
     areas = size**2 * (scale[0] + (scale[1] - scale[0]) * areas)
     ratios = (low + (high - low) * ratios).exp()
-    sides = torch.stack([areas / ratios, areas * ratios], 2).sqrt().round().long()  # [B, attempts, (height, width)]
+    # [B, attempts, (height, width)]
+    sides = torch.stack([areas / ratios, areas * ratios], 2).sqrt().round().long()
     fits = ((sides > 0) & (sides <= size)).all(2)
     first = fits.int().argmax(1)
-    # torchvision falls back on the largest central crop of an allowed ratio; of a square that is the whole image.
+    # torchvision falls back on the largest central crop of an allowed ratio;
+    # of a square that is the whole image.
     chosen = torch.where(fits.any(1, keepdim=True), sides[torch.arange(num_images), first], size)
-    places = torch.rand(num_images, 2, dtype=torch.float64, generator=generator) * (size - chosen + 1)
+    places = torch.rand(num_images, 2, dtype=torch.float64, generator=generator) * (
+        size - chosen + 1
+    )
     return torch.cat([places.long(), chosen], 1)
 
 
 def _patch_order(places: Tensor, size: int) -> Tensor:
-    """Return the source ``[B, size]`` of each pixel along one axis when patch k goes to ``places[:, k]``.
+    """Return the source ``[B, size]`` of each pixel along one axis
+    when patch k goes to ``places[:, k]``.
 
     The last patch takes what the division leaves, so patches may differ in size.
     """
     num_patches = places.shape[1]
-    patch = (torch.arange(size, device=places.device) // max(1, size // num_patches)).clamp(max=num_patches - 1)
+    patch = (torch.arange(size, device=places.device) // max(1, size // num_patches)).clamp(
+        max=num_patches - 1
+    )
     return places[:, patch].argsort(dim=1, stable=True)
 
 
@@ -221,7 +250,9 @@ def _move(images: Tensor, draws: Draws) -> Tensor:
 
 
 def _source(pixels: Tensor, start: Tensor, side: Tensor, size: int) -> Tensor:
-    """Return where output pixels ``[B, n]`` lie in the image, from -1 to 1, when a crop is enlarged to ``size``."""
+    """Return where output pixels ``[B, n]`` lie in the image, from -1 to 1,
+    when a crop is enlarged to ``size``.
+    """
     inside = (pixels + 0.5) * side / size - 0.5
     # Pixels outside the crop take no part: torchvision cuts the crop out before it enlarges it.
     inside = torch.minimum(inside.clamp(min=0), side - 1)
@@ -231,23 +262,28 @@ def _source(pixels: Tensor, start: Tensor, side: Tensor, size: int) -> Tensor:
 def _jitter(images: Tensor, shares: Tensor) -> Tensor:
     """Move images towards black, their mean grey and their grey by shares ``[B, 3]``.
 
-    The sources shuffle the three per image. Without clamping they commute, as moving towards the grey leaves the grey
-    unchanged, so the order is of no effect and is not drawn.
+    The sources shuffle the three per image. Without clamping they commute, as moving towards the
+    grey leaves the grey unchanged, so the order is of no effect and is not drawn.
     """
     black, flat, grey = shares.to(images.dtype)[..., None, None, None].unbind(1)
     luma = images
     if images.shape[1] == 3:
-        luma = sum(weight * channel for weight, channel in zip(_GREY, images.unbind(1), strict=True))[:, None]
+        luma = sum(
+            weight * channel for weight, channel in zip(_GREY, images.unbind(1), strict=True)
+        )[:, None]
     kept = (1 - black) * (1 - flat)
     offset = luma * (kept * grey) + luma.mean((1, 2, 3), keepdim=True) * ((1 - black) * flat)
     return images * (kept * (1 - grey)) + offset
 
 
 def _light(images: Tensor, alpha: Tensor) -> Tensor:
-    """Add ``sum_k alpha_k * s_k * v_k`` of the principal components to every pixel's colour; ``alpha`` ``[B, 3]``."""
+    """Add ``sum_k alpha_k * s_k * v_k`` of the principal components to every pixel's colour;
+    ``alpha`` ``[B, 3]``.
+    """
     if images.shape[1] != 3:
         raise ConfigError(
-            f"protocol.augmentation.lighting: its noise is in RGB, the images have {images.shape[1]} channels",
+            "protocol.augmentation.lighting: its noise is in RGB, "
+            f"the images have {images.shape[1]} channels",
             "set protocol.augmentation.lighting=0",
         )
     components = alpha.new_tensor(_EIGENVECTORS) * alpha.new_tensor(_EIGENVALUES)  # a column each

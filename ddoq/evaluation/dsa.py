@@ -37,7 +37,9 @@ def take(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return lines.gather(3, columns[:, None, None].expand(-1, channels, rows.shape[1], -1))
 
 
-def draw_dsa(strategy: str, num_images: int, image_size: int, generator: Generator) -> dict[str, Tensor]:
+def draw_dsa(
+    strategy: str, num_images: int, image_size: int, generator: Generator
+) -> dict[str, Tensor]:
     """Draw one operation for the batch and its parameters for every image.
 
     Args:
@@ -47,8 +49,9 @@ def draw_dsa(strategy: str, num_images: int, image_size: int, generator: Generat
         generator: on the CPU.
 
     Returns:
-        One entry, ``dsa_<operation>``, ``[B, ...]``: color has an offset and two factors, crop a translation in pixels,
-        cutout a centre in pixels, flip a bool, scale a factor per axis, rotate an angle in radians.
+        One entry, ``dsa_<operation>``, ``[B, ...]``: color has an offset and two factors, crop a
+        translation in pixels, cutout a centre in pixels, flip a bool, scale a factor per axis,
+        rotate an angle in radians.
     """
     names = strategy.split("_")
     name = names[int(torch.randint(len(names), (), generator=generator))]
@@ -140,7 +143,9 @@ def _rotate(images: Tensor, drawn: Tensor) -> Tensor:
 def _warp(images: Tensor, matrices: Tensor) -> Tensor:
     """Sample at ``matrices @ (x, y)``, coordinates from -1 to 1 over the image; zero outside."""
     theta = torch.cat([matrices, torch.zeros_like(matrices[..., :1])], 2).to(images.dtype)
-    return grid_sample(images, affine_grid(theta, images.shape, align_corners=False), align_corners=False)
+    return grid_sample(
+        images, affine_grid(theta, images.shape, align_corners=False), align_corners=False
+    )
 
 
 #: From normalised images ``[B, C, H, W]`` and what was drawn to augmented images.

@@ -7,7 +7,9 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
 
 def hard_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Return the cross-entropy ``[B]`` of logits ``[B, C]`` against label distributions ``[B, C]``."""
+    """Return the cross-entropy ``[B]`` of logits ``[B, C]`` against label
+    distributions ``[B, C]``.
+    """
     return cross_entropy(logits, targets, reduction="none")
 
 
@@ -17,8 +19,8 @@ def soft_loss(logits: Tensor, teacher: Tensor, kind: str, temperature: float) ->
     Args:
         logits: of the student ``[B, C]``.
         teacher: logits of the teacher ``[B, C]``.
-        kind: ``kl``: KL(softmax(teacher / T) || softmax(logits / T)), summed over classes, not multiplied by T²
-            (SRe2L, RDED); ``mse``: the mean squared difference over classes (EDC).
+        kind: ``kl``: KL(softmax(teacher / T) || softmax(logits / T)), summed over classes, not
+            multiplied by T² (SRe2L, RDED); ``mse``: the mean squared difference over classes (EDC).
         temperature: T.
 
     Returns:

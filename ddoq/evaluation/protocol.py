@@ -16,7 +16,8 @@ from ddoq.evaluation.weights import WeightUse
 
 @dataclass(frozen=True)
 class Rule:
-    """Values of a protocol for some sizes of data set and some students; ``None`` does not ask, or does not set.
+    """Values of a protocol for some sizes of data set and some students;
+    ``None`` does not ask, or does not set.
 
     Args:
         max_ipc: holds up to so many images per class.
@@ -47,7 +48,14 @@ class Rule:
 
     def values(self) -> dict[str, Any]:
         """Return what it sets."""
-        names = ("epochs", "batch_size", "learning_rate", "weight_decay", "image_size", "cosine_length")
+        names = (
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "weight_decay",
+            "image_size",
+            "cosine_length",
+        )
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
@@ -55,8 +63,8 @@ class Rule:
 class Protocol:
     """A training recipe.
 
-    Its length is either ``epochs``, whose number may depend on the images per class, or ``num_steps``, which gives
-    every arm the same number of gradient steps, the full data included.
+    Its length is either ``epochs``, whose number may depend on the images per class, or
+    ``num_steps``, which gives every arm the same number of gradient steps, the full data included.
 
     Args:
         source: where the recipe is from.
@@ -70,13 +78,15 @@ class Protocol:
         momentum, nesterov: of ``sgd``.
         schedule: ``cosine``, ``step`` or ``constant``.
         schedule_by: the rate changes every ``step`` or every ``epoch``.
-        cosine_length: the half-period of the cosine in lengths of the training: with 2 the rate only halves.
-        milestones, milestone_factor: of ``step``: after which shares of the training the rate is multiplied.
+        cosine_length: the half-period of the cosine in lengths of the training:
+            with 2 the rate only halves.
+        milestones, milestone_factor: of ``step``:
+            after which shares of the training the rate is multiplied.
         reset_at_milestones: the optimizer forgets its state there.
-        labels: ``hard``; ``soft``: a teacher labels every view; ``stored``: the same, written to disk first;
-            ``fixed``: a teacher labels every image once.
-        loss: on soft labels: ``kl`` of the softmax at ``temperature``, or ``mse`` of the logits. Hard labels take the
-            cross-entropy.
+        labels: ``hard``; ``soft``: a teacher labels every view; ``stored``: the same, written to
+            disk first; ``fixed``: a teacher labels every image once.
+        loss: on soft labels: ``kl`` of the softmax at ``temperature``, or ``mse`` of the logits.
+            Hard labels take the cross-entropy.
         temperature: of teacher and student; losses are not multiplied by its square.
         hard_share: factor of an additional cross-entropy on hard labels.
         augmentation: of every view.
@@ -91,8 +101,8 @@ class Protocol:
         evaluate_from: share of the training before which there are none.
         selection: what the source reports, ``last`` or ``best``; both are always shown.
         num_seeds: students per arm.
-        redraw: draw codebook and images anew for every student, so that the spread of an arm is that of the method
-            and not of one draw. Needs one generation per student.
+        redraw: draw codebook and images anew for every student, so that the spread of an arm is
+            that of the method and not of one draw. Needs one generation per student.
     """
 
     batch_size: int
@@ -131,7 +141,9 @@ class Protocol:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Protocol:
-        """Return the protocol of a plain configuration; what only schemas and stages read is passed over."""
+        """Return the protocol of a plain configuration;
+        what only schemas and stages read is passed over.
+        """
         values = {known.name: config[known.name] for known in fields(cls) if known.name in config}
         values["augmentation"] = Augmentation(**values.get("augmentation", {}))
         values["weights"] = WeightUse(**values.get("weights", {}))
@@ -154,14 +166,22 @@ class Protocol:
 
     def length(self, num_images: int) -> int:
         """Return the number of gradient steps on a data set of so many images."""
-        return self.num_steps if self.epochs is None else self.epochs * math.ceil(num_images / self.batch_size)
+        return (
+            self.num_steps
+            if self.epochs is None
+            else self.epochs * math.ceil(num_images / self.batch_size)
+        )
 
     def rate(self, step: int, num_images: int) -> float:
         """Return the factor of the learning rate at a step."""
         now, end = self._clock(step, num_images)
         if self.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * now / end / self.cosine_length))
-        return self.milestone_factor ** self.milestones_passed(step, num_images) if self.schedule == "step" else 1.0
+        return (
+            self.milestone_factor ** self.milestones_passed(step, num_images)
+            if self.schedule == "step"
+            else 1.0
+        )
 
     def milestones_passed(self, step: int, num_images: int) -> int:
         """Return how many milestones, rounded down to whole steps or epochs, are behind a step."""
@@ -177,13 +197,17 @@ class Protocol:
     def evaluation_steps(self, num_images: int) -> list[int]:
         """Return after how many steps the student is measured; the last is the end."""
         length, first, num = self.length(num_images), self.evaluate_from, self.num_evaluations
-        return sorted({max(1, round(length * (first + (1 - first) * i / num))) for i in range(1, num + 1)})
+        return sorted(
+            {max(1, round(length * (first + (1 - first) * i / num))) for i in range(1, num + 1)}
+        )
 
     def build_optimizer(self, network: nn.Module) -> torch.optim.Optimizer:
         """Return the optimizer of a student's parameters."""
         groups = self._groups(network.parameters())
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, self.learning_rate, momentum=self.momentum, nesterov=self.nesterov)
+            return torch.optim.SGD(
+                groups, self.learning_rate, momentum=self.momentum, nesterov=self.nesterov
+            )
         algorithm = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[self.optimizer]
         return algorithm(groups, self.learning_rate, fused=True)
 

@@ -12,7 +12,9 @@ _EQUAL = 1e-12  # 0.9 - 0.8 and 0.7 - 0.6 are the same difference
 
 @dataclass(frozen=True)
 class Summary:
-    """Of n values: mean, sample standard deviation, and the half-width of the 95 % interval of the mean."""
+    """Of n values: mean, sample standard deviation,
+    and the half-width of the 95 % interval of the mean.
+    """
 
     mean: float
     std: float
@@ -20,10 +22,11 @@ class Summary:
     num: int
 
     def interval(self, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
-        """Return the ends of the 95 % interval, clipped to what is possible, ``[low, high]``; NaN for one value.
+        """Return the ends of the 95 % interval, clipped to what is possible, ``[low, high]``;
+        NaN for one value.
 
-        Student's t knows nothing of [0, 1]: with two or three values the interval of an accuracy may leave it.
-        Clipping does not change how often the interval holds the mean.
+        Student's t knows nothing of [0, 1]: with two or three values the interval of an accuracy
+        may leave it. Clipping does not change how often the interval holds the mean.
         """
         # The bound comes second: max and min keep their first argument if it is NaN.
         return max(self.mean - self.ci95, low), min(self.mean + self.ci95, high)
@@ -35,7 +38,8 @@ class Paired:
 
     Args:
         difference: of the differences, one per seed.
-        effect_size: Cohen's d_z, the mean difference over the standard deviation of the differences.
+        effect_size: Cohen's d_z, the mean difference
+            over the standard deviation of the differences.
         p_value: two-sided, of the paired t test.
         wins: seeds with a positive difference.
         ties: seeds with none.
@@ -56,22 +60,28 @@ class Paired:
 
 
 def summarize(values: Sequence[float]) -> Summary:
-    """Summarize values over seeds; Student's t interval. One value has no spread: its std and interval are NaN."""
+    """Summarize values over seeds; Student's t interval.
+
+    One value has no spread: its std and interval are NaN.
+    """
     if len(values) < 2:
         return Summary(fmean(values), math.nan, math.nan, len(values))
     from scipy.special import stdtrit
 
     std = stdev(values) if not any(map(math.isnan, values)) else math.nan  # stdev fails on NaN
     return Summary(
-        fmean(values), std, float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values)), len(values)
+        fmean(values),
+        std,
+        float(stdtrit(len(values) - 1, 0.975)) * std / math.sqrt(len(values)),
+        len(values),
     )
 
 
 def compare_paired(after: Sequence[float], before: Sequence[float]) -> Paired:
     """Compare two arms by their accuracies on the same seeds, in the same order.
 
-    With one pair, or a NaN, effect size and p value are NaN. If all differences are equal, the p value is 1 and the
-    effect size NaN where they are zero, else 0 and infinite.
+    With one pair, or a NaN, effect size and p value are NaN. If all differences are equal, the p
+    value is 1 and the effect size NaN where they are zero, else 0 and infinite.
 
     Raises:
         ValueError: the lengths differ, or there are no pairs.

@@ -1,4 +1,6 @@
-"""What a student sees: which images at which step, and the random numbers that make views of them."""
+"""What a student sees: which images at which step,
+and the random numbers that make views of them.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,8 @@ from ddoq.utils.seeding import item_generator
 
 
 class Views:
-    """The views of a training: a function of seed and step alone, whatever device trains, whenever it resumes.
+    """The views of a training: a function of seed and step alone, whatever device trains,
+    whenever it resumes.
 
     Args:
         protocol: resolved.
@@ -24,8 +27,18 @@ class Views:
         weights: ``[num_images]``, where images are drawn by them.
     """
 
-    def __init__(self, protocol: Protocol, num_images: int, image_size: int, seed: int, weights: Tensor | None = None):
-        self.protocol, self.num_images, self.image_size, self.seed = protocol, num_images, image_size, seed
+    def __init__(
+        self,
+        protocol: Protocol,
+        num_images: int,
+        image_size: int,
+        seed: int,
+        weights: Tensor | None = None,
+    ):
+        self.protocol = protocol
+        self.num_images = num_images
+        self.image_size = image_size
+        self.seed = seed
         self.weights = weights if protocol.weights.use == "sampling" else None
         self.num_steps = protocol.length(num_images)
         self._order = lru_cache(maxsize=4)(self._draw_order)
@@ -33,13 +46,17 @@ class Views:
     def _draw_order(self, epoch: int) -> Tensor:
         generator = item_generator(self.seed, "order", epoch)
         if self.weights is not None:
-            return torch.multinomial(self.weights, self.num_images, replacement=True, generator=generator)
+            return torch.multinomial(
+                self.weights, self.num_images, replacement=True, generator=generator
+            )
         return torch.randperm(self.num_images, generator=generator)
 
     @property
     def num_epochs(self) -> int:
         """The number of epochs, the last one perhaps unfinished."""
-        return self.protocol.epochs or math.ceil(self.num_steps * self.protocol.batch_size / self.num_images)
+        return self.protocol.epochs or math.ceil(
+            self.num_steps * self.protocol.batch_size / self.num_images
+        )
 
     def places(self, step: int) -> tuple[Tensor, Tensor]:
         """Return the images of a step and the epoch of each, int64 ``[B]``: the key of a view."""
@@ -48,7 +65,8 @@ class Views:
             epoch, batch = divmod(step, math.ceil(num / size))
             rows = self._order(epoch)[batch * size : (batch + 1) * size]
             return rows, torch.full_like(rows, epoch)
-        # Batches run through the permuted epochs without a gap, so the last images of an epoch are never dropped.
+        # Batches run through the permuted epochs without a gap,
+        # so the last images of an epoch are never dropped.
         positions = torch.arange(step * size, (step + 1) * size)
         epochs = positions // num
         order = {epoch: self._order(epoch) for epoch in epochs.unique().tolist()}
@@ -66,4 +84,6 @@ class Views:
     def draws(self, step: int) -> Draws:
         """Return the random numbers of the views of a step."""
         num = len(self.places(step)[0])
-        return self.protocol.augmentation.draw(num, self.image_size, item_generator(self.seed, "augment", step))
+        return self.protocol.augmentation.draw(
+            num, self.image_size, item_generator(self.seed, "augment", step)
+        )

@@ -13,13 +13,16 @@ class WeightUse:
     """Which weights a student is trained with.
 
     Args:
-        use: ``loss``: the weight multiplies the image's loss; ``sampling``: images are drawn with replacement, with
-            probabilities proportional to their weights; ``none``: weights are ignored.
-        normalize: ``class``: mean 1 within each class; ``global``: mean 1 over all images, where a class weighs as
-            its number of training images; ``batch``: mean 1 within each batch (WMDD, Liu et al. 2025).
-        mixed: under CutMix and mixup: ``both`` images count with their weights and shares, so the label is
-            ``(λ w_a y_a + (1 - λ) w_b y_b) / w`` and its weight ``w = λ w_a + (1 - λ) w_b``; ``base``: the label is
-            ``λ y_a + (1 - λ) y_b`` and its weight that of the base image (WMDD).
+        use: ``loss``: the weight multiplies the image's loss; ``sampling``: images are drawn
+            with replacement, with probabilities proportional to their weights; ``none``:
+            weights are ignored.
+        normalize: ``class``: mean 1 within each class; ``global``: mean 1 over all images, where a
+            class weighs as its number of training images; ``batch``: mean 1 within each batch
+            (WMDD, Liu et al. 2025).
+        mixed: under CutMix and mixup: ``both`` images count with their weights and shares, so the
+            label is ``(λ w_a y_a + (1 - λ) w_b y_b) / w`` and its weight
+            ``w = λ w_a + (1 - λ) w_b``; ``base``: the label is ``λ y_a + (1 - λ) y_b`` and its
+            weight that of the base image (WMDD).
     """
 
     use: str = "loss"
@@ -38,8 +41,11 @@ class WeightUse:
             return torch.ones_like(weights)
         if self.normalize != "global":
             return weights
-        of_class = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(0, labels, counts.double())
-        # Weights of a class sum to its number of points, which differs between classes where points are allocated.
+        of_class = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(
+            0, labels, counts.double()
+        )
+        # Weights of a class sum to its number of points,
+        # which differs between classes where points are allocated.
         per_point = (of_class / labels.bincount().clamp_min(1))[labels]
         scaled = weights * per_point.to(weights.dtype)
         return scaled / scaled.mean()
@@ -48,7 +54,9 @@ class WeightUse:
         """Return the weights of a batch."""
         return weights / weights.mean().clamp_min(1e-12) if self.normalize == "batch" else weights
 
-    def mix(self, targets: Tensor, weights: Tensor, partner: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def mix(
+        self, targets: Tensor, weights: Tensor, partner: Tensor, share: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return the labels and weights of mixed images.
 
         Args:

@@ -1,4 +1,5 @@
-"""What a configuration asks for: the nodes of its graph, the routes of its arms, the rows of its tables.
+"""What a configuration asks for: the nodes of its graph, the routes of its arms,
+the rows of its tables.
 
 Plans and reports are made of it alone: nothing in here computes, or imports torch.
 """

@@ -116,7 +116,9 @@ def quantizer_identity(config: Conf, arm: Conf, draw: int) -> dict:
 
 
 def quantizer_inputs(nodes: Nodes, arm: Conf) -> dict[str, Node | None]:
-    """Return what an arm's points are made from: the latents, and features where it has another space."""
+    """Return what an arm's points are made from:
+    the latents, and features where it has another space.
+    """
     return {"encode": nodes.encode, "features": nodes.features(arm.get("space", LATENTS))}
 
 

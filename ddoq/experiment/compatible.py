@@ -1,7 +1,8 @@
-"""Whether the pretrained models of a run fit the data and one another: judged from what they say of themselves.
+"""Whether the pretrained models of a run fit the data and one another:
+judged from what they say of themselves.
 
-Everything here reads ``config.json`` and its like, before anything is computed. Models that are still on the hub are
-judged once they have been downloaded.
+Everything here reads ``config.json`` and its like, before anything is computed. Models that are
+still on the hub are judged once they have been downloaded.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ Problems = Iterator[tuple[str, str]]
 
 
 def check_fit(config: Conf, models: Models) -> None:
-    """Raise DdoqError where a pretrained model cannot serve the data, or was trained on another one's latents.
+    """Raise DdoqError where a pretrained model cannot serve the data,
+    or was trained on another one's latents.
 
     Args:
         config: resolved and checked.
@@ -60,7 +62,9 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
             if generator.get("order") is None:
                 space.class_numbers(generator["classes"], num, generator["path"])
             else:
-                outputs_of_classes(read_order(generator["order"], "generator.order"), space, num, "generator.order")
+                outputs_of_classes(
+                    read_order(generator["order"], "generator.order"), space, num, "generator.order"
+                )
 
 
 def remarks(config: Conf, models: Models) -> Iterator[str]:
@@ -68,10 +72,16 @@ def remarks(config: Conf, models: Models) -> Iterator[str]:
     known = _encoder(config, models) or {}
     if known and latent_scale(known, "encoder.path").assumed:
         name = known["_class_name"]
-        yield f"encoder.path: config.json states no scaling_factor: an {name}'s is taken, {VAE_SCALES[name]}"
+        yield (
+            "encoder.path: config.json states no scaling_factor: "
+            f"an {name}'s is taken, {VAE_SCALES[name]}"
+        )
     is_taef2 = config["encoder"]["_target_"].endswith("TAEF2")
     if config["dataset"]["channels"] < known.get("in_channels", 3 if is_taef2 else 1):
-        yield "encoder.path: grey images are encoded as RGB; what is decoded is made grey again (ITU-R 601 luma)"
+        yield (
+            "encoder.path: grey images are encoded as RGB; "
+            "what is decoded is made grey again (ITU-R 601 luma)"
+        )
 
 
 def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
@@ -81,20 +91,28 @@ def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
     known = _encoder(config, models)
     if known is None:
         return None
-    return _number(known, "latent_channels", "encoder.path"), config["dataset"]["image_size"] // _factor(known)
+    return _number(known, "latent_channels", "encoder.path"), config["dataset"][
+        "image_size"
+    ] // _factor(known)
 
 
 def _generators(config: Conf) -> Iterator[tuple[str, Conf]]:
-    """Yield every generator with pretrained weights, those of arms included, with the key of its path."""
+    """Yield every generator with pretrained weights, those of arms included,
+    with the key of its path.
+    """
     for path, group, part in components(config):
         if group == "generator" and part.get("path"):
             yield f"{path}.path", part
 
 
 def _network(generator: Conf, key: str, models: Models) -> Conf | None:
-    """Return what a generator's network says of itself, if it is here, once its class is known to fit."""
+    """Return what a generator's network says of itself, if it is here,
+    once its class is known to fit.
+    """
     is_dit = generator["_target_"].endswith("DiT")
-    part, name = ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
+    part, name = (
+        ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
+    )
     known = models.describe(generator, part, key)
     if known is None:
         return None
@@ -102,13 +120,18 @@ def _network(generator: Conf, key: str, models: Models) -> Conf | None:
 
 
 def _encoder(config: Conf, models: Models) -> Conf | None:
-    """Return what a pretrained VAE says of itself, if it is here, once it is known to be one that can be used."""
+    """Return what a pretrained VAE says of itself, if it is here,
+    once it is known to be one that can be used.
+    """
     encoder, key = config["encoder"], "encoder.path"
     if not encoder["_target_"].endswith("VAE") or encoder["path"] is None:
         return None
     known = models.describe(encoder, "vae", key)
     if known is not None:
-        known = {**known, "_class_name": require_class(known, tuple(VAE_SCALES), encoder["path"], key)}
+        known = {
+            **known,
+            "_class_name": require_class(known, tuple(VAE_SCALES), encoder["path"], key),
+        }
         latent_scale(known, key)
         known = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, **known}
         for name in ("in_channels", "out_channels", "latent_channels"):
@@ -119,7 +142,9 @@ def _encoder(config: Conf, models: Models) -> Conf | None:
 
 def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
     """Yield what speaks against the channels of a VAE's images."""
-    taken, made, channels = known["in_channels"], known["out_channels"], config["dataset"]["channels"]
+    taken = known["in_channels"]
+    made = known["out_channels"]
+    channels = config["dataset"]["channels"]
     if taken not in (1, 3) or made != taken:
         yield (
             f"{key}: the encoder takes images of {taken} channels and makes such of {made}",
@@ -127,22 +152,29 @@ def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
         )
     elif taken < channels:
         yield (
-            f"dataset.channels: {channels}, and the encoder takes grey images ({key}: in_channels=1)",
+            f"dataset.channels: {channels}, "
+            f"and the encoder takes grey images ({key}: in_channels=1)",
             "set dataset.channels=1, or use a VAE of RGB images",
         )
 
 
-# --- sizes -----------------------------------------------------------------------------------------------------------
+# --- sizes ------------------------------------------------------------------------------------
 
 
-def _size_problems(config: Conf, models: Models, networks: list[tuple[str, Conf, Conf]]) -> Problems:
-    """Yield where the encoder or the transformers do not suit the image size, with the nearest sizes that do."""
+def _size_problems(
+    config: Conf, models: Models, networks: list[tuple[str, Conf, Conf]]
+) -> Problems:
+    """Yield where the encoder or the transformers do not suit the image size,
+    with the nearest sizes that do.
+    """
     size, known = config["dataset"]["image_size"], _encoder(config, models)
     shape = stated_latent_shape(config)
     if known is None and shape is None:
         return
     factor = _factor(known) if known is not None else size // shape[1]
-    transformers = [(key, *_patch_and_side(network, key)) for key, _, network in networks if _is_dit(network)]
+    transformers = [
+        (key, *_patch_and_side(network, key)) for key, _, network in networks if _is_dit(network)
+    ]
     fit = config["generator"].get("fit")
     if fit and config["generator"]["path"] is None:
         transformers.append(("generator.fit.patch_size", fit["patch_size"], None))
@@ -150,7 +182,10 @@ def _size_problems(config: Conf, models: Models, networks: list[tuple[str, Conf,
     own = next((side * factor for _, _, side in transformers if side), None)
     remedy = f"set dataset.image_size to {own or _nearest(size, unit)}"
     if size % factor:
-        cause = f"dataset.image_size: {size} is no multiple of {factor}, by which the encoder makes images smaller"
+        cause = (
+            f"dataset.image_size: {size} is no multiple of {factor}, "
+            "by which the encoder makes images smaller"
+        )
         yield cause, remedy
         return
     side = size // factor
@@ -159,7 +194,10 @@ def _size_problems(config: Conf, models: Models, networks: list[tuple[str, Conf,
         if taken not in (None, side):
             yield f"{key}: the model takes latents of {taken}×{taken}, {made}", remedy
         elif side % patch:
-            yield f"{key}: the model cuts latents into squares of {patch}×{patch}, and {made}", remedy
+            yield (
+                f"{key}: the model cuts latents into squares of {patch}×{patch}, and {made}",
+                remedy,
+            )
 
 
 def _nearest(size: int, unit: int) -> str:
@@ -174,13 +212,14 @@ def _factor(known: Conf) -> int:
     decoder = known.get("decoder_block_out_channels") or blocks
     if not isinstance(blocks, list) or not blocks or not isinstance(decoder, list):
         raise DataError(
-            f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, which is no list",
+            f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, "
+            "which is no list",
             "replace it by the model's own",
         )
     if len(blocks) != len(decoder) or known.get("upsampling_scaling_factor", 2) != 2:
         raise DataError(
-            f"encoder.path: the encoder halves images {len(blocks) - 1} times and its decoder does not double them "
-            "as often",
+            f"encoder.path: the encoder halves images {len(blocks) - 1} times "
+            "and its decoder does not double them as often",
             "use a VAE that decodes to the size that it encodes",
         )
     return 2 ** (len(blocks) - 1)
@@ -192,23 +231,29 @@ def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
     patch, side = _number(known, "patch_size", key), _number(known, "sample_size", key)
     if side % patch:
         raise DataError(
-            f"{key}: config.json says patch_size={patch} and sample_size={side}, which it does not divide",
+            f"{key}: config.json says patch_size={patch} and sample_size={side}, "
+            "which it does not divide",
             "replace it by the model's own",
         )
     return patch, side
 
 
-# --- channels --------------------------------------------------------------------------------------------------------
+# --- channels ---------------------------------------------------------------------------------
 
 
-def _network_problems(config: Conf, key: str, conf: Conf, known: Conf, shape: tuple[int, int] | None) -> Problems:
-    """Yield what speaks against a generator's network: its channels, and conditions that are not given to it."""
+def _network_problems(
+    config: Conf, key: str, conf: Conf, known: Conf, shape: tuple[int, int] | None
+) -> Problems:
+    """Yield what speaks against a generator's network:
+    its channels, and conditions that are not given to it.
+    """
     taken = _number({"in_channels": 4, **known}, "in_channels", key)
     made = known.get("out_channels", None if _is_dit(known) else 4)
     if made not in (None, taken, 2 * taken) or (made == 2 * taken and not _is_dit(known)):
         yield (
             f"{key}: {conf['path']} takes latents of {taken} channels and predicts {made}",
-            "use a model that predicts as many as it takes" + (" (not one for inpainting)" if taken > 4 else ""),
+            "use a model that predicts as many as it takes"
+            + (" (not one for inpainting)" if taken > 4 else ""),
         )
     elif shape is not None and taken != shape[0]:
         yield (
@@ -226,14 +271,26 @@ def _network_problems(config: Conf, key: str, conf: Conf, known: Conf, shape: tu
 
 def _text_problems(text: Conf | None, known: Conf, key: str) -> Problems:
     """Yield what speaks against a U-Net's text encoder, and conditions besides its text."""
-    others = [name for name in ("addition_embed_type", "class_embed_type", "num_class_embeds") if known.get(name)]
+    others = [
+        name
+        for name in ("addition_embed_type", "class_embed_type", "num_class_embeds")
+        if known.get(name)
+    ]
     if others:
-        what = "more than one text embedding (Stable Diffusion XL)" if others[0].startswith("add") else "class numbers"
-        yield f"{key}: its U-Net needs {what} ({others[0]})", "use a Stable Diffusion 1.x or 2.x model"
+        what = (
+            "more than one text embedding (Stable Diffusion XL)"
+            if others[0].startswith("add")
+            else "class numbers"
+        )
+        yield (
+            f"{key}: its U-Net needs {what} ({others[0]})",
+            "use a Stable Diffusion 1.x or 2.x model",
+        )
     width, wanted = (text or {}).get("hidden_size"), known.get("cross_attention_dim")
     if isinstance(width, int) and isinstance(wanted, int) and width != wanted:
         yield (
-            f"{key}: the text encoder makes embeddings of {width} numbers, the U-Net takes {wanted}",
+            f"{key}: the text encoder makes embeddings of {width} numbers, "
+            f"the U-Net takes {wanted}",
             "use unet and text_encoder of one model",
         )
 

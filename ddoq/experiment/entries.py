@@ -100,7 +100,9 @@ def make_entry(
     about = {"arm": name, "seed": seed, "split": split, "table": table, "value": value}
     about["student"] = conf["student"]["name"]
     if not arm:
-        return Entry(**about, labels="hard", evaluate=_on_full_data(nodes, conf, seed, split, title))
+        return Entry(
+            **about, labels="hard", evaluate=_on_full_data(nodes, conf, seed, split, title)
+        )
     protocol = conf["protocol"]
     draw = seed if is_redrawn(arm, nodes.config["protocol"]) else nodes.first_seed
     route = route_of(nodes, arm, draw, title)
@@ -123,7 +125,9 @@ def _on_full_data(nodes: Nodes, conf: Conf, seed: int, split: str, title: str) -
     return make_node("evaluate", identity, title=title, index=nodes.index)
 
 
-def _label(nodes: Nodes, route: Route, protocol: Conf, teacher: Mapping[str, Node], title: str) -> Node:
+def _label(
+    nodes: Nodes, route: Route, protocol: Conf, teacher: Mapping[str, Node], title: str
+) -> Node:
     identity, inputs = {"weighting": route.weighting}, {**route.inputs, "index": nodes.index}
     if protocol["labels"] == "fixed":
         identity["temperature"] = protocol["temperature"]
@@ -131,7 +135,9 @@ def _label(nodes: Nodes, route: Route, protocol: Conf, teacher: Mapping[str, Nod
     return make_node("label", identity, title=title, **inputs)
 
 
-def _relabel(nodes: Nodes, route: Route, conf: Conf, teacher: Mapping[str, Node], title: str) -> Node:
+def _relabel(
+    nodes: Nodes, route: Route, conf: Conf, teacher: Mapping[str, Node], title: str
+) -> Node:
     identity = {
         "protocol": {key: conf["protocol"][key] for key in _OF_VIEWS},
         "student": conf["student"]["name"],
@@ -171,7 +177,10 @@ def _changes(conf: Conf, protocol: Conf) -> dict[str, dict[str, Conf]]:
     labels = {name: {"protocol": {**protocol, "labels": name}} for name in conf["labels"]}
     return {
         "student": {name: {"student": student} for name, student in conf["students"].items()},
-        "teacher": {name: {"teacher": teacher, "protocol": soft} for name, teacher in conf["teachers"].items()},
+        "teacher": {
+            name: {"teacher": teacher, "protocol": soft}
+            for name, teacher in conf["teachers"].items()
+        },
         "labels": labels,
         "augmentation": {"full": {}, "none": {"protocol": plain}} if conf["augmentation"] else {},
     }

@@ -117,7 +117,10 @@ class Experiment:
             "index": self.nodes.index,
             **self.nodes.teacher(self.config["teacher"]),
         }
-        return {arm: make_node("fidelity", {}, title=arm, label=label, **inputs) for arm, label in first.items()}
+        return {
+            arm: make_node("fidelity", {}, title=arm, label=label, **inputs)
+            for arm, label in first.items()
+        }
 
     # --- the graph ---------------------------------------------------------------------------
 

@@ -1,4 +1,6 @@
-"""The pretrained models of a run: where they are, what they say of themselves, what stands for them in keys."""
+"""The pretrained models of a run: where they are, what they say of themselves,
+what stands for them in keys.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ from ddoq.utils.weights import check_file, hash_file, read_config, variant_of
 
 Conf = Mapping[str, Any]
 
-#: The parts of a model's folder that each component reads, with the file that tells that a part is there.
+#: The parts of a model's folder that each component reads,
+#: with the file that tells that a part is there.
 PARTS = {
     "ddoq.encoders.VAE": {"vae": "config.json"},
     "ddoq.encoders.TAEF2": {"": "taef2_encoder.pth"},
@@ -43,7 +46,8 @@ PARTS = {
 }
 _OF_TRIAL = ("name", "_target_", "classes", "precision")
 _WEIGHTS = (".json", ".safetensors", ".txt", ".bin", ".pth")
-#: Components that may be given as one file: a VAE beside its config.json, a DiT as its authors release it.
+#: Components that may be given as one file:
+#: a VAE beside its config.json, a DiT as its authors release it.
 _FILES = ("ddoq.encoders.VAE", "ddoq.generators.DiT")
 #: Stands in keys beside a VAE whose latents are scaled channel by channel, which ddoq once ignored.
 _NORMALISED = "+latents_mean,latents_std"
@@ -51,7 +55,10 @@ _NORMALISED = "+latents_mean,latents_std"
 
 @dataclass(frozen=True)
 class Use:
-    """A model as one component uses it. ``place``: a folder, a file, a hub id; ``None``: timm knows."""
+    """A model as one component uses it.
+
+    ``place``: a folder, a file, a hub id; ``None``: timm knows.
+    """
 
     conf: Conf
     key: str
@@ -64,7 +71,8 @@ class Use:
 
 
 class Models:
-    """Finds models in the folders of ``paths.models`` and remembers them by what stands for them in keys.
+    """Finds models in the folders of ``paths.models``
+    and remembers them by what stands for them in keys.
 
     A hub id stands for itself, wherever its files lie; a folder for its content.
 
@@ -76,12 +84,15 @@ class Models:
     def __init__(self, folders: Sequence[Path], digests: Digests | None = None):
         self.digests = digests or Digests()
         self.folders = [str(folder) for folder in folders]
-        self._uses: dict[tuple[str, str], Use] = {}  # one model may serve as encoder and as generator
-        self._identities: dict[tuple[str, str], str] = {}  # every image of every arm asks; files are hashed once
+        # One model may serve as encoder and as generator.
+        self._uses: dict[tuple[str, str], Use] = {}
+        # Every image of every arm asks; files are hashed once.
+        self._identities: dict[tuple[str, str], str] = {}
         self._described: dict[tuple[str, str], Conf] = {}
 
     def identify(self, conf: Conf, key: str) -> str | None:
-        """Return what stands for a component's weights in a content key; ``None`` where ddoq fits them itself.
+        """Return what stands for a component's weights in a content key;
+        ``None`` where ddoq fits them itself.
 
         Args:
             conf: of an encoder, a generator, a feature space or a teacher.
@@ -95,7 +106,8 @@ class Models:
         asked = conf["_target_"], conf["path"] or conf["model"]
         if asked not in self._identities:
             identity, place = self._identity_and_place(conf, key)
-            self._identities[asked], self._uses[identity, conf["_target_"]] = identity, Use(conf, key, place)
+            self._identities[asked] = identity
+            self._uses[identity, conf["_target_"]] = Use(conf, key, place)
         return self._identities[asked]
 
     def _identity_and_place(self, conf: Conf, key: str) -> tuple[str, str | None]:
@@ -129,10 +141,16 @@ class Models:
             from ddoq.generators.released import describe
 
             if (place, part) not in self._described:
-                self._described |= {(place, name): known for name, known in describe(place, key).items()}
+                self._described |= {
+                    (place, name): known for name, known in describe(place, key).items()
+                }
             return self._described[place, part]
         marker = PARTS[conf["_target_"]][part]
-        folder = local_part(place, part, marker) if is_hub_id(place) else model_folder(place, part, key, marker)
+        folder = (
+            local_part(place, part, marker)
+            if is_hub_id(place)
+            else model_folder(place, part, key, marker)
+        )
         return folder and read_config(folder / marker, key)
 
     def _content(self, conf: Conf, place: str, key: str) -> str:
@@ -159,7 +177,9 @@ class Models:
         return " ".join(hash_file(str(path), key, self.digests) for path in (file, *beside))
 
     def locate(self, conf: Conf) -> str:
-        """Return the folder of ``paths.models`` that has all that a component reads, else its path as it is."""
+        """Return the folder of ``paths.models`` that has all that a component reads,
+        else its path as it is.
+        """
         parts = PARTS[conf["_target_"]].items()
 
         def holds(folder: Path) -> bool:
@@ -170,7 +190,9 @@ class Models:
         return locate(conf["path"], self.folders, holds)
 
     def place(self, identity: str, conf: Conf) -> str | None:
-        """Return the folder, file or hub id behind an identity, for the component of a configuration."""
+        """Return the folder, file or hub id behind an identity,
+        for the component of a configuration.
+        """
         return self._uses[identity, conf["_target_"]].place
 
     def key(self, identity: str, conf: Conf) -> str:
@@ -178,8 +200,8 @@ class Models:
         return self._uses[identity, conf["_target_"]].key
 
     def require(self, nodes: list[Node]) -> None:
-        """Raise DataError where a node that has to be computed needs a model that is neither here nor to be had, or
-        one whose files are cut off.
+        """Raise DataError where a node that has to be computed needs a model that is neither here
+        nor to be had, or one whose files are cut off.
         """
         needed = {node.identity.get(name) for node in nodes for name in ("weights", "model")}
         for (identity, _), use in self._uses.items():
@@ -196,22 +218,34 @@ class Models:
                     variant_of(folder, use.key)
             if use.parts and self._is_normalised(use.conf, use.key) and _NORMALISED not in identity:
                 raise DataError(
-                    f"{use.key}: {use.place} came from the hub just now, and its latents_mean belong to its key",
+                    f"{use.key}: {use.place} came from the hub just now, "
+                    "and its latents_mean belong to its key",
                     "give the same command again: the model is in the hub's cache now",
                 )
 
     def fetch(self, log: Callable[[str], None]) -> None:
-        """Download what is missing into the first folder of ``paths.models``; ``log`` takes a line per model."""
+        """Download what is missing into the first folder of ``paths.models``;
+        ``log`` takes a line per model.
+        """
         for use in self._uses.values():
             if use.place is None or not is_hub_id(use.place):
-                log(f"{use.key}: {use.place or use.conf['model']}: {'here' if use.place else 'timm fetches it'}")
+                log(
+                    f"{use.key}: {use.place or use.conf['model']}: "
+                    f"{'here' if use.place else 'timm fetches it'}"
+                )
                 continue
             repo, _, revision = use.place.partition("@")
             log(f"{use.key}: {use.place} ({KNOWN.get(repo, 'licence: see the hub')})")
             files = hub_files(use.place, use.key)
-            wanted = [name for part, marker in use.parts.items() for name in wanted_files(files, part, marker)]
+            wanted = [
+                name
+                for part, marker in use.parts.items()
+                for name in wanted_files(files, part, marker)
+            ]
             target = Path(self.folders[0]) / use.place
-            huggingface_hub.snapshot_download(repo, revision=revision or None, allow_patterns=wanted, local_dir=target)
+            huggingface_hub.snapshot_download(
+                repo, revision=revision or None, allow_patterns=wanted, local_dir=target
+            )
 
 
 def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> dict[str, Any]:
@@ -227,11 +261,16 @@ def generator_identity(conf: Conf, models: Models, of_trial: bool = False) -> di
         kept = {name: value for name, value in kept.items() if name in _OF_TRIAL}
     if conf.get("order") is not None:
         kept["order"] = read_order(conf["order"], "generator.order")
-    return {"generator": kept, "model": models.identify(conf, "generator.path") if "path" in conf else None}
+    return {
+        "generator": kept,
+        "model": models.identify(conf, "generator.path") if "path" in conf else None,
+    }
 
 
 def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
-    """Return every component of a configuration that may have pretrained weights, with the key of its path."""
+    """Return every component of a configuration that may have pretrained weights,
+    with the key of its path.
+    """
     for part in ("encoder", "generator"):
         if "path" in config[part]:
             yield config[part], f"{part}.path"

@@ -20,7 +20,9 @@ _NOT_TRAINING = ("num_seeds", "redraw", "source", "selection")
 
 
 def make_node(stage: str, identity: dict, title: str = "", **inputs: Node | None) -> Node:
-    """Return a node of a stage as the table of stages has it; inputs that are ``None`` are left out."""
+    """Return a node of a stage as the table of stages has it;
+    inputs that are ``None`` are left out.
+    """
     about = TABLE[stage]
     present = {name: node for name, node in inputs.items() if node is not None}
     return Node(stage, about.version, identity, present, title or stage, about.required)
@@ -98,7 +100,9 @@ class Nodes:
         return {"encoder": without(conf, "fit", "path"), "weights": weights}
 
     def features(self, space: Conf) -> Node | None:
-        """Return the features in which a space quantizes, where they are not made of the latents."""
+        """Return the features in which a space quantizes,
+        where they are not made of the latents.
+        """
         if space["name"] == "teacher":
             return self.teacher_features
         if space["name"] != "features":
@@ -122,7 +126,9 @@ class Nodes:
         that ddoq has to fit.
         """
         fitted = {
-            f"fitted.{name}": self._fit_teacher(member) for name, member in members_of(conf) if "protocol" in member
+            f"fitted.{name}": self._fit_teacher(member)
+            for name, member in members_of(conf)
+            if "protocol" in member
         }
         place = place_of(conf, self.config)
         identity = {"teacher": teacher_identity(conf, self.models, place)}

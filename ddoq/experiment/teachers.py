@@ -14,7 +14,8 @@ Conf = Mapping[str, Any]
 
 
 def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
-    """Return what a teacher's key is made of: weights and the order of the outputs by content, not by path.
+    """Return what a teacher's key is made of:
+    weights and the order of the outputs by content, not by path.
 
     Args:
         conf: of a teacher.
@@ -26,7 +27,8 @@ def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
     """
     if "members" in conf:
         members = {
-            name: teacher_identity(member, models, f"{key}.members.{name}") for name, member in conf["members"].items()
+            name: teacher_identity(member, models, f"{key}.members.{name}")
+            for name, member in conf["members"].items()
         }
         return {**conf, "members": members}
     dropped = {"path", "student", "protocol", "order"}
@@ -39,11 +41,14 @@ def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
 def place_of(teacher: Conf, config: Conf) -> str:
     """Return where in a configuration a teacher of the run or of its comparisons stands."""
     compared = config["compare"]["teachers"].items()
-    return next((f"compare.teachers.{name}" for name, conf in compared if conf is teacher), "teacher")
+    return next(
+        (f"compare.teachers.{name}" for name, conf in compared if conf is teacher), "teacher"
+    )
 
 
 def check_orders(config: Conf, index: Conf) -> None:
-    """Raise DataError where a file that names outputs does not name each class of the data set once.
+    """Raise DataError where a file that names outputs does not name each class
+    of the data set once.
 
     Args:
         config: resolved.
@@ -52,7 +57,9 @@ def check_orders(config: Conf, index: Conf) -> None:
     for key, group, conf in components(config):
         if group == "teacher" and conf.get("order") is not None:
             names, space = read_order(conf["order"], f"{key}.order"), LabelSpace.from_facts(index)
-            outputs_of_classes(names, space, len(_default_names(conf, index["class_names"])), f"{key}.order")
+            outputs_of_classes(
+                names, space, len(_default_names(conf, index["class_names"])), f"{key}.order"
+            )
 
 
 def _default_names(conf: Conf, class_names: Sequence[str]) -> list[str]:
@@ -66,5 +73,7 @@ def named_outputs(conf: Conf, class_names: Sequence[str]) -> list[str]:
 
 
 def members_of(conf: Conf) -> Iterator[tuple[str, Conf]]:
-    """Yield the name and the configuration of all members of an ensemble; of another teacher, itself."""
+    """Yield the name and the configuration of all members of an ensemble;
+    of another teacher, itself.
+    """
     yield from (conf.get("members") or {"": conf}).items()

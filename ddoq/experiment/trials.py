@@ -1,4 +1,6 @@
-"""The nodes of trials: models from elsewhere are tried on a few real images before they are used."""
+"""The nodes of trials: models from elsewhere are tried on a few real images
+before they are used.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ def probes(nodes: Nodes, entries: Iterable[Entry]) -> list[Node]:
 
 
 def trials(nodes: Nodes, arms: Mapping[str, Conf]) -> list[Node]:
-    """Return the trials of generators from elsewhere that are said to know the data set's labels."""
+    """Return the trials of generators from elsewhere
+    that are said to know the data set's labels.
+    """
     inputs = {"index": nodes.index, "encode": nodes.encode}
     tried: dict[str, Node] = {}
     for arm in arms.values():

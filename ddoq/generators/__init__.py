@@ -7,4 +7,12 @@ from ddoq.generators.dit import DiT
 from ddoq.generators.real import Real
 from ddoq.generators.stable_diffusion import StableDiffusion
 
-__all__ = ["Decode", "DiT", "ImageGenerator", "LatentDiffusion", "Points", "Real", "StableDiffusion"]
+__all__ = [
+    "Decode",
+    "DiT",
+    "ImageGenerator",
+    "LatentDiffusion",
+    "Points",
+    "Real",
+    "StableDiffusion",
+]

@@ -51,6 +51,11 @@ def decoded(encoder: Encoder, latents: Tensor) -> Tensor:
     """Return the images ``[B, C, H, W]`` of latents, clamped to [-1, 1].
 
     Raises:
-        StageError: the decoder produced NaN or infinite values, which clamping would turn into black and white.
+        StageError: the decoder produced NaN or infinite values,
+            which clamping would turn into black and white.
     """
-    return Handover("generate", "decoded images", encoder.remedy).finite(encoder.decode(latents)).clamp(-1, 1)
+    return (
+        Handover("generate", "decoded images", encoder.remedy)
+        .finite(encoder.decode(latents))
+        .clamp(-1, 1)
+    )

@@ -11,13 +11,17 @@ from ddoq.generators.sampling import split_output
 
 @torch.inference_mode()
 def denoising_errors(
-    generator: LatentDiffusion, latents: Tensor, candidates: Tensor, seeds: list[int], batch_size: int
+    generator: LatentDiffusion,
+    latents: Tensor,
+    candidates: Tensor,
+    seeds: list[int],
+    batch_size: int,
 ) -> Tensor:
     """Return how badly the noise of latents is predicted under each of several labels, ``[n, k]``.
 
-    The diffusion classifier of Li et al. 2023, section 3: the label with the smallest error is the model's answer. All
-    labels of a latent share one noise and one time, in the middle half of the schedule; an error is one call of the
-    network for one latent.
+    The diffusion classifier of Li et al. 2023, section 3: the label with the smallest error is the
+    model's answer. All labels of a latent share one noise and one time, in the middle half of the
+    schedule; an error is one call of the network for one latent.
 
     Args:
         generator: with a variance-preserving schedule.
@@ -37,6 +41,10 @@ def denoising_errors(
             part = labels[first : first + batch_size].to(device)
             sample = noisy.expand(len(part), *noisy.shape)
             output = generator.denoiser(part, 1.0)(sample, torch.tensor(time, device=device))
-            predicted = split_output(output[:, : len(noise)], sample, alpha, generator.schedule)[1].cpu()
-            errors[number, first : first + batch_size] = (predicted - noise).square().flatten(1).mean(1)
+            predicted = split_output(output[:, : len(noise)], sample, alpha, generator.schedule)[
+                1
+            ].cpu()
+            errors[number, first : first + batch_size] = (
+                (predicted - noise).square().flatten(1).mean(1)
+            )
     return errors

@@ -1,4 +1,6 @@
-"""What all latent diffusion generators share: from a noised centroid through the reverse process to pixels."""
+"""What all latent diffusion generators share:
+from a noised centroid through the reverse process to pixels.
+"""
 
 from __future__ import annotations
 
@@ -21,19 +23,24 @@ from ddoq.utils.pretrained import load_scheduler, read_scheduler
 
 @dataclass(kw_only=True)
 class LatentDiffusion(ImageGenerator):
-    """``x_k = D(U_t(z_k, c))``: noise the centroid to time t, denoise it with classifier-free guidance, decode.
+    """``x_k = D(U_t(z_k, c))``: noise the centroid to time t,
+    denoise it with classifier-free guidance, decode.
 
     Args:
         path: folder of the model, as diffusers' pipelines save it, or a hub id.
         encoder: decodes the result.
         label_space: what the classes are.
         strength: share of the sampling steps that are run, in (0, 1].
-        guidance_scale: 1 is unguided, and takes one model call per step instead of two (in one batch).
+        guidance_scale: 1 is unguided, and takes one model call per step instead of
+            two (in one batch).
         num_steps: of the whole schedule.
-        scheduler: class name of a diffusers scheduler; ``None`` for the one saved with the model, as saved.
-        start: ``noised`` centroid; pure ``noise``, which forgets the centroid (strength 1 does not quite: published
-            schedules keep half a percent of it); or ``inversion`` of the centroid by DDIM instead of fresh noise.
-        mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1); 0 for not at all.
+        scheduler: class name of a diffusers scheduler;
+            ``None`` for the one saved with the model, as saved.
+        start: ``noised`` centroid; pure ``noise``, which forgets the centroid (strength 1 does not
+            quite: published schedules keep half a percent of it); or ``inversion`` of the centroid
+            by DDIM instead of fresh noise.
+        mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1);
+            0 for not at all.
         mode_stop: the pull ends at this share of the schedule's time.
         precision: of the networks; the sample itself is kept in float32.
     """
@@ -53,7 +60,9 @@ class LatentDiffusion(ImageGenerator):
     def __post_init__(self) -> None:
         self.network = self._load()
         self.schedule = load_scheduler(self._saved_schedule(), self.scheduler, key="generator.path")
-        preserving = float(self.schedule.init_noise_sigma) == 1 and hasattr(self.schedule, "alphas_cumprod")
+        preserving = float(self.schedule.init_noise_sigma) == 1 and hasattr(
+            self.schedule, "alphas_cumprod"
+        )
         if not preserving and (self.start == "inversion" or self.mode_guidance):
             raise ConfigError(
                 f"generator.scheduler: {type(self.schedule).__name__} scales its samples, which "
@@ -62,7 +71,8 @@ class LatentDiffusion(ImageGenerator):
             )
         if self.start == "inversion" and self.schedule.config.prediction_type == "sample":
             raise ConfigError(
-                "generator.start: inversion needs a model that predicts noise or v, this one predicts the sample",
+                "generator.start: inversion needs a model that predicts noise or v, "
+                "this one predicts the sample",
                 "use generator.start=noised",
             )
 
@@ -107,12 +117,16 @@ class LatentDiffusion(ImageGenerator):
         return denoise
 
     def _without_variance(self, output: Tensor, channels: int) -> Tensor:
-        """Drop the second half of the channels, a learned variance, where the scheduler has no use for it."""
+        """Drop the second half of the channels, a learned variance,
+        where the scheduler has no use for it.
+        """
         learned = self.schedule.config.get("variance_type") in ("learned", "learned_range")
         return output if learned else output[:, :channels]
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-        """Classifier-free guidance, ``u + scale * (c - u)``; a learned variance stays the conditional one."""
+        """Classifier-free guidance, ``u + scale * (c - u)``;
+        a learned variance stays the conditional one.
+        """
         channels = self.network.config.in_channels
         guided = unconditional + scale * (conditional - unconditional)
         return torch.cat([guided[:, :channels], conditional[:, channels:]], 1)
@@ -126,7 +140,9 @@ class LatentDiffusion(ImageGenerator):
         """
         device, latents = points.latents.device, points.latents.float()
         generators = [torch.Generator().manual_seed(seed) for seed in points.seeds]
-        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(device)
+        noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(
+            device
+        )
         denoise = self.denoiser(points.labels, self.guidance_scale)
         times = times_from(self.schedule, self.num_steps, self.strength, device)
         if self.start == "noise":
@@ -135,7 +151,11 @@ class LatentDiffusion(ImageGenerator):
             sample = invert(self.denoiser(points.labels, 1.0), self.schedule, latents, times)
         else:
             sample = self.schedule.add_noise(latents, noise, times[:1].expand(len(latents)))
-        pull = towards(latents, self.schedule, self.mode_guidance, self.mode_stop) if self.mode_guidance else None
+        pull = (
+            towards(latents, self.schedule, self.mode_guidance, self.mode_stop)
+            if self.mode_guidance
+            else None
+        )
         sample = reverse(denoise, self.schedule, sample, times, generators, pull)
         name, precise = type(self.network).__name__, self.precision == "float32"
         remedy = "lower generator.guidance_scale, or replace its weights in generator.path"

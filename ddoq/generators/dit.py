@@ -22,13 +22,14 @@ class DiT(LatentDiffusion):
 
     ``path`` may also be the file that its authors released, see ``ddoq.generators.released``.
 
-    Guidance: diffusers guides all four latent channels, the DiT repository three. Its 4.0 is about 3.25 here
-    (1 + 0.75 x for the x of its ``1 + x``), or exactly 4.0 with ``guidance_channels=3``.
+    Guidance: diffusers guides all four latent channels, the DiT repository three. Its 4.0 is about
+    3.25 here (1 + 0.75 x for the x of its ``1 + x``), or exactly 4.0 with ``guidance_channels=3``.
 
     Args:
-        classes: what the model's class numbers mean: ``dataset``, the labels; ``imagenet``, ImageNet-1K indices, to
-            which labels are mapped by WordNet id.
-        order: the class that each class number means, by name, where it is not what ``classes`` says.
+        classes: what the model's class numbers mean: ``dataset``, the labels; ``imagenet``,
+            ImageNet-1K indices, to which labels are mapped by WordNet id.
+        order: the class that each class number means, by name,
+            where it is not what ``classes`` says.
         guidance_channels: guide only this many of the latent channels; ``None`` for all.
     """
 
@@ -48,7 +49,9 @@ class DiT(LatentDiffusion):
     def _load(self) -> nn.Module:
         if Path(self.path).is_file():
             return load_released(self.path, "generator.path", self.precision)
-        return load_pretrained(self.path, ("DiTTransformer2DModel",), "transformer", "generator.path", self.precision)
+        return load_pretrained(
+            self.path, ("DiTTransformer2DModel",), "transformer", "generator.path", self.precision
+        )
 
     def _saved_schedule(self) -> Mapping[str, Any]:
         if Path(self.path).is_file():
@@ -61,7 +64,9 @@ class DiT(LatentDiffusion):
 
     def unconditional(self, num: int) -> Tensor:
         """Return the null class ``num`` times."""
-        return torch.full((num,), self.network.config.num_embeds_ada_norm, device=self.network.device)
+        return torch.full(
+            (num,), self.network.config.num_embeds_ada_norm, device=self.network.device
+        )
 
     def predict(self, sample: Tensor, time: Tensor, conditions: Tensor) -> Tensor:
         """See ``LatentDiffusion.predict``."""
@@ -72,4 +77,6 @@ class DiT(LatentDiffusion):
         guided = super().guide(conditional, unconditional, scale)
         if self.guidance_channels is None:
             return guided
-        return torch.cat([guided[:, : self.guidance_channels], conditional[:, self.guidance_channels :]], 1)
+        return torch.cat(
+            [guided[:, : self.guidance_channels], conditional[:, self.guidance_channels :]], 1
+        )

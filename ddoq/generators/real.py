@@ -11,7 +11,9 @@ from ddoq.generators.base import ImageGenerator, Points
 
 
 class Real(ImageGenerator):
-    """The training image whose latent is nearest to each point: the point itself where it was selected."""
+    """The training image whose latent is nearest to each point:
+    the point itself where it was selected.
+    """
 
     def __init__(self, images: IndexedImages):
         self.images = images

@@ -1,8 +1,10 @@
-"""DiT as its authors release it: one file of weights, ``DiT-XL-2-256x256.pt``, read into diffusers' network.
+"""DiT as its authors release it: one file of weights, ``DiT-XL-2-256x256.pt``,
+read into diffusers' network.
 
-The two differ in names (diffusers has the embedders in every block, and queries, keys and values apart) and in three
-numbers that diffusers' configuration or code fixes otherwise: the epsilon of the second norm, the frequencies of the
-time's embedding, and the table of positions, which is the file's.
+The two differ in names (diffusers has the embedders in every block, and queries, keys and
+values apart) and in three numbers that diffusers' configuration or code fixes otherwise: the
+epsilon of the second norm, the frequencies of the time's embedding, and the table of positions,
+which is the file's.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ from ddoq.utils.pretrained import for_inference
 from ddoq.utils.state_dicts import read_stored, require_finite
 from ddoq.utils.weights import loading, require_file
 
-#: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1): no tensor tells them.
+#: Attention heads of a DiT-S, -B, -L and -XL by its width (Peebles & Xie 2023, table 1):
+#: no tensor tells them.
 _HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
-_PATCHES, _TIME, _CLASSES = "x_embedder.proj.weight", "t_embedder.mlp", "y_embedder.embedding_table.weight"
+_PATCHES = "x_embedder.proj.weight"
+_TIME = "t_embedder.mlp"
+_CLASSES = "y_embedder.embedding_table.weight"
 _EPSILON = 1e-6
 
 
 def describe(path: str, key: str) -> dict[str, dict[str, Any]]:
-    """Return what ``config.json`` of the network and of the scheduler would say; no weights are read.
+    """Return what ``config.json`` of the network and of the scheduler would say;
+    no weights are read.
 
     Args:
         path: of a released file, or of a checkpoint of its training, of which ``ema`` is taken.
@@ -64,7 +70,8 @@ def load_released(path: str, key: str, precision: str):
     network.pos_embed.pos_embed = positions.float()
     for module in network.modules():
         if isinstance(module, Timesteps):
-            module.downscale_freq_shift = 0  # frequencies 10000^(-i / 128), where diffusers divides by 127
+            # Frequencies 10000^(-i / 128), where diffusers divides by 127.
+            module.downscale_freq_shift = 0
     require_finite(network, path, key)
     return for_inference(network, precision)
 
@@ -73,7 +80,9 @@ def _read(path: str, key: str, device: str) -> dict[str, Tensor]:
     require_file(path, key)
     stored = read_stored(path, path, key, device)
     stored = stored if isinstance(stored, Mapping) else {}
-    weights = next((stored[name] for name in ("ema", "model", "state_dict") if name in stored), stored)
+    weights = next(
+        (stored[name] for name in ("ema", "model", "state_dict") if name in stored), stored
+    )
     needed = (_PATCHES, "pos_embed", f"{_TIME}.0.weight", _CLASSES, "final_layer.linear.weight")
     absent = [name for name in needed if not isinstance(weights, Mapping) or name not in weights]
     if absent:
@@ -97,8 +106,10 @@ def _config(weights: Mapping[str, Tensor], path: str, key: str) -> dict[str, Any
     width, channels, patch, _ = weights[_PATCHES].shape
     if width not in _HEADS:
         raise DataError(
-            f"{key}: {path} holds a DiT of width {width}, whose number of attention heads is not known",
-            f"take one of width {', '.join(map(str, _HEADS))}, or the folder of a DiTPipeline of diffusers",
+            f"{key}: {path} holds a DiT of width {width}, "
+            "whose number of attention heads is not known",
+            f"take one of width {', '.join(map(str, _HEADS))}, "
+            "or the folder of a DiTPipeline of diffusers",
         )
     blocks = {name.split(".")[1] for name in weights if name.startswith("blocks.")}
     return {
@@ -114,7 +125,8 @@ def _config(weights: Mapping[str, Tensor], path: str, key: str) -> dict[str, Any
     }
 
 
-#: Names in the released file and in diffusers: of the ends, of a block, and of the embedders that every block shares.
+#: Names in the released file and in diffusers:
+#: of the ends, of a block, and of the embedders that every block shares.
 _ENDS = {
     "x_embedder.proj": "pos_embed.proj",
     "final_layer.adaLN_modulation.1": "proj_out_1",
@@ -134,12 +146,15 @@ _SHARED = {
 
 
 def _renamed(weights: Mapping[str, Tensor], num_blocks: int) -> dict[str, Tensor]:
-    """Return released weights by diffusers' names; what has no name there keeps its own, and is refused."""
+    """Return released weights by diffusers' names;
+    what has no name there keeps its own, and is refused.
+    """
     renamed = {}
     for name, tensor in weights.items():
         module, _, kind = name.rpartition(".")
         block = ".".join(module.split(".")[:2])
-        inner, place = module.removeprefix(f"{block}."), block.replace("blocks", "transformer_blocks")
+        inner = module.removeprefix(f"{block}.")
+        place = block.replace("blocks", "transformer_blocks")
         if module in _SHARED:
             for i in range(num_blocks):
                 renamed[f"transformer_blocks.{i}.{_SHARED[module]}.{kind}"] = tensor

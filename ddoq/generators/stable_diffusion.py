@@ -14,13 +14,15 @@ from ddoq.utils.pretrained import load_pretrained, load_text_encoder
 
 @dataclass(kw_only=True)
 class StableDiffusion(LatentDiffusion):
-    """Image-to-image from a latent, without decoding and encoding it again (Rombach et al. 2022; D4M's generator).
+    """Image-to-image from a latent, without decoding and encoding it again
+    (Rombach et al. 2022; D4M's generator).
 
-    Works with every model that has one CLIP text encoder (Stable Diffusion 1.x and 2.x). There is no safety checker:
-    it would replace images of a training set by black ones.
+    Works with every model that has one CLIP text encoder (Stable Diffusion 1.x and 2.x). There is
+    no safety checker: it would replace images of a training set by black ones.
 
     Args:
-        prompt: with ``{name}`` (``tench``) or ``{synonyms}`` (``tench, Tinca tinca``, which is D4M's whole prompt).
+        prompt: with ``{name}`` (``tench``) or ``{synonyms}``
+            (``tench, Tinca tinca``, which is D4M's whole prompt).
         negative_prompt: what guidance moves away from; D4M's is ``cartoon, anime, painting``.
     """
 
@@ -31,14 +33,19 @@ class StableDiffusion(LatentDiffusion):
         super().__post_init__()
         if self.network.config.addition_embed_type is not None:
             raise ConfigError(
-                f"generator.path: {self.path} needs more than one text embedding (Stable Diffusion XL)",
+                f"generator.path: {self.path} needs more than one text embedding "
+                "(Stable Diffusion XL)",
                 "use a Stable Diffusion 1.x or 2.x model",
             )
-        self.tokenizer, self.text_encoder = load_text_encoder(self.path, "generator.path", self.precision)
+        self.tokenizer, self.text_encoder = load_text_encoder(
+            self.path, "generator.path", self.precision
+        )
         self._embeddings: dict[str, Tensor] = {}  # each prompt goes through the text encoder once
 
     def _load(self) -> nn.Module:
-        return load_pretrained(self.path, ("UNet2DConditionModel",), "unet", "generator.path", self.precision)
+        return load_pretrained(
+            self.path, ("UNet2DConditionModel",), "unet", "generator.path", self.precision
+        )
 
     def networks(self) -> nn.Module:
         """See ``ImageGenerator.networks``."""
@@ -46,7 +53,9 @@ class StableDiffusion(LatentDiffusion):
 
     def prompt_of(self, label: int) -> str:
         """Return the prompt of a class."""
-        return self.prompt.format(name=self.label_space.names[label], synonyms=self.label_space.synonyms[label])
+        return self.prompt.format(
+            name=self.label_space.names[label], synonyms=self.label_space.synonyms[label]
+        )
 
     def conditions(self, labels: Tensor) -> Tensor:
         """Return text embeddings ``[B, tokens, width]``."""

@@ -17,12 +17,14 @@ from ddoq.utils.state_dicts import require_finite
 from ddoq.utils.weights import reason, require_file
 
 _KEY = "teacher.path"
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, with which the published ones were trained
+#: ImageNet's, with which the published ones were trained.
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _SIDE = 32
 
 
 class CIFARResNet(Teacher):
-    """A ResNet of depth 6n + 2 for 32×32 images (He et al. 2016, section 4.2) from a plain NumPy archive.
+    """A ResNet of depth 6n + 2 for 32×32 images
+    (He et al. 2016, section 4.2) from a plain NumPy archive.
 
     Args:
         path: a local ``.npz`` of named arrays; nothing is unpickled.
@@ -33,8 +35,8 @@ class CIFARResNet(Teacher):
 
     Raises:
         ConfigError: there is no such depth.
-        DataError: the file is missing, unreadable, or holds another network or another number of classes; or
-            ``order`` does not name each class once.
+        DataError: the file is missing, unreadable, or holds another network or another number of
+            classes; or ``order`` does not name each class once.
     """
 
     def __init__(
@@ -46,7 +48,10 @@ class CIFARResNet(Teacher):
         label_space: LabelSpace | None = None,
     ):
         if depth < 8 or depth % 6 != 2:
-            raise ConfigError(f"teacher.depth: {depth} is not 6n + 2", "set teacher.depth to 20, 32, 44, 56 or 110")
+            raise ConfigError(
+                f"teacher.depth: {depth} is not 6n + 2",
+                "set teacher.depth to 20, 32, 44, 56 or 110",
+            )
         weights = _read(path)
         found = _depth(weights)
         if found and found != depth:
@@ -58,14 +63,16 @@ class CIFARResNet(Teacher):
         if outputs != num_classes:
             raise DataError(
                 f"{_KEY}: {path} knows {outputs} classes, the data set has {num_classes}",
-                f"set {_KEY} to weights that were trained on this data set, or take another teacher (teacher=own)",
+                f"set {_KEY} to weights that were trained on this data set, "
+                "or take another teacher (teacher=own)",
             )
         network = ResNet(depth, num_classes)
         try:
             network.load_state_dict(weights)
         except RuntimeError as error:
             raise DataError(
-                f"{_KEY}: {path} is no ResNet-{depth} for CIFAR ({reason(error)})", f"set {_KEY} to another file"
+                f"{_KEY}: {path} is no ResNet-{depth} for CIFAR ({reason(error)})",
+                f"set {_KEY} to another file",
             ) from error
         require_finite(network, str(path), _KEY)
         columns = None
@@ -75,7 +82,9 @@ class CIFARResNet(Teacher):
 
 
 class ResNet(nn.Module):
-    """Three groups of (depth - 2) / 6 basic blocks, of 16, 32 and 64 channels, each group at half the resolution."""
+    """Three groups of (depth - 2) / 6 basic blocks, of 16, 32 and 64 channels,
+    each group at half the resolution.
+    """
 
     def __init__(self, depth: int, num_classes: int):
         super().__init__()
@@ -102,7 +111,8 @@ class _Block(nn.Module):
         self.bn2 = nn.BatchNorm2d(width)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        # option A: a shortcut without weights; the new channels are zeros, half of them before the old ones
+        # option A: a shortcut without weights; the new channels are zeros,
+        # half of them before the old ones
         half = self.added // 2
         shortcut = pad(hidden[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, half, half))
         hidden = self.bn1(self.conv1(hidden)).relu()
@@ -131,7 +141,9 @@ def _read(path: str | None) -> dict[str, Tensor]:
 
 
 def _depth(weights: dict[str, Tensor]) -> int | None:
-    """Return the depth by the number of blocks; ``None`` where they are not those of such a network."""
+    """Return the depth by the number of blocks;
+    ``None`` where they are not those of such a network.
+    """
     first = [name for name in weights if name.endswith(".conv1.weight")]
     blocks = {sum(name.startswith(f"layer{group}.") for name in first) for group in (1, 2, 3)}
     return 6 * blocks.pop() + 2 if len(blocks) == 1 and blocks != {0} else None

@@ -1,18 +1,21 @@
-"""Whether answers are in the order of the labels: the given order against the best one-to-one relabelling.
+"""Whether answers are in the order of the labels:
+the given order against the best one-to-one relabelling.
 
-Which relabelling is best is decided on one half of each class's images and judged on the other: with
-many classes and few images, some relabelling always fits the images that it was chosen on. It is a
-product of cycles (two swapped classes are one of two), and each is judged by its own classes alone, with
-equally many images of each: two swapped classes would drown among a thousand. The test is paired and
-exact (McNemar 1947): of the images where exactly one of the two orders is right, half should be the
-other's. The error rate is shared out among the cycles by what they gained on the first half, so that
-noise in other classes costs little power (weighted Bonferroni: Genovese, Roeder & Wasserman 2006).
+Which relabelling is best is decided on one half of each class's images and judged on the other:
+with many classes and few images, some relabelling always fits the images that it was chosen on. It
+is a product of cycles (two swapped classes are one of two), and each is judged by its own classes
+alone, with equally many images of each: two swapped classes would drown among a thousand. The test
+is paired and exact (McNemar 1947): of the images where exactly one of the two orders is right,
+half should be the other's. The error rate is shared out among the cycles by what they gained on
+the first half, so that noise in other classes costs little power (weighted Bonferroni: Genovese,
+Roeder & Wasserman 2006).
 
-What it finds: of two swapped classes with ``n`` judged images each, a teacher that is otherwise right on
-a share ``a`` calls ``2 a n`` by the other's name; ten of these that stand alone are evidence enough. With
-ten judged images per class that is ``a`` = 0.7 for nine pairs in ten, with 25 ``a`` = 0.4, with 80 ``a`` =
-0.2; with five, only ``a`` = 1. A full shuffle of 100 classes is found from ``a`` = 0.2 on with ten. Classes
-between which a teacher cannot tell are not swapped, nor those of one that takes cats for dogs but knows dogs.
+What it finds: of two swapped classes with ``n`` judged images each, a teacher that is otherwise
+right on a share ``a`` calls ``2 a n`` by the other's name; ten of these that stand alone are
+evidence enough. With ten judged images per class that is ``a`` = 0.7 for nine pairs in ten, with 25
+``a`` = 0.4, with 80 ``a`` = 0.2; with five, only ``a`` = 1. A full shuffle of 100 classes is found
+from ``a`` = 0.2 on with ten. Classes between which a teacher cannot tell are not swapped, nor those
+of one that takes cats for dogs but knows dogs.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ from scipy.stats import binomtest
 
 #: Probability that an order which is no worse than any other is found to be wrong.
 FALSE_ALARM = 1e-3
-#: A class moves if it gains at least this share of what a class is right on in the best relabelling.
+#: A class moves if it gains at least this share of what a class is right on
+#: in the best relabelling.
 _CLEAR = 0.25
 
 
@@ -36,7 +40,8 @@ class OrderTrial:
     """What images say about an order of answers.
 
     Attributes:
-        given: accuracy in the given order on the judged half; the mean of the classes, like the next.
+        given: accuracy in the given order on the judged half;
+            the mean of the classes, like the next.
         relabelled: accuracy after the relabelling that is best on the other half.
         p_value: of the given order being no worse than that, corrected for the number of cycles.
         images_per_class: the fewest that a class has, both halves together.
@@ -68,8 +73,8 @@ def compare_orders(answers: np.ndarray, labels: np.ndarray, num_classes: int) ->
     """Compare the order in which answers are given with the best other one.
 
     Args:
-        answers: ``[n]``, what a teacher, a file of labels or anything else that is believed to use the
-            numbers of the labels says about each image, in ``[0, num_classes)``.
+        answers: ``[n]``, what a teacher, a file of labels or anything else that is believed to use
+            the numbers of the labels says about each image, in ``[0, num_classes)``.
         labels: ``[n]``, what the images are.
         num_classes: of both.
     """
@@ -92,9 +97,11 @@ def compare_orders(answers: np.ndarray, labels: np.ndarray, num_classes: int) ->
 
 
 def doubtful_classes(answers: np.ndarray, labels: np.ndarray, num_classes: int) -> list[int]:
-    """Return the labels that the best relabelling moves: of their classes, more images are worth a look.
+    """Return the labels that the best relabelling moves:
+    of their classes, more images are worth a look.
 
-    Only the half that chooses is asked, so that judging stays fair when further images are appended.
+    Only the half that chooses is asked, so that judging stays fair
+    when further images are appended.
     """
     images = _Answers(answers, labels, num_classes)
     outputs = _best(images.part(~images.judges).rates)
@@ -140,8 +147,8 @@ class _Answers:
     def decided(self, outputs: np.ndarray, cycle: list[int]) -> tuple[int, int]:
         """Return how many images only the relabelling has right, and how many only the given order.
 
-        Of each class in the cycle equally many images count, else a class with many would take its answer
-        from one with few. Those of a class without any count for the given order.
+        Of each class in the cycle equally many images count, else a class with many would take its
+        answer from one with few. Those of a class without any count for the given order.
         """
         counts = self.counts[cycle]
         if not counts.any():
@@ -154,7 +161,9 @@ class _Answers:
 
 
 def _best(rates: np.ndarray) -> np.ndarray:
-    """Return the answer to each label in the best relabelling; a class moves only for a clear gain."""
+    """Return the answer to each label in the best relabelling;
+    a class moves only for a clear gain.
+    """
     rows, best = linear_sum_assignment(rates, maximize=True)
     clear = _CLEAR * rates[rows, best].mean() + 1e-9
     return linear_sum_assignment(rates + clear * np.eye(len(rates)), maximize=True)[1]
@@ -174,7 +183,9 @@ def _cycles(outputs: np.ndarray) -> Iterator[list[int]]:
 
 
 def _shares(choosing: _Answers, outputs: np.ndarray, cycles: list[list[int]]) -> list[float]:
-    """Return the share of the error rate that each cycle may spend: half of it evenly, half by evidence."""
+    """Return the share of the error rate that each cycle may spend:
+    half of it evenly, half by evidence.
+    """
     decided = np.array([choosing.decided(outputs, cycle) for cycle in cycles]).reshape(-1, 2)
     gains = decided[:, 0] - decided[:, 1]
     shares = np.exp2(gains - gains.max(initial=0))

@@ -15,7 +15,8 @@ class Teacher(nn.Module):
     """A finished classifier with all that its inputs and outputs need, without gradients.
 
     Args:
-        network: maps normalised images to logits; its last linear layer is the classifier. It is frozen in place.
+        network: maps normalised images to logits; its last linear layer is the classifier.
+            It is frozen in place.
         mean: of the channels of the images it was trained on, in [0, 1].
         std: their standard deviation.
         image_size: side to which images are resized; ``None``: they come as they are.
@@ -61,7 +62,9 @@ class Teacher(nn.Module):
         if images.shape[1] == 1:
             images = images.expand(-1, self.mean.shape[1], -1, -1)
         if self.image_size and images.shape[-2:] != (self.image_size, self.image_size):
-            images = interpolate(images, (self.image_size, self.image_size), mode="bilinear", antialias=True)
+            images = interpolate(
+                images, (self.image_size, self.image_size), mode="bilinear", antialias=True
+            )
         return (images - self.mean) / self.std
 
 
@@ -75,7 +78,10 @@ class Ensemble(nn.Module):
     def __init__(self, members: Mapping[str, nn.Module]):
         super().__init__()
         if not members:
-            raise ConfigError("teacher.members: an ensemble of nothing", "add one: +teacher@teacher.members.a=resnet18")
+            raise ConfigError(
+                "teacher.members: an ensemble of nothing",
+                "add one: +teacher@teacher.members.a=resnet18",
+            )
         self.members = nn.ModuleList(members.values())
         self.eval()
 
@@ -121,7 +127,9 @@ def last_linear(network: nn.Module, key: str = "teacher") -> tuple[str, nn.Linea
     Raises:
         ConfigError: there is none.
     """
-    layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)]
+    layers = [
+        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)
+    ]
     if not layers:
         raise ConfigError(
             f"{key}: {type(network).__name__} has no linear layer, so its features are not known",

@@ -26,20 +26,23 @@ def examine(
     more: More | None = None,
     remedy: Callable[[OrderTrial], str] | None = None,
 ) -> dict:
-    """Return a teacher's accuracy on real images, ``top1`` (a fraction), ``num_images`` and ``order``, if it is usable.
+    """Return a teacher's accuracy on real images, ``top1`` (a fraction),
+    ``num_images`` and ``order``, if it is usable.
 
     Args:
         logits: ``[n, num_classes]`` in the label order of the data set.
         labels: ``[n]``.
         teacher: its name, for errors.
         class_names: of the data set, in label order.
-        more: gives further images of the classes that another order of the outputs would suit better.
+        more: gives further images of the classes
+            that another order of the outputs would suit better.
         remedy: says what to do about outputs in another order.
 
     Raises:
-        StageError: outputs are NaN or infinite or not as many as classes; or they fit the images
-            significantly better in another order (``ddoq.labelers.orders``); or the accuracy is not above
-            chance by an exact binomial test, or, with more than three classes, below twice chance.
+        StageError: outputs are NaN or infinite or not as many as classes; or they fit the
+            images significantly better in another order (``ddoq.labelers.orders``); or the
+            accuracy is not above chance by an exact binomial test, or, with more than three
+            classes, below twice chance.
     """
     num, num_classes = len(labels), len(class_names)
     _check_outputs(logits, num, teacher, num_classes)
@@ -48,12 +51,15 @@ def examine(
     cause = f"teacher: {teacher} is right on {correct / num:.1%} of {num} real images"
     trial = _order_trial(answers, labels, teacher, num_classes, more)
     if trial.moved:
-        raise StageError(f"{cause}, {_permuted(trial, class_names)}", remedy(trial) if remedy else _OTHER_WEIGHTS)
+        raise StageError(
+            f"{cause}, {_permuted(trial, class_names)}", remedy(trial) if remedy else _OTHER_WEIGHTS
+        )
     luck = binomtest(correct, num, chance, alternative="greater").pvalue
     if luck > _BY_CHANCE or (num_classes > _FEW_CLASSES and correct / num < 2 * chance):
         raise StageError(
             f"{cause}, where chance is {chance:.1%}: it is near chance",
-            "correct teacher.path and teacher.image_size, or take a teacher of this data set (teacher=own)",
+            "correct teacher.path and teacher.image_size, "
+            "or take a teacher of this data set (teacher=own)",
         )
     return {"top1": correct / num, "num_images": num, "order": trial.to_facts()}
 
@@ -61,8 +67,10 @@ def examine(
 def _check_outputs(logits: Tensor, num: int, teacher: str, num_classes: int) -> None:
     if logits.shape != (num, num_classes):
         raise StageError(
-            f"teacher: {teacher} gives outputs of shape {list(logits.shape)} for {num} images of {num_classes} classes",
-            "set teacher.classes to what the outputs are (imagenet or dataset), or take another teacher",
+            f"teacher: {teacher} gives outputs of shape {list(logits.shape)} "
+            f"for {num} images of {num_classes} classes",
+            "set teacher.classes to what the outputs are (imagenet or dataset), "
+            "or take another teacher",
         )
     broken = int((~logits.isfinite()).any(1).sum())
     if broken:
@@ -72,7 +80,9 @@ def _check_outputs(logits: Tensor, num: int, teacher: str, num_classes: int) -> 
         )
 
 
-def _order_trial(answers: Tensor, labels: Tensor, teacher: str, num_classes: int, more: More | None) -> OrderTrial:
+def _order_trial(
+    answers: Tensor, labels: Tensor, teacher: str, num_classes: int, more: More | None
+) -> OrderTrial:
     doubtful = doubtful_classes(answers.numpy(), labels.numpy(), num_classes)
     if doubtful and more is not None:
         further, further_labels = more(doubtful)
@@ -86,7 +96,9 @@ def _permuted(trial: OrderTrial, class_names: Sequence[str]) -> str:
     label = trial.moved[0]
     output = trial.outputs[label]
     return (
-        f"and in another order of its labels more often: {len(trial.moved)} of {len(class_names)} look permuted "
-        f"(outputs of class '{class_names[output]}' fit images of class '{class_names[label]}'; of held-out "
-        f"images {trial.relabelled:.1%} are right so and {trial.given:.1%} as it is, p = {trial.p_value:.1g})"
+        "and in another order of its labels more often: "
+        f"{len(trial.moved)} of {len(class_names)} look permuted "
+        f"(outputs of class '{class_names[output]}' fit images of class '{class_names[label]}'; "
+        f"of held-out images {trial.relabelled:.1%} are right so and {trial.given:.1%} as it is, "
+        f"p = {trial.p_value:.1g})"
     )

@@ -1,4 +1,7 @@
-"""Look after a store: find damage, remove it, remove what no run needs. Nothing is removed without its lock."""
+"""Look after a store: find damage, remove it, remove what no run needs.
+
+Nothing is removed without its lock.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,9 @@ class Finding:
 
     Attributes:
         folder: the artefact.
-        state: ``intact``, ``damaged`` (its manifest or a file of it), ``stray`` (intact, with files that are not its
-            own), ``unfinished`` (what a killed process left, to be resumed) or ``computing``.
+        state: ``intact``, ``damaged`` (its manifest or a file of it), ``stray`` (intact, with
+            files that are not its own), ``unfinished`` (what a killed process left, to be
+            resumed) or ``computing``.
         lines: what is wrong, one line per file.
     """
 
@@ -55,15 +59,22 @@ def examine(folder: Path) -> Finding:
         return Finding(folder, "computing" if is_held(lock_path(folder)) else "unfinished")
     except (OSError, ValueError):
         return Finding(folder, "damaged", (f"{MANIFEST}: it cannot be read",))
-    lines = manifest_damage(manifest, folder.parent.name, folder.name) or damage(folder, manifest["files"])
+    lines = manifest_damage(manifest, folder.parent.name, folder.name) or damage(
+        folder, manifest["files"]
+    )
     if lines:
         return Finding(folder, "damaged", tuple(lines))
     strange = sorted(set(files_below(folder)) - {MANIFEST, *manifest["files"]})
-    return Finding(folder, "stray" if strange else "intact", tuple(f"{name}: not of this artefact" for name in strange))
+    return Finding(
+        folder,
+        "stray" if strange else "intact",
+        tuple(f"{name}: not of this artefact" for name in strange),
+    )
 
 
 def repair(findings: Iterable[Finding]) -> Iterator[tuple[Finding, str]]:
-    """Remove damaged artefacts whole, and from intact ones the stray files; return what was done about each.
+    """Remove damaged artefacts whole, and from intact ones the stray files;
+    return what was done about each.
 
     Each is looked at again under its lock: since it was found, a run may have computed it anew.
     """
@@ -80,7 +91,12 @@ def repair(findings: Iterable[Finding]) -> Iterator[tuple[Finding, str]]:
             elif now.state == "stray":
                 for line in now.lines:
                     (now.folder / line.rsplit(": ", 1)[0]).unlink(missing_ok=True)
-        yield finding, {"damaged": "removed", "stray": "stray files removed"}.get(now.state, "found in order now")
+        yield (
+            finding,
+            {"damaged": "removed", "stray": "stray files removed"}.get(
+                now.state, "found in order now"
+            ),
+        )
 
 
 @contextmanager
@@ -95,10 +111,11 @@ def _own(folder: Path) -> Iterator[bool]:
 
 
 def remove_made_from(root: Path, key: str) -> int:
-    """Remove what was made from an artefact, and what was made from that; return how many were removed.
+    """Remove what was made from an artefact, and what was made from that;
+    return how many were removed.
 
-    For an artefact that was computed again under its key and came out otherwise: what stands on the earlier one is
-    wrong under a name that says nothing of it.
+    For an artefact that was computed again under its key and came out otherwise: what stands on the
+    earlier one is wrong under a name that says nothing of it.
     """
     inputs = {}
     for artefact in survey(root):
@@ -109,7 +126,9 @@ def remove_made_from(root: Path, key: str) -> int:
             continue  # unfinished or damaged: no run takes it for what it is not
     wrong, removed = {key}, 0
     for stage in STAGES:  # inputs are of earlier stages
-        for folder in [folder for folder in inputs if folder.parent.name == stage and inputs[folder] & wrong]:
+        for folder in [
+            folder for folder in inputs if folder.parent.name == stage and inputs[folder] & wrong
+        ]:
             wrong.add(folder.name)
             with _own(folder) as mine:
                 if mine:
@@ -119,7 +138,8 @@ def remove_made_from(root: Path, key: str) -> int:
 
 
 def unneeded(outputs: Path, keep_days: float) -> list[Artefact]:
-    """Return what no run refers to and nobody has written for ``keep_days``: finished, unfinished or half removed.
+    """Return what no run refers to and nobody has written for ``keep_days``: finished,
+    unfinished or half removed.
 
     Raises:
         StoreError: see ``keys_by_run``.
@@ -129,15 +149,18 @@ def unneeded(outputs: Path, keep_days: float) -> list[Artefact]:
     return [
         artefact
         for artefact in survey(outputs / "store")
-        if artefact.key not in needed and artefact.time <= latest and not is_held(lock_path(artefact.folder))
+        if artefact.key not in needed
+        and artefact.time <= latest
+        and not is_held(lock_path(artefact.folder))
     ]
 
 
 def collect(outputs: Path, candidates: Iterable[Artefact]) -> Iterator[Artefact]:
     """Remove artefacts that ``unneeded`` found; return those that could be removed.
 
-    Runs write their plan before they compute, so the plans are read once more for what was planned meanwhile; a run
-    that plans one of these in the instants after that stops with two lines, and computes it when it is started again.
+    Runs write their plan before they compute, so the plans are read once more for what was planned
+    meanwhile; a run that plans one of these in the instants after that stops with two lines, and
+    computes it when it is started again.
     """
     needed = set().union(*keys_by_run(outputs).values())
     for artefact in candidates:
@@ -155,6 +178,8 @@ def _unchanged(artefact: Artefact) -> bool:
 
 
 def half_removed(root: Path) -> list[Path]:
-    """Return folders that a process, killed since, renamed in order to remove them: no live one takes an hour."""
+    """Return folders that a process, killed since, renamed in order to remove them:
+    no live one takes an hour.
+    """
     latest = time.time() - HOUR
     return sorted(path for path in root.glob(f"*/{TEMPORARY}*") if path.stat().st_ctime <= latest)

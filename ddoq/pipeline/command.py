@@ -1,4 +1,6 @@
-"""``ddoq store``: look at what is stored, check it, and remove what is damaged or no longer needed."""
+"""``ddoq store``: look at what is stored, check it,
+and remove what is damaged or no longer needed.
+"""
 
 from __future__ import annotations
 
@@ -27,14 +29,16 @@ from ddoq.utils.paths import as_folder
 
 _MOST_SHOWN = 200
 _EPILOG = """\
-An artefact is a folder DIR/store/<stage>/<key>; it is finished if and only if it has a manifest. What is unfinished
-was left by a killed run, and the same command resumes in it. Runs are the folders DIR/runs/*: an artefact that is
-listed in the plan.json of any of them is never collected. To give up a run, remove its folder, then `ddoq store gc`.
+An artefact is a folder DIR/store/<stage>/<key>; it is finished if and only if it has a manifest.
+What is unfinished was left by a killed run, and the same command resumes in it. Runs are the
+folders DIR/runs/*: an artefact that is listed in the plan.json of any of them is never collected.
+To give up a run, remove its folder, then `ddoq store gc`.
 
   ddoq store ls                      the stages: how many artefacts, bytes, seconds
   ddoq store ls encode --runs        the artefacts of a stage, and which runs need them
   ddoq store verify                  exit code 1 if a file is damaged, missing or strange
-  ddoq store repair --dry-run        what `repair` would remove; the next run that needs it computes it again
+  ddoq store repair --dry-run        what `repair` would remove;
+                                     the next run that needs it computes it again
   ddoq store gc --keep 7 --dry-run   what no run needs and is older than a week
 """
 
@@ -48,7 +52,8 @@ def main(arguments: list[str]) -> int:
     asked = _parser().parse_args(arguments)
     if not (asked.outputs / "store").is_dir():
         raise StoreError(
-            f"there is no store in {asked.outputs}", "give the folder that `paths.outputs` names: --outputs"
+            f"there is no store in {asked.outputs}",
+            "give the folder that `paths.outputs` names: --outputs",
         )
     try:
         return asked.run(asked)
@@ -62,7 +67,8 @@ def main(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ddoq store",
-        description="Look at the store of artefacts, check it, and remove what is damaged or no longer needed.",
+        description="Look at the store of artefacts, check it, "
+        "and remove what is damaged or no longer needed.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,26 +76,51 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run, text: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("--outputs", type=as_folder, default="outputs", metavar="DIR", help="default: outputs")
+        command.add_argument(
+            "--outputs", type=as_folder, default="outputs", metavar="DIR", help="default: outputs"
+        )
         command.set_defaults(run=run)
         return command
 
     listing = add("ls", _list, "list the stages, or the artefacts of one")
     listing.add_argument("stage", nargs="?", metavar="STAGE", help=f"one of: {' '.join(STAGES)}")
     listing.add_argument("--runs", action="store_true", help="say which runs need them")
-    listing.add_argument("--all", action="store_true", help=f"not only the {_MOST_SHOWN} latest artefacts")
+    listing.add_argument(
+        "--all", action="store_true", help=f"not only the {_MOST_SHOWN} latest artefacts"
+    )
     add("du", _usage, "bytes by stage and by run")
     for name, run, text in (
-        ("verify", _verify, "read every file and compare it with its manifest; exit code 1 where one differs"),
-        ("repair", _repair, "verify, and remove what is damaged, so that the next run computes it again"),
+        (
+            "verify",
+            _verify,
+            "read every file and compare it with its manifest; exit code 1 where one differs",
+        ),
+        (
+            "repair",
+            _repair,
+            "verify, and remove what is damaged, so that the next run computes it again",
+        ),
     ):
         command = add(name, run, text)
-        command.add_argument("names", nargs="*", metavar="KEY|STAGE", help="only these (the first digits of a key do)")
-    command.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+        command.add_argument(
+            "names",
+            nargs="*",
+            metavar="KEY|STAGE",
+            help="only these (the first digits of a key do)",
+        )
+    command.add_argument(
+        "--dry-run", action="store_true", help="say what would be removed, and remove nothing"
+    )
     collecting = add("gc", _collect, "remove artefacts and leftovers that no run needs")
-    collecting.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
     collecting.add_argument(
-        "--keep", type=days, default=1.0, metavar="DAYS", help="only what is older than this (default: 1)"
+        "--dry-run", action="store_true", help="say what would be removed, and remove nothing"
+    )
+    collecting.add_argument(
+        "--keep",
+        type=days,
+        default=1.0,
+        metavar="DAYS",
+        help="only what is older than this (default: 1)",
     )
     return parser
 
@@ -101,7 +132,7 @@ def days(text: str) -> float:
     return float(text)
 
 
-# --- ls, du ----------------------------------------------------------------------------------------------------------
+# --- ls, du -----------------------------------------------------------------------------------
 
 
 def _list(asked: argparse.Namespace) -> int:
@@ -122,13 +153,20 @@ def _list(asked: argparse.Namespace) -> int:
         table.add_row(one.key, escape(one.title), decimal(one.num_bytes), took, age, *used)
     console.print(table)
     if len(shown) < len(latest):
-        console.print(f"[dim]the {len(shown)} latest of {len(latest):,}; --all shows all of them[/]")
+        console.print(
+            f"[dim]the {len(shown)} latest of {len(latest):,}; --all shows all of them[/]"
+        )
     return 0
 
 
 def _print_stages(artefacts: list[Artefact], runs: dict[str, list[str]] | None) -> None:
     table = _table(
-        "stage", ">artefacts", ">unfinished", ">bytes", ">time", *([">without a run"] if runs is not None else [])
+        "stage",
+        ">artefacts",
+        ">unfinished",
+        ">bytes",
+        ">time",
+        *([">without a run"] if runs is not None else []),
     )
     for name, some in [*_by_stage(artefacts).items(), ("[bold]all[/]", artefacts)]:
         finished = sum(one.finished for one in some)
@@ -147,7 +185,8 @@ def _print_stages(artefacts: list[Artefact], runs: dict[str, list[str]] | None) 
 def _usage(asked: argparse.Namespace) -> int:
     artefacts, keys = survey(asked.outputs / "store"), keys_by_run(asked.outputs)
     runs, size = _invert(keys), {one.key: one.num_bytes for one in artefacts}
-    stages, table = _table("stage", ">artefacts", ">bytes"), _table("run", ">artefacts", ">bytes", ">only this run's")
+    stages = _table("stage", ">artefacts", ">bytes")
+    table = _table("run", ">artefacts", ">bytes", ">only this run's")
     for stage, some in _by_stage(artefacts).items():
         stages.add_row(stage, f"{len(some):,}", decimal(sum(one.num_bytes for one in some)))
     if tables := list((asked.outputs / "store" / DIGESTS).glob("*.digests")):
@@ -155,17 +194,20 @@ def _usage(asked: argparse.Namespace) -> int:
     for run, wanted in keys.items():
         there = [key for key in wanted if key in size]
         own = sum(size[key] for key in there if len(runs[key]) == 1)
-        table.add_row(escape(run), f"{len(there):,}", decimal(sum(size[key] for key in there)), decimal(own))
+        table.add_row(
+            escape(run), f"{len(there):,}", decimal(sum(size[key] for key in there)), decimal(own)
+        )
     shared, loose = (
-        sum(size[key] for key in size if test(len(runs.get(key, ())))) for test in (lambda n: n > 1, lambda n: n == 0)
+        sum(size[key] for key in size if test(len(runs.get(key, ()))))
+        for test in (lambda n: n > 1, lambda n: n == 0)
     )
     console.print(stages)
     console.print()
     console.print(table)
     console.print(
-        f"\n{decimal(sum(size.values()))} in all, each artefact counted once: {decimal(shared)} belong to several runs "
-        f"and {decimal(loose)} to none (ddoq store gc).\n[dim]Images that label shares with generate (one file, two "
-        "names) count in both.[/]",
+        f"\n{decimal(sum(size.values()))} in all, each artefact counted once: "
+        f"{decimal(shared)} belong to several runs and {decimal(loose)} to none (ddoq store gc).\n"
+        "[dim]Images that label shares with generate (one file, two names) count in both.[/]",
         soft_wrap=True,
     )
     return 0
@@ -199,7 +241,9 @@ def _table(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False)
     for column in columns:
         number = column.startswith(">")
-        table.add_column(column.removeprefix(">"), justify="right" if number else "left", overflow="fold")
+        table.add_column(
+            column.removeprefix(">"), justify="right" if number else "left", overflow="fold"
+        )
     return table
 
 
@@ -211,7 +255,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / care.DAY:,.0f} d"
 
 
-# --- verify, repair, gc ----------------------------------------------------------------------------------------------
+# --- verify, repair, gc -----------------------------------------------------------------------
 
 _HINTS = {
     "unfinished": "left by a killed run; the same command resumes in it",
@@ -223,7 +267,9 @@ def _verify(asked: argparse.Namespace) -> int:
     findings, strange = _look(asked)
     wrong = sum(finding.state in ("damaged", "stray") for finding in findings)
     if wrong:
-        console.print("[dim]`ddoq store repair` removes what is damaged and what is not an artefact's own[/]")
+        console.print(
+            "[dim]`ddoq store repair` removes what is damaged and what is not an artefact's own[/]"
+        )
     return 1 if wrong or strange else 0
 
 
@@ -242,7 +288,8 @@ def _look(asked: argparse.Namespace) -> tuple[list[care.Finding], list[Path]]:
     counts = {state: sum(finding.state == state for finding in findings) for state in care.STATES}
     parts = [f"{count:,} {state}" for state, count in counts.items() if count]
     console.print(
-        f"{', '.join(parts) or 'nothing is stored'} ({duration(time.perf_counter() - start)})", soft_wrap=True
+        f"{', '.join(parts) or 'nothing is stored'} ({duration(time.perf_counter() - start)})",
+        soft_wrap=True,
     )
     return findings, strange
 
@@ -259,7 +306,8 @@ def _repair(asked: argparse.Namespace) -> int:
 
 
 def _collect(asked: argparse.Namespace) -> int:
-    candidates, leftovers = care.unneeded(asked.outputs, asked.keep), care.half_removed(asked.outputs / "store")
+    candidates = care.unneeded(asked.outputs, asked.keep)
+    leftovers = care.half_removed(asked.outputs / "store")
     if asked.dry_run:
         gone = candidates
     else:
@@ -269,15 +317,23 @@ def _collect(asked: argparse.Namespace) -> int:
         for path in leftovers:
             shutil.rmtree(path)
     for one in gone:
-        _say("would go" if asked.dry_run else "removed", one.folder, f"{one.title}  {decimal(one.num_bytes)}".strip())
+        _say(
+            "would go" if asked.dry_run else "removed",
+            one.folder,
+            f"{one.title}  {decimal(one.num_bytes)}".strip(),
+        )
     unfinished = sum(not one.finished for one in gone)
     console.print(
-        f"{'would remove' if asked.dry_run else 'removed'} {len(gone) - unfinished:,} artefacts and "
-        f"{unfinished + len(leftovers):,} leftovers: {decimal(sum(one.num_bytes for one in gone))}",
+        f"{'would remove' if asked.dry_run else 'removed'} {len(gone) - unfinished:,} artefacts "
+        f"and {unfinished + len(leftovers):,} leftovers: "
+        f"{decimal(sum(one.num_bytes for one in gone))}",
         soft_wrap=True,
     )
     if idle := [run for run, keys in keys_by_run(asked.outputs).items() if not keys]:
-        console.print(f"[dim]without a plan, so they keep nothing: {escape(', '.join(idle))}[/]", soft_wrap=True)
+        console.print(
+            f"[dim]without a plan, so they keep nothing: {escape(', '.join(idle))}[/]",
+            soft_wrap=True,
+        )
     return 0
 
 

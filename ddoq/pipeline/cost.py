@@ -13,7 +13,8 @@ import psutil
 
 @contextmanager
 def measure_cost(interval: float = 0.05) -> Iterator[dict]:
-    """Yield a dict that holds ``seconds``, ``peak_mib`` (resident memory) and, on a GPU, ``gpu_peak_mib`` in the end.
+    """Yield a dict that holds ``seconds``, ``peak_mib`` (resident memory) and, on a GPU,
+    ``gpu_peak_mib`` in the end.
 
     ``ru_maxrss`` only ever grows within a process, so the peak of one stage is sampled instead.
     """
@@ -36,12 +37,16 @@ def measure_cost(interval: float = 0.05) -> Iterator[dict]:
     finally:
         done.set()
         sampler.join()
-        cost.update(seconds=round(time.perf_counter() - start, 3), peak_mib=round(peak[0] / 2**20, 1))
+        cost.update(
+            seconds=round(time.perf_counter() - start, 3), peak_mib=round(peak[0] / 2**20, 1)
+        )
         if gpu := _gpu():
             cost.update(gpu_peak_mib=round(gpu.max_memory_allocated() / 2**20, 1))
 
 
 def _gpu():
-    """Return torch's CUDA module where something of this process has used it; torch is not imported for this."""
+    """Return torch's CUDA module where something of this process has used it;
+    torch is not imported for this.
+    """
     torch = sys.modules.get("torch")
     return torch.cuda if torch and torch.cuda.is_initialized() else None

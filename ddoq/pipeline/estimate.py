@@ -17,9 +17,11 @@ _LONGEST = 1e9  # seconds that a computation took: what is more, or NaN, is a da
 
 @dataclass(frozen=True)
 class Estimate:
-    """How many nodes of each stage there are to compute, and about how long one process takes for them.
+    """How many nodes of each stage there are to compute,
+    and about how long one process takes for them.
 
-    ``seconds`` sums the nodes whose like have been computed in this store before; ``num_unknown`` are not in it.
+    ``seconds`` sums the nodes whose like have been computed in this store before;
+    ``num_unknown`` are not in it.
     """
 
     counts: dict[str, int]
@@ -40,15 +42,18 @@ class Estimate:
 
 
 class Ledger:
-    """Medians of the seconds that computations in a store took, on the same data: of the same stage and title, else of
-    the same stage.
+    """Medians of the seconds that computations in a store took, on the same data: of the same stage
+    and title, else of the same stage.
     """
 
     def __init__(self, store: Store):
         took: dict[tuple[str, ...], list[float]] = defaultdict(list)
         for entry in read_ledger(store.root):
-            data, stage, title, seconds = (entry.get(name) for name in ("data", "stage", "title", "seconds"))
-            said = data and all(isinstance(part, str) for part in (data, stage, title))  # old stores say no data
+            data, stage, title, seconds = (
+                entry.get(name) for name in ("data", "stage", "title", "seconds")
+            )
+            # Old stores say no data.
+            said = data and all(isinstance(part, str) for part in (data, stage, title))
             if said and isinstance(seconds, int | float) and 0 <= seconds < _LONGEST:
                 for of in _levels(data, stage, title):
                     took[of].append(seconds)

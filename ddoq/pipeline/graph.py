@@ -15,9 +15,10 @@ from ddoq.pipeline.stages import STAGES
 class Node:
     """One unit of work: a stage applied to one configuration and its inputs.
 
-    ``identity`` holds all that can change the result and nothing else (no device, path or batch size);
-    ``title`` is for people. ``required`` names facts that a manifest has to have: without them it is the verdict of an
-    older ddoq that did not look, and the artefact is computed again under its key.
+    ``identity`` holds all that can change the result and nothing else (no device, path or batch
+    size); ``title`` is for people. ``required`` names facts that a manifest has to have:
+    without them it is the verdict of an older ddoq that did not look, and the artefact is
+    computed again under its key.
     """
 
     stage: str
@@ -29,7 +30,9 @@ class Node:
 
     @cached_property
     def body(self) -> dict[str, Any]:
-        """What is hashed; inputs enter by key, so a change anywhere upstream changes every key below it."""
+        """What is hashed; inputs enter by key, so a change anywhere upstream changes
+        every key below it.
+        """
         return {
             "stage": self.stage,
             "version": self.version,
@@ -45,7 +48,10 @@ class Node:
 
 @dataclass(frozen=True)
 class Step:
-    """One line of the plan. ``state`` is ``hit``, ``miss`` or ``idle`` (a miss that nothing needs)."""
+    """One line of the plan.
+
+    ``state`` is ``hit``, ``miss`` or ``idle`` (a miss that nothing needs).
+    """
 
     node: Node
     state: str

@@ -51,8 +51,14 @@ def _damage(path: Path, file: Mapping[str, Any]) -> str | None:
 
 
 def seal(manifest: Mapping[str, Any]) -> str:
-    """Return a hash of all that a manifest says: the results of ``evaluate`` stand in manifests, not in files."""
-    said = json.loads(json.dumps({name: value for name, value in manifest.items() if name != "seal"}, allow_nan=False))
+    """Return a hash of all that a manifest says:
+    the results of ``evaluate`` stand in manifests, not in files.
+    """
+    said = json.loads(
+        json.dumps(
+            {name: value for name, value in manifest.items() if name != "seal"}, allow_nan=False
+        )
+    )
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -63,6 +69,8 @@ def manifest_damage(manifest: Any, stage: str, key: str) -> list[str]:
         if digest(body) != key or body["stage"] != stage:
             return [f"manifest.json: it describes {body['stage']}/{digest(body)}"]
         dict(manifest["files"]), dict(manifest["facts"])
-        return [] if sealed in (None, seal(manifest)) else ["manifest.json: its content has changed"]
+        return (
+            [] if sealed in (None, seal(manifest)) else ["manifest.json: its content has changed"]
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         return ["manifest.json: it is not a manifest"]

@@ -66,7 +66,8 @@ def canonical(value: Any) -> Any:
     Mapping order is irrelevant, tuples are lists, and 1.0 is 1.
 
     Raises:
-        ConfigError: for NaN, infinity, or an object: hashing its ``str()`` would let two configs collide.
+        ConfigError: for NaN, infinity, or an object:
+            hashing its ``str()`` would let two configs collide.
     """
     if isinstance(value, Mapping):
         return {str(k): canonical(v) for k, v in value.items()}

@@ -1,9 +1,10 @@
 """One holder at a time, and no lock that needs a human: it goes with the process that holds it.
 
-``flock`` does that where the file system has it: the kernel drops the lock when its process dies. Elsewhere (NFS
-without a lock daemon, Lustre without ``-o flock``, some FUSE) the holder is a file that names its process and whose
-time it renews. That file is void when its process is gone, or, on another machine, when nobody has renewed it for
-``PATIENCE`` seconds. (A machine that sleeps for longer and goes on loses its lock without noticing.)
+``flock`` does that where the file system has it: the kernel drops the lock when its process dies.
+Elsewhere (NFS without a lock daemon, Lustre without ``-o flock``, some FUSE) the holder is a file
+that names its process and whose time it renews. That file is void when its process is gone, or, on
+another machine, when nobody has renewed it for ``PATIENCE`` seconds. (A machine that sleeps for
+longer and goes on loses its lock without noticing.)
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ PATIENCE, _BEAT, _POLL = 300.0, 20.0, 0.1  # seconds
 
 
 def lock_path(folder: Path) -> Path:
-    """Return the lock of an artefact's folder: beside it, so that the folder can be removed under it."""
+    """Return the lock of an artefact's folder:
+    beside it, so that the folder can be removed under it.
+    """
     return folder.with_name(f".{folder.name}.lock")
 
 
 @contextmanager
 def hold(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock ``path`` during the block; yield whether it is held, which only ``wait=False`` may answer with no.
+    """Hold the lock ``path`` during the block;
+    yield whether it is held, which only ``wait=False`` may answer with no.
 
     Raises:
         OSError: the file cannot be written.
@@ -57,7 +61,9 @@ def hold(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def is_held(path: Path) -> bool:
-    """Tell whether some process holds a lock, without a trace: also where nothing can be written."""
+    """Tell whether some process holds a lock, without a trace:
+    also where nothing can be written.
+    """
     lease = path.with_suffix(".held")
     if lease.exists():
         return not _is_void(_read(lease))
@@ -77,7 +83,8 @@ def _flock(path: Path, wait: bool) -> IO[str] | None:
         file = path.open("a")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            # Whoever removes an artefact removes its lock, too: a file without a name protects nothing.
+            # Whoever removes an artefact removes its lock, too:
+            # a file without a name protects nothing.
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 return file
         except BlockingIOError:
@@ -91,7 +98,7 @@ def _flock(path: Path, wait: bool) -> IO[str] | None:
         file.close()
 
 
-# --- without flock ---------------------------------------------------------------------------------------------------
+# --- without flock ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -133,7 +140,9 @@ def _take(path: Path, mine: str, wait: bool) -> bool:
 
 
 def _void(path: Path, content: str) -> None:
-    """Remove a lease, but not the one of a process that was faster in removing it and has its own there now."""
+    """Remove a lease, but not the one of a process that was faster in removing it
+    and has its own there now.
+    """
     aside = path.with_name(f"{path.name}-{uuid.uuid4().hex}")
     with suppress(FileNotFoundError):
         os.rename(path, aside)
@@ -157,7 +166,9 @@ def _read(path: Path) -> str:
 
 
 def _is_void(content: str) -> bool:
-    """Tell whether the process of a lease is known to be gone. (Half a line is one that is just being written.)"""
+    """Tell whether the process of a lease is known to be gone.
+    (Half a line is one that is just being written.)
+    """
     try:
         said = parse_json(content)
         return said["host"] == _host() and _holder(said["pid"])["started"] != said["started"]

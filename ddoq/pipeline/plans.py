@@ -1,4 +1,5 @@
-"""Plans: which nodes are there and which are missing; and ``plan.json``, which artefacts a run stands on.
+"""Plans: which nodes are there and which are missing;
+and ``plan.json``, which artefacts a run stands on.
 
 What no ``plan.json`` lists, nobody needs (``ddoq store gc``).
 """
@@ -20,9 +21,9 @@ PLAN, LINK = "plan.json", "distilled"
 def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> list[Step]:
     """Return every node behind ``targets`` with its state, inputs first.
 
-    A finished target does not ask for its inputs: an artefact stays usable when what it was made from is gone. But
-    what is outdated is computed again wherever it stands: what was made from it may be wrong.
-    ``stale`` nodes count as missing: they are about to be computed again.
+    A finished target does not ask for its inputs: an artefact stays usable when what it was made
+    from is gone. But what is outdated is computed again wherever it stands: what was made from it
+    may be wrong. ``stale`` nodes count as missing: they are about to be computed again.
     """
     targets = list(targets)
     nodes, needed = unique(targets), set()
@@ -46,12 +47,19 @@ def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> l
 
 
 def write_plan(run_dir: Path, steps: Iterable[Step], *, add: bool = False) -> None:
-    """Write the plan of a run; ``add``: to what an earlier plan lists, which a shorter run must not disown.
+    """Write the plan of a run; ``add``: to what an earlier plan lists,
+    which a shorter run must not disown.
 
-    An earlier plan that cannot be read is left alone then: nothing is removed until a whole run has replaced it.
+    An earlier plan that cannot be read is left alone then:
+    nothing is removed until a whole run has replaced it.
     """
     rows = [
-        {"stage": step.node.stage, "title": step.node.title, "key": step.node.key, "state": step.state}
+        {
+            "stage": step.node.stage,
+            "title": step.node.title,
+            "key": step.node.key,
+            "state": step.state,
+        }
         for step in steps
     ]
     if add:
@@ -64,10 +72,12 @@ def write_plan(run_dir: Path, steps: Iterable[Step], *, add: bool = False) -> No
 
 
 def keys_by_run(outputs: Path) -> dict[str, set[str]]:
-    """Return the keys that each run refers to, inputs of inputs included; runs without a plan have an empty set.
+    """Return the keys that each run refers to, inputs of inputs included;
+    runs without a plan have an empty set.
 
     Raises:
-        StoreError: a plan cannot be read, or there is no folder of runs: then nobody knows what is in use.
+        StoreError: a plan cannot be read, or there is no folder of runs:
+            then nobody knows what is in use.
     """
     runs = outputs / "runs"
     try:
@@ -78,7 +88,10 @@ def keys_by_run(outputs: Path) -> dict[str, set[str]]:
             f"{runs} cannot be read ({error.strerror}), so nothing says which artefacts are in use",
             "give the folder that holds both, store and runs: --outputs DIR",
         ) from error
-    return {folder.name: {row["key"] for row in _rows(folder)} | _linked(folder / LINK) for folder in folders}
+    return {
+        folder.name: {row["key"] for row in _rows(folder)} | _linked(folder / LINK)
+        for folder in folders
+    }
 
 
 def _rows(run_dir: Path) -> list[dict]:

@@ -17,7 +17,9 @@ from ddoq.utils.ranks import Alone
 Compute = Callable[[Node, Mapping[str, Path], Path], dict]
 
 
-def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alone | None = None) -> list[Node]:
+def execute(
+    targets: Iterable[Node], store: Store, compute: Compute, ranks: Alone | None = None
+) -> list[Node]:
     """Compute whatever ``targets`` lack, stage by stage; return the nodes that had to be computed.
 
     Args:
@@ -28,7 +30,8 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
     """
     ranks, targets, computed = ranks or Alone(), list(targets), []
     following, steps = status.current(), plan(targets, store)
-    following.finished(step.node for step in steps if step.state != "miss")  # by other processes since the run began
+    # Finished by other processes since the run began.
+    following.finished(step.node for step in steps if step.state != "miss")
     missing = ranks.share({step.node.key for step in steps if step.state == "miss"})
     by_stage: dict[str, list[Node]] = {}
     for node in unique(targets):
@@ -48,7 +51,10 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
         done = [node for node in nodes if node.key in keys]
         seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
         others = f", {len(nodes) - len(done)} by other runs" if len(done) < len(nodes) else ""
-        console.print(f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s{others}", soft_wrap=True)
+        console.print(
+            f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s{others}",
+            soft_wrap=True,
+        )
         computed += done
     return computed
 
@@ -56,7 +62,8 @@ def execute(targets: Iterable[Node], store: Store, compute: Compute, ranks: Alon
 def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> list[str]:
     """Return the keys of the nodes that this process computed.
 
-    What another job is computing right now is left for later: jobs that need the same nodes share them out.
+    What another job is computing right now is left for later:
+    jobs that need the same nodes share them out.
     """
     done: list[str] = []
     wait = False
@@ -77,8 +84,12 @@ def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> 
     return done
 
 
-def _ensure_together(nodes: list[Node], store: Store, compute: Compute, ranks: Alone, bar: Bar) -> list[str]:
-    """Let all processes compute each node; return the keys of those that this one, the first, committed."""
+def _ensure_together(
+    nodes: list[Node], store: Store, compute: Compute, ranks: Alone, bar: Bar
+) -> list[str]:
+    """Let all processes compute each node; return the keys of those that this one,
+    the first, committed.
+    """
     done = []
     for node in nodes:
         run = _bound(compute, node, store)

@@ -1,4 +1,6 @@
-"""The table of stages: everything that the rest of the house has to know of one without importing it."""
+"""The table of stages: everything that the rest of the house has to know of one
+without importing it.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +13,16 @@ class Stage:
 
     Attributes:
         name: of the stage, of its file and of its folder in the store.
-        wave: the last stage of the wave of a sweep that it belongs to: waves differ in the resources they ask for.
-        version: part of every key; raised whenever the same configuration would give another result.
+        wave: the last stage of the wave of a sweep that it belongs to:
+            waves differ in the resources they ask for.
+        version: part of every key; raised whenever the same configuration would
+            give another result.
         per_arm: made for one arm of the tables alone, which pays for it; what is not is shared.
-        together: its items are shared out among processes; of other stages, one process computes a node.
+        together: its items are shared out among processes;
+            of other stages, one process computes a node.
         tries: only tries models. Nothing is made of what it says.
-        required: facts that a manifest has to have. Without them it is the verdict of an older ddoq that did not
-            look, and the artefact is computed again under its key.
+        required: facts that a manifest has to have. Without them it is the verdict of an older ddoq
+            that did not look, and the artefact is computed again under its key.
         remedy: what to do where it measures something that is no number.
     """
 
@@ -31,7 +36,8 @@ class Stage:
     remedy: str = "take another quantizer, e.g. quantizer=kmeans, or another encoder"
 
 
-#: The corridor, in the order in which the data walk through it. ``run.until`` and ``run.from`` take these names.
+#: The corridor, in the order in which the data walk through it.
+#: ``run.until`` and ``run.from`` take these names.
 TABLE = {
     stage.name: stage
     for stage in (
@@ -41,7 +47,9 @@ TABLE = {
         Stage(name="fit_encoder", wave="encode", remedy="lower encoder.fit.learning_rate"),
         Stage(name="probe", wave="encode", tries=True),
         # 2: protocols with rules and views
-        Stage(name="fit_teacher", wave="encode", version=2, remedy="lower its protocol.learning_rate"),
+        Stage(
+            name="fit_teacher", wave="encode", version=2, remedy="lower its protocol.learning_rate"
+        ),
         Stage(name="check_teacher", wave="encode", required=("order",)),
         # 2: shards of 1,024 in the encoder's storage type
         Stage(name="encode", wave="encode", version=2, together=True),

@@ -1,7 +1,9 @@
-"""What a run is doing right now, as ``status.json`` in its folder, for ``ddoq watch`` and for whoever reads JSON.
+"""What a run is doing right now, as ``status.json`` in its folder,
+for ``ddoq watch`` and for whoever reads JSON.
 
-The run only changes a few attributes. A thread writes them: at most once a second, and every five seconds even if
-nothing has changed, so that ``updated`` tells a dead process from a slow one. No disk is ever in the run's way.
+The run only changes a few attributes. A thread writes them: at most once a second, and every five
+seconds even if nothing has changed, so that ``updated`` tells a dead process from a slow one. No
+disk is ever in the run's way.
 """
 
 from __future__ import annotations
@@ -30,14 +32,17 @@ _TICK, _BEAT = 1.0, 5.0  # seconds
 
 
 class Status:
-    """The state of a run: ``planned``, ``stage``, ``node``, ``finished`` and ``waiting`` tell it what happens."""
+    """The state of a run: ``planned``, ``stage``, ``node``,
+    ``finished`` and ``waiting`` tell it what happens.
+    """
 
     def __init__(self):
         self._started = time.time()
         self._stages: dict[str, dict[str, int]] = {}
         self._missing: set[str] = set()  # keys
         self._stage = self._title = self._waiting = self._until = None
-        self._nodes = {"total": 0, "done": 0, "seconds": 0.0}  # of the current stage, those of this process
+        # The nodes of the current stage, those of this process.
+        self._nodes = {"total": 0, "done": 0, "seconds": 0.0}
         self._outer_bars = 0
 
     def planned(self, steps: Iterable[Step], until: str) -> None:
@@ -95,8 +100,9 @@ class Status:
     def snapshot(self) -> dict[str, Any]:
         """Return what can be said now, as plain JSON; any thread may ask.
 
-        ``stages`` counts nodes over all processes, ``nodes`` those of this process in the current ``stage``;
-        ``items`` is the innermost progress bar inside the current node, its ``rate`` in items per second.
+        ``stages`` counts nodes over all processes, ``nodes`` those of this process in the current
+        ``stage``; ``items`` is the innermost progress bar inside the current node, its ``rate``
+        in items per second.
         """
         inner = open_bars()[self._outer_bars :]
         return {
@@ -118,16 +124,22 @@ _CURRENT: ContextVar[Status] = ContextVar("status")
 
 
 def current() -> Status:
-    """Return the status of the run that this code is part of; without one, a status that nobody writes."""
+    """Return the status of the run that this code is part of;
+    without one, a status that nobody writes.
+    """
     return _CURRENT.get(Status())
 
 
 @contextmanager
 def followed(folder: Path) -> Iterator[None]:
-    """Keep ``folder/status.json`` up to date during the block; in the end it says how the block ended."""
+    """Keep ``folder/status.json`` up to date during the block;
+    in the end it says how the block ended.
+    """
     status, end = Status(), threading.Event()
     path = Path(folder) / STATUS
-    writer = threading.Thread(target=_keep_writing, args=(status, path, end), name="status", daemon=True)
+    writer = threading.Thread(
+        target=_keep_writing, args=(status, path, end), name="status", daemon=True
+    )
     token = _CURRENT.set(status)
     writer.start()
     state, error = "interrupted", None
@@ -155,7 +167,9 @@ def _keep_writing(status: Status, path: Path, end: threading.Event) -> None:
         end.wait(_TICK)
 
 
-def _write(path: Path, state: str, snapshot: dict[str, Any], error: list[str] | None = None) -> None:
+def _write(
+    path: Path, state: str, snapshot: dict[str, Any], error: list[str] | None = None
+) -> None:
     with suppress(OSError):  # a full disk has its say where the results are written
         write_json(path, {"state": state, **snapshot, "updated": time.time(), "error": error})
 
@@ -169,5 +183,8 @@ def _two_lines(error: Exception, folder: Path) -> list[str]:
     readable = error if isinstance(error, DdoqError) else disk_error(error, None)
     if readable is None:
         first = (str(error).splitlines() or [""])[0]
-        return [f"{type(error).__name__}: {first}", f"the traceback is in {Path(folder) / 'run.log'}"]
+        return [
+            f"{type(error).__name__}: {first}",
+            f"the traceback is in {Path(folder) / 'run.log'}",
+        ]
     return [readable.cause, readable.remedy]

@@ -6,7 +6,8 @@
     <root>/ledger.jsonl              one line per computation, ever
     <root>/digests/                  what large inputs held when read (``ddoq.utils.digests``)
 
-A killed process leaves a folder without a manifest. It is not an artefact; the next process resumes in it.
+A killed process leaves a folder without a manifest.
+It is not an artefact; the next process resumes in it.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Store:
         return self.root / node.stage / node.key
 
     def has(self, node: Node) -> bool:
-        """Tell whether the artefact is finished, has the facts that are required of it, and every file has the size
-        that its manifest states.
+        """Tell whether the artefact is finished, has the facts that are required of it, and every
+        file has the size that its manifest states.
         """
         return self._state(node) == "finished"
 
@@ -71,7 +72,8 @@ class Store:
         """Return the manifest of a finished artefact.
 
         Raises:
-            StoreError: the artefact is missing, or was made from something else than ``node`` describes.
+            StoreError: the artefact is missing, or was made from something else
+                than ``node`` describes.
         """
         path = self.path(node) / MANIFEST
         try:
@@ -81,22 +83,28 @@ class Store:
                 f"no finished artefact at {path.parent}", f"compute it with run.until={node.stage}"
             ) from error
         if not isinstance(manifest, dict) or manifest.get("body") != canonical(node.body):
-            raise StoreError(f"{path} was made from another configuration than its key says", _REPAIR)
+            raise StoreError(
+                f"{path} was made from another configuration than its key says", _REPAIR
+            )
         return manifest
 
     def intact(self, node: Node) -> Path:
-        """Return the folder of an artefact that something is about to be computed from, its files hashed.
+        """Return the folder of an artefact that something is about to be computed from,
+        its files hashed.
 
-        Once per process and artefact: a bad sector or a file that somebody opened and saved must not become a wrong
-        number. 10 GB of latents take 6 s to 10 s, and nothing that is computed from them takes less than minutes.
-        Finished results and reports are taken as they are (``has`` looks at sizes).
+        Once per process and artefact: a bad sector or a file that somebody opened and saved must
+        not become a wrong number. 10 GB of latents take 6 s to 10 s, and nothing that is computed
+        from them takes less than minutes. Finished results and reports are taken as they are
+        (``has`` looks at sizes).
 
         Raises:
             StoreError: the artefact is missing or damaged.
         """
         if node.key not in self._intact:
             folder, manifest = self.path(node), self.manifest(node)
-            found = manifest_damage(manifest, node.stage, node.key) or damage(folder, manifest["files"])
+            found = manifest_damage(manifest, node.stage, node.key) or damage(
+                folder, manifest["files"]
+            )
             if found:
                 raise StoreError(f"{folder} is damaged: {found[0]}", _REPAIR)
             self._intact.add(node.key)
@@ -110,9 +118,9 @@ class Store:
     def ensure(self, node: Node, compute: Callable[[Path], dict], wait: bool = True) -> bool | None:
         """Make sure that the artefact exists; return whether ``compute(folder)`` had to run.
 
-        ``compute`` finds in ``folder`` what an interrupted process left and returns the artefact's facts.
-        Only one process computes a key; the others wait for it and then find it finished, or, with ``wait=False``,
-        get ``None`` at once and can do something else meanwhile.
+        ``compute`` finds in ``folder`` what an interrupted process left and returns the artefact's
+        facts. Only one process computes a key; the others wait for it and then find it finished,
+        or, with ``wait=False``, get ``None`` at once and can do something else meanwhile.
         """
         if self.has(node):
             return False
@@ -122,8 +130,9 @@ class Store:
             if self.has(node):
                 return False
             folder = self.path(node)
-            # Finished once and damaged since: none of its files can be trusted. What is merely outdated stays until it
-            # is replaced: should it be refused now, the next run has to look again.
+            # Finished once and damaged since: none of its files can be trusted. What is
+            # merely outdated stays until it is replaced: should it be refused now, the next
+            # run has to look again.
             if (folder / MANIFEST).exists() and not self.is_outdated(node):
                 remove(folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,7 +173,9 @@ class Store:
 
     @contextmanager
     def _claim(self, node: Node, wait: bool = True) -> Iterator[bool]:
-        """Hold the node's lock; yield whether it is held, which only ``wait=False`` may answer with no."""
+        """Hold the node's lock; yield whether it is held,
+        which only ``wait=False`` may answer with no.
+        """
         folder = self.path(node)
         with _readable_disk_errors(self.root), ExitStack() as stack:
             folder.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +187,10 @@ class Store:
 
 
 def read_ledger(root: Path) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a store's ledger, the oldest first. What a full disk or a kill cut short is passed over."""
+    """Yield the lines of a store's ledger, the oldest first.
+
+    What a full disk or a kill cut short is passed over.
+    """
     try:
         text = (root / LEDGER).read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
@@ -188,7 +202,9 @@ def read_ledger(root: Path) -> Iterator[dict[str, Any]]:
 
 
 def remove(folder: Path) -> None:
-    """Remove an artefact whose lock is held; killed half-way, it leaves nothing that looks like work to resume."""
+    """Remove an artefact whose lock is held;
+    killed half-way, it leaves nothing that looks like work to resume.
+    """
     if folder.exists():
         aside = temporary_path(folder)
         os.rename(folder, aside)

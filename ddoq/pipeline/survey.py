@@ -1,4 +1,6 @@
-"""What lies in a store, without opening what need not be opened: names from folders, the rest from the ledger."""
+"""What lies in a store, without opening what need not be opened:
+names from folders, the rest from the ledger.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ class Artefact:
         root: of the store.
         stage: that made it.
         key: its content key.
-        finished: whether it has a manifest; without one, a process computes it or was killed doing so.
+        finished: whether it has a manifest; without one,
+            a process computes it or was killed doing so.
         title: for people; empty where nobody knows it.
         num_bytes: of all its files; an image with two names counts twice.
         seconds: that computing it took.
@@ -59,7 +62,9 @@ def keys(root: Path, stage: str) -> list[str]:
 
 
 def survey(root: Path, stages: Iterable[str] = STAGES) -> list[Artefact]:
-    """Return all artefacts of some stages. 50,000 finished ones take about a second, and no manifest is opened."""
+    """Return all artefacts of some stages. 50,000 finished ones take about a second,
+    and no manifest is opened.
+    """
     ledger = _ledger(root)
     found = []
     for stage in stages:
@@ -77,7 +82,8 @@ def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> A
         num_bytes = sum(file.st_size for file in _files(folder))
         return Artefact(root, stage, key, False, "", num_bytes, 0.0, last_change(folder))
     try:
-        if line is None:  # killed between its manifest and its line of the ledger, or copied from another store
+        # Killed between its manifest and its line of the ledger, or copied from another store.
+        if line is None:
             manifest = read_json(root / stage / key / MANIFEST)
             line = {"title": manifest["title"], **manifest["cost"]}
         return Artefact(root, stage, key, True, line["title"], line["bytes"], line["seconds"], time)
@@ -86,7 +92,9 @@ def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> A
 
 
 def last_change(folder: Path) -> float:
-    """Return when an artefact was finished, or when something changed in one that is not; seconds since 1970."""
+    """Return when an artefact was finished, or when something changed in one that is not;
+    seconds since 1970.
+    """
     try:
         return os.stat(folder / MANIFEST).st_mtime
     except OSError:
@@ -108,7 +116,9 @@ def _ledger(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def strays(root: Path) -> list[Path]:
-    """Return what lies beside the artefacts and is not the store's: lock, ledger, digests, stage."""
+    """Return what lies beside the artefacts and is not the store's:
+    lock, ledger, digests, stage.
+    """
     own = {LEDGER, DIGESTS, *STAGES}
     found = [path for path in root.iterdir() if path.name not in own]
     for stage in STAGES:
@@ -119,22 +129,29 @@ def strays(root: Path) -> list[Path]:
 
 def _is_own(path: Path) -> bool:
     lock = path.name.startswith(".") and path.suffix in (".lock", ".held")
-    return lock or path.name.startswith(TEMPORARY) or (bool(_KEY.fullmatch(path.name)) and path.is_dir())
+    return (
+        lock
+        or path.name.startswith(TEMPORARY)
+        or (bool(_KEY.fullmatch(path.name)) and path.is_dir())
+    )
 
 
 def select(root: Path, names: Iterable[str]) -> list[Path]:
-    """Return the folders that keys (the first digits do) or stages name; all of them without any name.
+    """Return the folders that keys (the first digits do) or stages name;
+    all of them without any name.
 
     Raises:
         StoreError: a name is neither a stage nor the beginning of a key.
     """
-    there, names = [root / stage / key for stage in STAGES for key in keys(root, stage)], list(names)
+    there = [root / stage / key for stage in STAGES for key in keys(root, stage)]
+    names = list(names)
     chosen: dict[Path, None] = {}
     for name in names:
         of_name = [path for path in there if name == path.parent.name or path.name.startswith(name)]
         if not of_name and name not in STAGES:
             raise StoreError(
-                f"the store has no stage and no key '{name}'", did_you_mean(name, {path.parent.name for path in there})
+                f"the store has no stage and no key '{name}'",
+                did_you_mean(name, {path.parent.name for path in there}),
             )
         chosen |= dict.fromkeys(of_name)
     return list(chosen) if names else there

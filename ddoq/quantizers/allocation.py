@@ -13,14 +13,17 @@ from ddoq.quantizers.cloud import PointCloud
 
 
 def allocate(gains: Sequence[np.ndarray], budget: int) -> np.ndarray:
-    """Share ``budget`` points among classes so that the summed quantization error is lowest; at least one each.
+    """Share ``budget`` points among classes so that the summed quantization error is lowest;
+    at least one each.
 
-    ``gains[c][j]`` is the squared error, summed over the latents of class c, that its (j + 2)-th point removes, in
-    falling order: the merging costs of Ward's hierarchy, read from the top. Taking the largest gains over all classes
-    is one cut through all hierarchies at the same height, and the optimal share for these gains.
+    ``gains[c][j]`` is the squared error, summed over the latents of class c, that its (j + 2)-th
+    point removes, in falling order: the merging costs of Ward's hierarchy, read from the top.
+    Taking the largest gains over all classes is one cut through all hierarchies at the same height,
+    and the optimal share for these gains.
 
     Returns:
-        Points per class ``[C]``, at least 1 and at most ``len(gains[c]) + 1``; their sum is ``budget``.
+        Points per class ``[C]``, at least 1 and at most ``len(gains[c]) + 1``;
+        their sum is ``budget``.
 
     Raises:
         ConfigError: fewer points than classes, or more than latents.
@@ -39,12 +42,15 @@ def allocate(gains: Sequence[np.ndarray], budget: int) -> np.ndarray:
 def class_gains(latents: Tensor, generator: Generator) -> np.ndarray:
     """Return the summed squared error that each further point of a class removes, in falling order.
 
-    From Ward's hierarchy; that of a class of more than 4,096 latents comes from a sample, scaled up.
+    From Ward's hierarchy; that of a class of more
+    than 4,096 latents comes from a sample, scaled up.
     """
     cloud = PointCloud(latents)
     num = len(cloud)
     if num > _SAMPLE:
-        cloud = cloud.subset(torch.randperm(num, generator=generator)[:_SAMPLE].sort().values.numpy())
+        cloud = cloud.subset(
+            torch.randperm(num, generator=generator)[:_SAMPLE].sort().values.numpy()
+        )
     return cloud.dendrogram[::-1, 2] ** 2 / 2 * (num / len(cloud))
 
 

@@ -1,4 +1,6 @@
-"""Clustering of classes too large for a Gram matrix: blocks of matrix products find what may move, a loop moves it."""
+"""Clustering of classes too large for a Gram matrix:
+blocks of matrix products find what may move, a loop moves it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +10,13 @@ from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.gram import jit
 
 
-def lloyd(cloud: PointCloud, centroids: np.ndarray, max_iterations: int, tolerance: float) -> np.ndarray:
+def lloyd(
+    cloud: PointCloud, centroids: np.ndarray, max_iterations: int, tolerance: float
+) -> np.ndarray:
     """Return ``[n]`` labels after Lloyd's algorithm from ``centroids`` ``[K, d]``.
 
-    It stops where no point moves, or where an iteration lowers the distortion by less than ``tolerance`` of it.
+    It stops where no point moves, or where an iteration lowers the distortion by less
+    than ``tolerance`` of it.
     """
     labels, last = np.full(len(cloud), -1), np.inf
     for _ in range(max_iterations):
@@ -20,19 +25,24 @@ def lloyd(cloud: PointCloud, centroids: np.ndarray, max_iterations: int, toleran
         closest = np.take_along_axis(distances, nearest[:, None], 1)[:, 0]
         _refill(nearest, closest * cloud.mass, len(centroids))
         distortion = float(cloud.mass @ closest)
-        if np.array_equal(nearest, labels) or (tolerance and last - distortion < tolerance * distortion):
+        if np.array_equal(nearest, labels) or (
+            tolerance and last - distortion < tolerance * distortion
+        ):
             return nearest
         labels, last = nearest, distortion
         centroids = cloud.means(labels, len(centroids))
     return labels
 
 
-def exchange(cloud: PointCloud, labels: np.ndarray, num: int, max_passes: int, tolerance: float) -> np.ndarray:
-    """Return ``[n]`` labels after Hartigan's exchange (see ``ddoq.quantizers.gram.exchange``) from ``labels``.
+def exchange(
+    cloud: PointCloud, labels: np.ndarray, num: int, max_passes: int, tolerance: float
+) -> np.ndarray:
+    """Return ``[n]`` labels after Hartigan's exchange
+    (see ``ddoq.quantizers.gram.exchange``) from ``labels``.
 
-    A pass only looks at points whose lead over the second-best cell may have been used up by the centroids' drift since
-    they were last seen (as in Hamerly 2010). The search ends after a pass over all points that lowers the distortion by
-    less than ``tolerance`` of it.
+    A pass only looks at points whose lead over the second-best cell may have been used up by the
+    centroids' drift since they were last seen (as in Hamerly 2010). The search ends after a pass
+    over all points that lowers the distortion by less than ``tolerance`` of it.
     """
     labels = labels.copy()
     lead = np.zeros(len(cloud), np.float32)
@@ -76,8 +86,11 @@ def _refill(labels: np.ndarray, cost: np.ndarray, num: int) -> None:
 
 
 @jit
-def _exchange_pass(points, squared_norms, mass, products, seen, centroids, labels, masses, sizes, lead):
-    """Visit the points ``seen``; ``products`` are their ``<x_i, c_k>`` at the start and only propose moves.
+def _exchange_pass(
+    points, squared_norms, mass, products, seen, centroids, labels, masses, sizes, lead
+):
+    """Visit the points ``seen``; ``products`` are their ``<x_i, c_k>`` at the start
+    and only propose moves.
 
     Returns the distortion that was gained, and what the seen points contributed to it before.
     """
@@ -110,7 +123,9 @@ def _exchange_pass(points, squared_norms, mass, products, seen, centroids, label
             a, b = points[i, j] - centroids[own, j], points[i, j] - centroids[target, j]
             to_own += a * a
             to_target += b * b
-        saved = m * to_own * masses[own] / (masses[own] - m) - m * to_target * masses[target] / (masses[target] + m)
+        saved = m * to_own * masses[own] / (masses[own] - m) - m * to_target * masses[target] / (
+            masses[target] + m
+        )
         if saved <= 1e-6 * m * to_own:
             continue
         gain += saved

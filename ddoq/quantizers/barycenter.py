@@ -17,12 +17,14 @@ from ddoq.quantizers.gram import cells, jit
 
 @dataclass
 class Barycenter(Quantizer):
-    """The K points of mass 1/K that are nearest to the latents in W2: what centroids without weights stand for.
+    """The K points of mass 1/K that are nearest to the latents in W2:
+    what centroids without weights stand for.
 
-    The start is a random partition of a sample (of all latents, where there are few per point) into equal cells,
-    improved by exchanging pairs of points. From there exact transport plans and their barycentric projections
-    alternate (Cuturi & Doucet 2014), which alone would stop early: in high dimension a point's own pull holds it in
-    its cell. Where K does not divide n, the plan splits points.
+    The start is a random partition of a sample (of all latents, where there are few per point)
+    into equal cells, improved by exchanging pairs of points. From there exact transport plans
+    and their barycentric projections alternate (Cuturi & Doucet 2014), which alone would stop
+    early: in high dimension a point's own pull holds it in its cell. Where K does not divide n,
+    the plan splits points.
 
     Args:
         num_restarts: independent starts; the lowest W2 wins.
@@ -41,10 +43,15 @@ class Barycenter(Quantizer):
         found = [self._from_one_start(cloud, rng) for _ in range(self.num_restarts)]
         return min(found, key=lambda pair: pair[0])[1]
 
-    def _from_one_start(self, cloud: PointCloud, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-        num, size = self.num_centroids, min(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * self.num_centroids))
+    def _from_one_start(
+        self, cloud: PointCloud, rng: np.random.Generator
+    ) -> tuple[float, np.ndarray]:
+        num = self.num_centroids
+        size = min(len(cloud), max(_SAMPLE, _SAMPLE_PER_CENTROID * self.num_centroids))
         whole = size == len(cloud) and cloud.is_uniform
-        part = cloud if whole else cloud.subset(np.sort(rng.choice(len(cloud), size, replace=False)))
+        part = (
+            cloud if whole else cloud.subset(np.sort(rng.choice(len(cloud), size, replace=False)))
+        )
         labels = rng.permutation(size) % num
         swap_pairs(part.gram, labels, num, self.max_iterations)
         centroids, cost, potentials = part.means(labels, num), np.inf, None
@@ -63,11 +70,19 @@ _SAMPLE, _SAMPLE_PER_CENTROID = 512, 40
 
 
 def _plan(cloud: PointCloud, centroids: np.ndarray, potentials):
-    """Return the exact transport plan to equal masses as rows, atoms and flow, its cost, its potentials."""
+    """Return the exact transport plan to equal masses as rows, atoms and flow,
+    its cost, its potentials.
+    """
     costs = cloud.squared_distances(centroids).astype(np.float64)
     equal = np.full(len(centroids), 1 / len(centroids))
     plan, log = ot.emd(
-        cloud.mass, equal, costs, 10_000_000, log=True, check_marginals=False, potentials_init=potentials
+        cloud.mass,
+        equal,
+        costs,
+        10_000_000,
+        log=True,
+        check_marginals=False,
+        potentials_init=potentials,
     )
     rows, atoms = plan.nonzero()
     return rows, atoms, plan[rows, atoms], log["cost"], (log["u"], log["v"])
@@ -75,7 +90,9 @@ def _plan(cloud: PointCloud, centroids: np.ndarray, potentials):
 
 @compiled()
 def _project(points, rows, atoms, flow, num):
-    """Return the barycentric projection of a plan: every atom's mean over what it receives, ``[K, d]``."""
+    """Return the barycentric projection of a plan:
+    every atom's mean over what it receives, ``[K, d]``.
+    """
     sums, masses = np.zeros((num, points.shape[1])), np.zeros(num)
     for t in range(len(flow)):
         masses[atoms[t]] += flow[t]
@@ -89,11 +106,13 @@ def _project(points, rows, atoms, flow, num):
 
 @jit
 def swap_pairs(gram, labels, num, max_passes):
-    """Exchange points of different cells as long as that lowers the within-cell squares; the cells keep their sizes.
+    """Exchange points of different cells as long as that lowers the within-cell squares;
+    the cells keep their sizes.
 
-    With s_a the sum of the points of cell a, swapping i in a with j in b moves it by ``u = x_j - x_i`` and s_b by
-    ``-u``, and changes the within-cell squares by ``(2 <s_b, u> - |u|²) / n_b - (2 <s_a, u> + |u|²) / n_a``. Points of
-    equal mass. Labels are changed in place; returns the number of passes.
+    With s_a the sum of the points of cell a, swapping i in a with j in b moves it by
+    ``u = x_j - x_i`` and s_b by ``-u``, and changes the within-cell squares by
+    ``(2 <s_b, u> - |u|²) / n_b - (2 <s_a, u> + |u|²) / n_a``. Points of equal mass. Labels are
+    changed in place; returns the number of passes.
     """
     n, infinity = len(labels), np.float32(np.inf)
     mass, half = np.ones(n), (np.diag(gram) / 2).astype(np.float32)
@@ -112,7 +131,9 @@ def swap_pairs(gram, labels, num, max_passes):
                 other[j] = column[labels[j]]
             for j in range(n):
                 length = half[i] + half[j] - row[j]  # |u|² / 2
-                changes[j] = (own[j] - other[j] - length) * inverse[j] - (sum_a[j] - base + length) * share
+                changes[j] = (own[j] - other[j] - length) * inverse[j] - (
+                    sum_a[j] - base + length
+                ) * share
             for j in range(n):
                 if labels[j] == a:
                     changes[j] = infinity

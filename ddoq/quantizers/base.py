@@ -21,8 +21,8 @@ class Quantizer(ABC):
 
     Args:
         num_centroids: K.
-        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every latent is a
-            centroid and some are repeated with mass zero).
+        on_small_class: what to do with fewer than K latents: ``error``, or ``duplicate`` (every
+            latent is a centroid and some are repeated with mass zero).
     """
 
     streams = False  # whether there is ``fit_stream``, which never holds a whole class
@@ -33,7 +33,9 @@ class Quantizer(ABC):
 
     def __post_init__(self):
         if self.num_centroids < 1:
-            raise ConfigError(f"num_centroids: {self.num_centroids} is less than 1", "set it to 1 or more")
+            raise ConfigError(
+                f"num_centroids: {self.num_centroids} is less than 1", "set it to 1 or more"
+            )
         check_choice("on_small_class", self.on_small_class, ("error", "duplicate"))
 
     def fit(
@@ -46,7 +48,8 @@ class Quantizer(ABC):
         """Quantize the latents of one class.
 
         Args:
-            latents: ``[n, *shape]``; or a ``PointCloud`` of them, so that several fits share what does not depend on K.
+            latents: ``[n, *shape]``; or a ``PointCloud`` of them,
+                so that several fits share what does not depend on K.
             generator: all randomness comes from it.
             sample_weight: masses of the latents ``[n]``, equal by default.
             num_folds: cross-fit the held-out distortion with this many folds; 0 leaves it out.
@@ -56,9 +59,13 @@ class Quantizer(ABC):
             ConfigError: weights that the method cannot take.
         """
         if isinstance(latents, PointCloud) and sample_weight is not None:
-            raise ConfigError("sample_weight: a PointCloud has its masses", "give sample_weight to the PointCloud")
+            raise ConfigError(
+                "sample_weight: a PointCloud has its masses", "give sample_weight to the PointCloud"
+            )
         cloud = latents if isinstance(latents, PointCloud) else PointCloud(latents, sample_weight)
-        codebook = codebook_from_centroids(cloud, *self._solve(cloud, generator), weights=self.weights())
+        codebook = codebook_from_centroids(
+            cloud, *self._solve(cloud, generator), weights=self.weights()
+        )
         if num_folds:
             held_out = cross_fit(
                 cloud,
@@ -70,8 +77,12 @@ class Quantizer(ABC):
             codebook = replace(codebook, held_out_distortion=held_out)
         return codebook
 
-    def _solve(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return ``[K, d]`` points in the coordinates of the cloud, and the squared distances to them where known."""
+    def _solve(
+        self, cloud: PointCloud, generator: Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return ``[K, d]`` points in the coordinates of the cloud,
+        and the squared distances to them where known.
+        """
         if len(cloud) >= self.num_centroids:
             return self._centroids_and_distances(cloud, generator)
         return self._of_small_class(cloud.points), None
@@ -89,16 +100,23 @@ class Quantizer(ABC):
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         """Return ``[K, d]`` points for a cloud of at least K points."""
 
-    def _centroids_and_distances(self, cloud: PointCloud, generator: Generator) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return the points, and ``|x_i - z_k|²`` ``[n, K]`` where the search leaves them behind."""
+    def _centroids_and_distances(
+        self, cloud: PointCloud, generator: Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the points, and ``|x_i - z_k|²`` ``[n, K]``
+        where the search leaves them behind.
+        """
         return self._centroids(cloud, generator), None
 
     def weights(self) -> Tensor | None:
-        """Return masses ``[K]`` that the method fixes in advance; ``None``: those of the Voronoi cells."""
+        """Return masses ``[K]`` that the method fixes in advance;
+        ``None``: those of the Voronoi cells.
+        """
         return None
 
     def for_class(self, label: int, labels: np.ndarray, generator: Generator) -> Quantizer:
-        """Return the quantizer for one class of many. Only a method that treats classes differently overrides this.
+        """Return the quantizer for one class of many.
+        Only a method that treats classes differently overrides this.
 
         Args:
             label: of the class.
@@ -109,9 +127,14 @@ class Quantizer(ABC):
 
 
 def cross_fit(
-    cloud: PointCloud, fit: Callable[[np.ndarray], np.ndarray], num_centroids: int, num_folds: int, generator: Generator
+    cloud: PointCloud,
+    fit: Callable[[np.ndarray], np.ndarray],
+    num_centroids: int,
+    num_folds: int,
+    generator: Generator,
 ) -> float | None:
-    """Return the mean squared distance of every latent to centroids that were fitted without its fold.
+    """Return the mean squared distance of every latent to centroids
+    that were fitted without its fold.
 
     The distortion in the sample falls with K even on noise; this one does not.
 

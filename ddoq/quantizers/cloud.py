@@ -15,11 +15,12 @@ from ddoq.quantizers.compiled import compiled
 
 
 class PointCloud:
-    """Points in the plane of the algorithms: flat, float32, centred on their mean (distances are differences of norms).
+    """Points in the plane of the algorithms:
+    flat, float32, centred on their mean (distances are differences of norms).
 
-    What depends on the dimension is computed once and shared by every quantizer and every K that is fitted to the same
-    cloud: the Gram matrix and the Ward dendrogram. Inner products run on the device of the latents, all else on the
-    CPU.
+    What depends on the dimension is computed once and shared by every quantizer and every K that is
+    fitted to the same cloud: the Gram matrix and the Ward dendrogram. Inner products run on the
+    device of the latents, all else on the CPU.
 
     Args:
         latents: ``[n, *shape]``, any floating dtype, n >= 1.
@@ -45,20 +46,35 @@ class PointCloud:
                 "pass [n, *shape] with n of 1 or more",
             )
         self.shape, self.num_latents = tuple(latents.shape[1:]), len(latents)
-        mass = np.ones(len(latents)) if sample_weight is None else sample_weight.double().cpu().numpy()
-        if mass.shape != (len(latents),) or not np.isfinite(mass).all() or (mass < 0).any() or not mass.any():
+        mass = (
+            np.ones(len(latents)) if sample_weight is None else sample_weight.double().cpu().numpy()
+        )
+        if (
+            mass.shape != (len(latents),)
+            or not np.isfinite(mass).all()
+            or (mass < 0).any()
+            or not mass.any()
+        ):
             raise DataError(
                 f"sample_weight of shape {mass.shape} does not weigh {len(latents)} latents",
                 "pass one finite, non-negative weight per latent, not all zero",
             )
         kept = mass > 0
-        flat = latents.flatten(1) if kept.all() else latents.flatten(1)[torch.from_numpy(kept).to(latents.device)]
+        flat = (
+            latents.flatten(1)
+            if kept.all()
+            else latents.flatten(1)[torch.from_numpy(kept).to(latents.device)]
+        )
         self.mass, self.rows = mass[kept] / mass.sum(), None if kept.all() else np.flatnonzero(kept)
         self.points = np.array(flat.float().cpu(), order="C")  # a copy, centred in place
         self.mean, self.squared_norms = _centre(self.points, self.mass)
         if not (self.squared_norms < _LARGEST).all():
             raise _not_numbers(flat.float())  # after the cast: a large double is infinite there
-        self._on_device = torch.from_numpy(self.points).to(latents.device) if latents.device.type != "cpu" else None
+        self._on_device = (
+            torch.from_numpy(self.points).to(latents.device)
+            if latents.device.type != "cpu"
+            else None
+        )
 
     def __len__(self) -> int:
         return len(self.points)
@@ -74,18 +90,26 @@ class PointCloud:
         return float(self.mass @ self.squared_norms)
 
     def subset(self, rows: np.ndarray) -> PointCloud:
-        """Return the cloud of some points, which reuses the Gram matrix where there is one. Masses are rescaled."""
+        """Return the cloud of some points, which reuses the Gram matrix where there is one.
+
+        Masses are rescaled.
+        """
         part = object.__new__(PointCloud)
         part.rows, part.num_latents = None, len(rows)
         part.shape, part.mean, part.points = self.shape, self.mean, self.points[rows]
-        part.mass, part.squared_norms = self.mass[rows] / self.mass[rows].sum(), self.squared_norms[rows]
-        part._on_device = None if self._on_device is None else self._on_device[torch.from_numpy(rows)]
+        part.mass = self.mass[rows] / self.mass[rows].sum()
+        part.squared_norms = self.squared_norms[rows]
+        part._on_device = (
+            None if self._on_device is None else self._on_device[torch.from_numpy(rows)]
+        )
         if "gram" in self.__dict__:
             part.gram = self.gram[np.ix_(rows, rows)]
         return part
 
     def inner(self, others: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-        """Return ``<x_i, z_k>`` ``[n, K]`` float32, for ``others`` ``[K, d]`` and all points or those in ``rows``."""
+        """Return ``<x_i, z_k>`` ``[n, K]`` float32,
+        for ``others`` ``[K, d]`` and all points or those in ``rows``.
+        """
         if self._on_device is None:
             return (self.points if rows is None else self.points[rows]) @ others.T
         points = self._on_device if rows is None else self._on_device[torch.from_numpy(rows)]
@@ -94,18 +118,24 @@ class PointCloud:
     @cached_property
     def gram(self) -> np.ndarray:
         """``<x_i, x_j>``, ``[n, n]`` float32: n² d multiplications, once."""
-        return self.inner(self.points)  # NumPy sees that both sides are the same and computes one half
+        # NumPy sees that both sides are the same and computes one half.
+        return self.inner(self.points)
 
     @cached_property
     def dendrogram(self) -> np.ndarray:
-        """Ward's hierarchy in SciPy's form, ``[n - 1, 4]``; merging costs ``height² / 2n`` of distortion.
+        """Ward's hierarchy in SciPy's form, ``[n - 1, 4]``;
+        merging costs ``height² / 2n`` of distortion.
 
         It knows no masses: do not ask for it where they differ.
         """
-        return linkage(_condensed_distances(self.gram), "ward") if len(self) > 1 else np.empty((0, 4))
+        return (
+            linkage(_condensed_distances(self.gram), "ward") if len(self) > 1 else np.empty((0, 4))
+        )
 
     def means(self, labels: np.ndarray, num: int) -> np.ndarray:
-        """Return the centroids of the cells ``labels`` ``[n]``, ``[num, d]`` float32; zero for empty cells."""
+        """Return the centroids of the cells ``labels`` ``[n]``, ``[num, d]`` float32;
+        zero for empty cells.
+        """
         return _cell_means(self.points, self.mass, labels, num)
 
     def distances_to_own(self, centroids: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -113,7 +143,9 @@ class PointCloud:
         return _distances_to_own(self.points, centroids, labels)
 
     def squared_distances(self, centroids: np.ndarray) -> np.ndarray:
-        """Return ``|x_i - z_k|²`` as ``[n, K]`` float32, for ``centroids`` ``[K, d]`` in the cloud's coordinates."""
+        """Return ``|x_i - z_k|²`` as ``[n, K]`` float32,
+        for ``centroids`` ``[K, d]`` in the cloud's coordinates.
+        """
         found = self.inner(centroids)
         found *= -2
         found += self.squared_norms[:, None].astype(np.float32)
@@ -121,7 +153,9 @@ class PointCloud:
         return np.maximum(found, 0, out=found)
 
     def squared_distances_to_means(self, labels: np.ndarray, num: int) -> np.ndarray:
-        """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels`` from the Gram matrix alone, ``[n, num]``."""
+        """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels``
+        from the Gram matrix alone, ``[n, num]``.
+        """
         sums, squares, masses, _ = gram.cells(self.gram, self.mass, labels, num)
         return np.ascontiguousarray(gram.distances(self.gram, sums, squares, masses).T)
 
@@ -142,11 +176,13 @@ def _not_numbers(flat: Tensor) -> DataError:
     bad = ~flat.isfinite().all(1)
     if not bad.any():
         return DataError(
-            "latents are so large (1e18 or more) that their squared distances are infinite in float32",
+            "latents are so large (1e18 or more) "
+            "that their squared distances are infinite in float32",
             "check the encoder: latents should be of the order of 1",
         )
     return DataError(
-        f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite in float32, the first at {int(bad.nonzero()[0])}",
+        f"{int(bad.sum())} of {len(bad)} latents are NaN or infinite in float32, "
+        f"the first at {int(bad.nonzero()[0])}",
         "check the encoder and its precision",
     )
 

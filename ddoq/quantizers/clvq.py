@@ -22,13 +22,14 @@ _START = 16  # latents per centroid among which the start is sought
 
 @dataclass
 class CLVQ(Quantizer):
-    """Mini-batch k-means as in the paper, which is CLVQ (Pagès 2015): every latent pulls its nearest centroid.
+    """Mini-batch k-means as in the paper, which is CLVQ (Pagès 2015):
+    every latent pulls its nearest centroid.
 
-    The v-th latent that centroid k wins moves it by ``z_k += v^-step_exponent (x - z_k)``. With exponent 1 a centroid
-    is the mean of what it won; exponents in (1/2, 1) forget the start faster and still satisfy the Robbins-Monro
-    conditions ``sum γ = ∞``, ``sum γ² < ∞``. Every latent is used in every pass; masses come from a final pass. Memory
-    does not depend on the number of latents: a batch, the centroids, and the sample in which greedy k-means++ finds
-    the start.
+    The v-th latent that centroid k wins moves it by ``z_k += v^-step_exponent (x - z_k)``. With
+    exponent 1 a centroid is the mean of what it won; exponents in (1/2, 1) forget the start faster
+    and still satisfy the Robbins-Monro conditions ``sum γ = ∞``, ``sum γ² < ∞``. Every latent is
+    used in every pass; masses come from a final pass. Memory does not depend on the number of
+    latents: a batch, the centroids, and the sample in which greedy k-means++ finds the start.
 
     Args:
         batch_size: latents that are assigned at once; 1 is CLVQ to the letter.
@@ -52,14 +53,17 @@ class CLVQ(Quantizer):
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         if not cloud.is_uniform:
-            raise ConfigError("CLVQ takes no sample_weight", "leave it out, or take another quantizer")
+            raise ConfigError(
+                "CLVQ takes no sample_weight", "leave it out, or take another quantizer"
+            )
         return self._train(lambda: [cloud.points], generator)
 
     def fit_stream(self, batches: Callable[[], Iterable[Tensor]], generator: Generator) -> Codebook:
         """Quantize latents that are read in pieces, several times.
 
         Args:
-            batches: called once per pass; returns the latents of the class in pieces ``[m, *shape]``, always the same.
+            batches: called once per pass; returns the latents of the class
+                in pieces ``[m, *shape]``, always the same.
             generator: all randomness comes from it.
         """
         first = next(iter(batches())).float()
@@ -72,7 +76,9 @@ class CLVQ(Quantizer):
         centroids = torch.from_numpy(codebook.centroids.numpy() + centre).view(-1, *first.shape[1:])
         return replace(codebook, centroids=centroids)
 
-    def _train(self, stream: Callable[[], Iterable[np.ndarray]], generator: Generator) -> np.ndarray:
+    def _train(
+        self, stream: Callable[[], Iterable[np.ndarray]], generator: Generator
+    ) -> np.ndarray:
         rng = numpy_generator(generator)
         start = _reservoir(stream(), max(256, _START * self.num_centroids), rng)
         if len(start) < self.num_centroids:
@@ -87,12 +93,16 @@ class CLVQ(Quantizer):
                 order = rng.permutation(len(piece))
                 for first in range(0, len(piece), self.batch_size):
                     batch = piece[order[first : first + self.batch_size]]
-                    _compete(batch, _nearest(batch, centroids)[0], centroids, wins, self.step_exponent)
+                    _compete(
+                        batch, _nearest(batch, centroids)[0], centroids, wins, self.step_exponent
+                    )
         return centroids
 
 
 def _nearest(batch: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest centroid of every row, and all squared distances less the rows' own norms."""
+    """Return the nearest centroid of every row,
+    and all squared distances less the rows' own norms.
+    """
     scores = np.square(centroids).sum(1) - 2 * batch @ centroids.T
     return scores.argmin(1), scores
 
@@ -121,8 +131,12 @@ def _compete(batch, winners, centroids, wins, exponent):
             centroids[k, j] += step * (batch[i, j] - centroids[k, j])
 
 
-def _streamed_codebook(stream: Callable[[], Iterable[np.ndarray]], centroids: np.ndarray) -> Codebook:
-    """Assign every latent in one more pass and weigh the cells, as ``codebook_from_centroids`` does in memory."""
+def _streamed_codebook(
+    stream: Callable[[], Iterable[np.ndarray]], centroids: np.ndarray
+) -> Codebook:
+    """Assign every latent in one more pass and weigh the cells,
+    as ``codebook_from_centroids`` does in memory.
+    """
     num = len(centroids)
     assignments, total, squares, seen, distortion = [], 0.0, 0.0, 0, 0.0
     closest, nearest = np.full(num, np.inf), np.zeros(num, np.int64)
@@ -131,12 +145,12 @@ def _streamed_codebook(stream: Callable[[], Iterable[np.ndarray]], centroids: np
         norms = np.square(piece, dtype=np.float64).sum(1)
         distances = scores + norms[:, None]
         better = distances.min(0) < closest
-        closest, nearest = (
-            np.where(better, distances.min(0), closest),
-            np.where(better, seen + distances.argmin(0), nearest),
-        )
+        closest = np.where(better, distances.min(0), closest)
+        nearest = np.where(better, seen + distances.argmin(0), nearest)
         distortion += np.square(piece - centroids[found], dtype=np.float64).sum()
-        total, squares, seen = total + piece.sum(0, dtype=np.float64), squares + norms.sum(), seen + len(piece)
+        total = total + piece.sum(0, dtype=np.float64)
+        squares = squares + norms.sum()
+        seen = seen + len(piece)
         assignments.append(found)
     labels = np.concatenate(assignments)
     counts = torch.from_numpy(np.bincount(labels, minlength=num))

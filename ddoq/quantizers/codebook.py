@@ -1,4 +1,6 @@
-"""K weighted points that stand for a class, and the form in which the points of all classes are stored."""
+"""K weighted points that stand for a class,
+and the form in which the points of all classes are stored.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,15 @@ class Codebook:
 
     Attributes:
         centroids: points z_k ``[K, *shape]``, float32.
-        weights: masses w_k ``[K]``, float64, sum 1: those of the Voronoi cells, or 1/K where the method fixes them.
+        weights: masses w_k ``[K]``, float64, sum 1:
+            those of the Voronoi cells, or 1/K where the method fixes them.
         counts: latents per Voronoi cell ``[K]``, int64.
         assignments: nearest centroid of every latent ``[n]``, int64; -1 for latents of mass zero.
         nearest: position within the class of the latent nearest to each centroid ``[K]``, int64.
         distortion: mean squared distance of a latent to its nearest centroid.
         variance: mean squared distance of a latent to the class mean (the distortion of K = 1).
-        held_out_distortion: the same for latents that the centroids were not fitted to, where that was asked for.
+        held_out_distortion: the same for latents that the centroids were not fitted to,
+            where that was asked for.
     """
 
     centroids: Tensor
@@ -84,7 +88,9 @@ def codebook_from_centroids(
 
 
 def _certain_argmin(distances: np.ndarray, cloud: PointCloud, points: np.ndarray) -> np.ndarray:
-    """Return the nearest point of every row; where single precision cannot tell, in double precision."""
+    """Return the nearest point of every row;
+    where single precision cannot tell, in double precision.
+    """
     found = distances.argmin(1)
     if distances.shape[1] > 1:
         first, second = np.partition(distances, 1, 1)[:, :2].T
@@ -119,7 +125,9 @@ class ClassCodebooks:
 
     @staticmethod
     def rows(codebook: Codebook, label: int, positions: np.ndarray) -> ClassCodebooks:
-        """Return the rows of one class; ``positions`` maps positions within the class to the training split."""
+        """Return the rows of one class; ``positions`` maps positions within the class
+        to the training split.
+        """
         num = len(codebook.centroids)
         return ClassCodebooks(
             codebook.centroids,
@@ -132,7 +140,9 @@ class ClassCodebooks:
     @staticmethod
     def concatenate(parts: list[ClassCodebooks]) -> ClassCodebooks:
         """Join the rows of several classes."""
-        return ClassCodebooks(*(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS))
+        return ClassCodebooks(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS)
+        )
 
     def save(self, path: Path, config: dict) -> None:
         """Write one safetensors file that carries the quantizer's configuration in its metadata."""

@@ -1,4 +1,6 @@
-"""The compiler of the quantizers' loops: numba's, which keeps its code on the disk where there is a place for it."""
+"""The compiler of the quantizers' loops:
+numba's, which keeps its code on the disk where there is a place for it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,8 @@ def compiled(fastmath: bool | set[str] = False) -> Callable:
     def decorate(function: Callable) -> Callable:
         try:
             return njit(cache=True, nogil=True, fastmath=fastmath)(function)
-        except RuntimeError:  # neither the installed files nor the home can be written: compiled at every start
+        except RuntimeError:
+            # Neither the installed files nor the home can be written: compiled at every start.
             return njit(nogil=True, fastmath=fastmath)(function)
 
     return decorate

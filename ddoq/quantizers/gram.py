@@ -1,12 +1,15 @@
-"""Clustering in the Gram matrix: everything after one symmetric product is independent of the dimension.
+"""Clustering in the Gram matrix:
+everything after one symmetric product is independent of the dimension.
 
-A class has far fewer latents than a latent has dimensions. With ``G = X X^T`` of the centred latents, a cell's centroid
-``c_k = (1/M_k) sum_{i in k} m_i x_i`` never has to be formed:
+A class has far fewer latents than a latent has dimensions. With ``G = X X^T`` of the centred
+latents, a cell's centroid ``c_k = (1/M_k) sum_{i in k} m_i x_i`` never has to be formed:
 
-    |x_i - c_k|^2 = G_ii - 2 S_ki / M_k + Q_k / M_k^2,   S_ki = sum_{j in k} m_j G_ji,   Q_k = sum_{i in k} m_i S_ki.
+    |x_i - c_k|^2 = G_ii - 2 S_ki / M_k + Q_k / M_k^2,
+    S_ki = sum_{j in k} m_j G_ji,   Q_k = sum_{i in k} m_i S_ki.
 
-A point that changes its cell changes two rows of S. Masses ``m`` sum to 1; labels are changed in place. The loops run
-over points innermost, where they vectorise, and release the GIL, so classes can be quantized by threads.
+A point that changes its cell changes two rows of S. Masses ``m`` sum to 1; labels are changed in
+place. The loops run over points innermost, where they vectorise, and release the GIL, so classes
+can be quantized by threads.
 """
 
 from __future__ import annotations
@@ -17,13 +20,15 @@ from ddoq.quantizers.compiled import compiled
 
 # NaN and infinity keep their meaning: infinity marks what is not a candidate.
 jit = compiled({"reassoc", "contract", "arcp", "nsz"})
-#: A move has to gain more than this share of the point's own norm, or rounding would move points to and fro.
+#: A move has to gain more than this share of the point's own norm,
+#: or rounding would move points to and fro.
 _TOLERANCE = 1e-6
 
 
 @jit
 def plusplus(gram, mass, uniforms):
-    """Return ``[n]`` labels from greedy k-means++ (Arthur & Vassilvitskii 2007, with the best of several candidates).
+    """Return ``[n]`` labels from greedy k-means++
+    (Arthur & Vassilvitskii 2007, with the best of several candidates).
 
     Args:
         gram: ``[n, n]`` float32.
@@ -39,7 +44,9 @@ def plusplus(gram, mass, uniforms):
         best_potential = np.inf
         cumulative = np.cumsum(mass if k == 0 else mass * closest)
         for t in range(1 if k == 0 else trials):
-            chosen = min(np.searchsorted(cumulative, uniforms[k, t] * cumulative[-1], side="right"), n - 1)
+            chosen = min(
+                np.searchsorted(cumulative, uniforms[k, t] * cumulative[-1], side="right"), n - 1
+            )
             potential = 0.0
             for i in range(n):
                 distance = max(diagonal[i] + diagonal[chosen] - 2 * gram[chosen, i], np.float32(0))
@@ -57,7 +64,9 @@ def plusplus(gram, mass, uniforms):
 
 @jit
 def cells(gram, mass, labels, num):
-    """Return S ``[K, n]``, Q ``[K]``, masses M ``[K]`` and numbers of points ``[K]`` of the cells."""
+    """Return S ``[K, n]``, Q ``[K]``, masses M ``[K]``
+    and numbers of points ``[K]`` of the cells.
+    """
     n = len(mass)
     sums, squares = np.zeros((num, n), np.float32), np.zeros(num)
     masses, sizes = np.zeros(num), np.zeros(num, np.int64)
@@ -106,7 +115,9 @@ def distances(gram, sums, squares, masses):
 
 @jit
 def _within(gram, mass, squares, masses, sizes):
-    """Return the distortion of a partition with its means as centroids, ``sum_i m_i G_ii - sum_k Q_k / M_k``."""
+    """Return the distortion of a partition with its means as centroids,
+    ``sum_i m_i G_ii - sum_k Q_k / M_k``.
+    """
     total = 0.0
     for i in range(len(mass)):
         total += mass[i] * gram[i, i]
@@ -118,7 +129,9 @@ def _within(gram, mass, squares, masses, sizes):
 
 @jit
 def _fill(gram, mass, labels, sums, squares, masses, sizes):
-    """Give every empty cell the point that lies farthest from its centroid, of a cell that can spare one."""
+    """Give every empty cell the point that lies farthest from its centroid,
+    of a cell that can spare one.
+    """
     for k in range(len(sizes)):
         if sizes[k] > 0:
             continue
@@ -181,11 +194,13 @@ def lloyd(gram, mass, labels, num, max_iterations):
 
 @jit
 def exchange(gram, mass, labels, num, max_passes):
-    """Hartigan's exchange: move single points as long as that lowers the distortion, which is returned.
+    """Hartigan's exchange: move single points as long as that lowers the distortion,
+    which is returned.
 
-    Moving i (mass m) from a to b changes the distortion by ``M_b m/(M_b+m) |x_i-c_b|^2 - M_a m/(M_a-m) |x_i-c_a|^2``:
-    unlike Lloyd's rule it accounts for the point's own pull on its centroid, which in high dimension with few points
-    per cell holds nearly every point where it is (Slonim, Aharoni & Crammer 2013). A pass screens all points at
+    Moving i (mass m) from a to b changes the distortion by
+    ``M_b m/(M_b+m) |x_i-c_b|^2 - M_a m/(M_a-m) |x_i-c_a|^2``: unlike Lloyd's rule it accounts for
+    the point's own pull on its centroid, which in high dimension with few points per cell holds
+    nearly every point where it is (Slonim, Aharoni & Crammer 2013). A pass screens all points at
     once, then visits those that seemed to gain, with sums that are up to date.
     """
     n = len(mass)
@@ -195,11 +210,9 @@ def exchange(gram, mass, labels, num, max_passes):
     for number in range(max_passes):
         best[:] = np.inf
         for k in range(num):
-            norm, scale, total = (
-                np.float32(squares[k] / masses[k] ** 2),
-                np.float32(2 / masses[k]),
-                np.float32(masses[k]),
-            )
+            norm = np.float32(squares[k] / masses[k] ** 2)
+            scale = np.float32(2 / masses[k])
+            total = np.float32(masses[k])
             for i in range(n):
                 cost = (diagonal[i] + norm - scale * sums[k, i]) * total / (total + weight[i])
                 if cost < best[i] and labels[i] != k:
@@ -217,7 +230,11 @@ def exchange(gram, mass, labels, num, max_passes):
             for k in range(num):
                 if k != own:
                     centre = squares[k] / masses[k] ** 2
-                    cost = (gram[i, i] - 2 * sums[k, i] / masses[k] + centre) * masses[k] / (masses[k] + m)
+                    cost = (
+                        (gram[i, i] - 2 * sums[k, i] / masses[k] + centre)
+                        * masses[k]
+                        / (masses[k] + m)
+                    )
                     if cost < cheapest:
                         target, cheapest = k, cost
             if target >= 0:

@@ -1,4 +1,6 @@
-"""Clusterings of well-kept libraries, behind the same interface: references, and variants that the literature uses."""
+"""Clusterings of well-kept libraries, behind the same interface:
+references, and variants that the literature uses.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,8 @@ from ddoq.quantizers.cloud import PointCloud
 
 @dataclass
 class SklearnKMeans(Quantizer):
-    """scikit-learn's k-means: Lloyd with greedy k-means++ starts, to convergence. Slower; for reference.
+    """scikit-learn's k-means: Lloyd with greedy k-means++ starts, to convergence.
+    Slower; for reference.
 
     Args:
         num_restarts: independent starts; the lowest distortion wins.
@@ -59,7 +62,10 @@ class FaissKMeans(Quantizer):
                 "pip install 'ddoq[cpu]' (or 'ddoq[gpu]'), or set quantizer=kmeans",
             ) from error
         if self.gpu and not getattr(faiss, "get_num_gpus", lambda: 0)():
-            raise ConfigError("quantizer.gpu=true, but faiss sees no GPU", "pip install 'ddoq[gpu]', or leave it out")
+            raise ConfigError(
+                "quantizer.gpu=true, but faiss sees no GPU",
+                "pip install 'ddoq[gpu]', or leave it out",
+            )
         engine = faiss.Kmeans(
             cloud.points.shape[1],
             self.num_centroids,
@@ -70,13 +76,16 @@ class FaissKMeans(Quantizer):
             min_points_per_centroid=1,
             max_points_per_centroid=len(cloud),
         )
-        engine.train(cloud.points, weights=None if cloud.is_uniform else cloud.mass.astype(np.float32))
+        engine.train(
+            cloud.points, weights=None if cloud.is_uniform else cloud.mass.astype(np.float32)
+        )
         return engine.centroids
 
 
 @dataclass
 class BisectingKMeans(Quantizer):
-    """Divisive k-means (scikit-learn): the cell with the largest sum of squares is split in two until there are K.
+    """Divisive k-means (scikit-learn): the cell with the largest sum of squares is split
+    in two until there are K.
 
     Args:
         num_restarts: of every split.
@@ -88,16 +97,19 @@ class BisectingKMeans(Quantizer):
         distinct = np.unique(cloud.points, axis=0)
         if len(distinct) < self.num_centroids:  # scikit-learn would try to split a single point
             return np.resize(distinct, (self.num_centroids, distinct.shape[1]))
-        engine = cluster.BisectingKMeans(self.num_centroids, n_init=self.num_restarts, random_state=seed(generator))
+        engine = cluster.BisectingKMeans(
+            self.num_centroids, n_init=self.num_restarts, random_state=seed(generator)
+        )
         return engine.fit(cloud.points, sample_weight=cloud.mass * len(cloud)).cluster_centers_
 
 
 @dataclass
 class GaussianMixture(Quantizer):
-    """The means of a Gaussian mixture (scikit-learn), the modes of MGD3 (Chan-Santiago et al. 2025).
+    """The means of a Gaussian mixture (scikit-learn),
+    the modes of MGD3 (Chan-Santiago et al. 2025).
 
-    It is fitted to the leading principal components, where densities mean something; a point is the mean of the
-    latents, weighted by their responsibilities.
+    It is fitted to the leading principal components, where densities mean something; a point is the
+    mean of the latents, weighted by their responsibilities.
 
     Args:
         num_components: principal components; all there are if fewer.
@@ -111,7 +123,9 @@ class GaussianMixture(Quantizer):
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         if not cloud.is_uniform:
-            raise ConfigError("GaussianMixture takes no sample_weight", "leave it out, or take another quantizer")
+            raise ConfigError(
+                "GaussianMixture takes no sample_weight", "leave it out, or take another quantizer"
+            )
         if self.num_centroids == 1:  # the mean; scikit-learn refuses a single latent
             return np.zeros((1, cloud.points.shape[1]), np.float32)
         coordinates = principal_components(cloud, self.num_components)
@@ -129,8 +143,12 @@ class GaussianMixture(Quantizer):
 
 
 def principal_components(cloud: PointCloud, num: int) -> np.ndarray:
-    """Return the points along their leading principal components, ``[n, num]`` float32, or fewer columns."""
+    """Return the points along their leading principal components, ``[n, num]`` float32,
+    or fewer columns.
+    """
     num = min(num, *cloud.points.shape)
     return decomposition.PCA(
-        num, svd_solver="covariance_eigh" if cloud.points.shape[1] <= 256 else "randomized", random_state=0
+        num,
+        svd_solver="covariance_eigh" if cloud.points.shape[1] <= 256 else "randomized",
+        random_state=0,
     ).fit_transform(cloud.points)

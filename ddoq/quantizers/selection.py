@@ -37,7 +37,9 @@ class Nearest(Quantizer):
     num_restarts: int = 10
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        distances = cloud.squared_distances(KMeans(self.num_centroids, self.num_restarts)._centroids(cloud, generator))
+        distances = cloud.squared_distances(
+            KMeans(self.num_centroids, self.num_restarts)._centroids(cloud, generator)
+        )
         chosen = []
         for k in range(distances.shape[1]):
             chosen.append(int(distances[:, k].argmin()))
@@ -47,7 +49,8 @@ class Nearest(Quantizer):
 
 @dataclass
 class Herding(Quantizer):
-    """Greedy mean matching (Welling 2009, as in iCaRL): each latent moves the chosen mean to the class mean.
+    """Greedy mean matching (Welling 2009, as in iCaRL):
+    each latent moves the chosen mean to the class mean.
 
     Deterministic; the first K of a larger selection are the selection for K.
     """
@@ -55,7 +58,8 @@ class Herding(Quantizer):
     selects = True
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        chosen, along = [], np.zeros(len(cloud))  # along: <x_i, sum of the chosen>; the class mean is the origin
+        # ``along``: <x_i, sum of the chosen>; the class mean is the origin.
+        chosen, along = [], np.zeros(len(cloud))
         free = np.ones(len(cloud), bool)
         for _ in range(self.num_centroids):
             cost = np.where(free, cloud.squared_norms + 2 * along, np.inf)  # |s + x_i|² - |s|²
@@ -69,7 +73,8 @@ class Herding(Quantizer):
 class KCenter(Quantizer):
     """Greedy k-center (Gonzalez 1985): each latent is the farthest from those chosen.
 
-    The first is the nearest to the mean. Deterministic; at most twice the smallest possible covering radius.
+    The first is the nearest to the mean. Deterministic;
+    at most twice the smallest possible covering radius.
     """
 
     selects = True
@@ -81,7 +86,9 @@ class KCenter(Quantizer):
             closest[chosen[-1]] = -1  # never twice, even among duplicates
             chosen.append(int(closest.argmax()))
             closest = np.where(
-                closest < 0, -1, np.minimum(closest, cloud.squared_distances(cloud.points[chosen[-1:]])[:, 0])
+                closest < 0,
+                -1,
+                np.minimum(closest, cloud.squared_distances(cloud.points[chosen[-1:]])[:, 0]),
             )
         return cloud.points[chosen]
 
@@ -102,10 +109,16 @@ class KMedoids(Quantizer):
         import kmedoids
 
         if not cloud.is_uniform:
-            raise ConfigError("KMedoids takes no sample_weight", "leave it out, or take another quantizer")
+            raise ConfigError(
+                "KMedoids takes no sample_weight", "leave it out, or take another quantizer"
+            )
         distances = cloud.squared_distances(cloud.points)
         found = [
-            kmedoids.fasterpam(distances, self.num_centroids, init="random", random_state=seed(generator), n_cpu=1)
+            kmedoids.fasterpam(
+                distances, self.num_centroids, init="random", random_state=seed(generator), n_cpu=1
+            )
             for _ in range(self.num_restarts)
         ]
-        return cloud.points[np.asarray(min(found, key=lambda result: result.loss).medoids, np.int64)]
+        return cloud.points[
+            np.asarray(min(found, key=lambda result: result.loss).medoids, np.int64)
+        ]

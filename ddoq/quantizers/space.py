@@ -1,4 +1,6 @@
-"""Quantizing in another space than the decoder's: cells are found there, points are latents here."""
+"""Quantizing in another space than the decoder's:
+cells are found there, points are latents here.
+"""
 
 from __future__ import annotations
 
@@ -56,13 +58,15 @@ def fit_in_space(
         latents: ``[n, *shape]``.
         coordinates: from row numbers ``[m]`` to the coordinates of these latents, ``[m, *]``.
         generator: all randomness comes from it.
-        representative: what stands for a cell among the latents: ``mean``, that of its members, or ``nearest``, the
-            latent whose coordinates are nearest to the centroid's. A latent that was selected always stands for itself.
+        representative: what stands for a cell among the latents: ``mean``, that of its members, or
+            ``nearest``, the latent whose coordinates are nearest to the centroid's. A latent that
+            was selected always stands for itself.
         num_folds: cross-fit the held-out distortion, among the latents.
 
     Returns:
-        A codebook of latents. Counts, weights and assignments are those of the cells in the other space; distortion,
-        variance and ``nearest`` are measured among the latents, each against the point of its own cell.
+        A codebook of latents. Counts, weights and assignments are those of the cells in the other
+        space; distortion, variance and ``nearest`` are measured among the latents, each against the
+        point of its own cell.
     """
     cloud, everything = PointCloud(latents), torch.arange(len(latents))
 
@@ -78,7 +82,11 @@ def fit_in_space(
     held_out = None
     if num_folds:
         held_out = cross_fit(
-            cloud, lambda rows: fit(torch.from_numpy(rows))[1], quantizer.num_centroids, num_folds, generator
+            cloud,
+            lambda rows: fit(torch.from_numpy(rows))[1],
+            quantizer.num_centroids,
+            num_folds,
+            generator,
         )
     return replace(
         found,

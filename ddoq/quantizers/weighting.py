@@ -1,7 +1,7 @@
 """From Voronoi masses to loss weights. Every scheme returns weights of mean 1 within the class.
 
-The paper passes its masses through a variance-reducing heuristic that could not be seen; these schemes span what
-it can be, from the raw masses to none at all.
+The paper passes its masses through a variance-reducing heuristic that could not be seen; these
+schemes span what it can be, from the raw masses to none at all.
 """
 
 from __future__ import annotations

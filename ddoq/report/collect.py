@@ -1,4 +1,7 @@
-"""From the store's manifests to the tables of a run. Nothing is computed that a manifest does not say."""
+"""From the store's manifests to the tables of a run.
+
+Nothing is computed that a manifest does not say.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ class Line:
     num_steps: int
     epochs: int | None
     num_bytes: int
-    codebook: dict[str, float | None] | None  # measures over all classes, with the mean number of points
+    #: Measures over all classes, with the mean number of points.
+    codebook: dict[str, float | None] | None
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,14 @@ class Effect:
 
 @dataclass(frozen=True)
 class Curve:
-    """W2 against the number of points, of one quantizer. Squared distances in units of the latents."""
+    """W2 against the number of points, of one quantizer.
+
+    Squared distances in units of the latents.
+    """
 
     name: str
-    points: list[dict[str, float | None]]  # the measures over all classes at every K that all of them can have
+    #: The measures over all classes at every K that all of them can have.
+    points: list[dict[str, float | None]]
     slope: float | None  # of log W2 against log K
     dimension: float | None  # -1/slope, where W2 falls
     per_class: dict[int, dict[str, float | None]]  # slope and dimension by label
@@ -57,7 +65,10 @@ class Curve:
 def lines(experiment: Experiment, store: Store, table: str) -> list[Line]:
     """Return the lines of a table, in the experiment's order."""
     entries = [entry for entry in experiment.entries if entry.table == table]
-    return [_line(list(group), experiment, store) for _, group in groupby(entries, lambda e: (e.arm, e.value))]
+    return [
+        _line(list(group), experiment, store)
+        for _, group in groupby(entries, lambda e: (e.arm, e.value))
+    ]
 
 
 def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
@@ -73,7 +84,8 @@ def _line(entries: list[Entry], experiment: Experiment, store: Store) -> Line:
         ece=summarize(measured["ece"]),
         accuracies=tuple(measured["top1"]),
         per_class=[
-            None if None in of_class else fmean(of_class) for of_class in zip(*measured["per_class"], strict=True)
+            None if None in of_class else fmean(of_class)
+            for of_class in zip(*measured["per_class"], strict=True)
         ],
         parts=dict(first.about),
         num_images=facts["num_images"],
@@ -88,14 +100,20 @@ _MEASURES = ("top1", "top1_best", "top5", "ece", "per_class")
 
 
 def _codebook(facts: dict[str, Any]) -> dict[str, float | None]:
-    """Return the measures over all classes; their points are averaged as the measures are, over the latents."""
+    """Return the measures over all classes;
+    their points are averaged as the measures are, over the latents.
+    """
     rows = facts["per_class"]
     size = sum(row["num"] * row["num_centroids"] for row in rows) / sum(row["num"] for row in rows)
-    return {key: value for key, value in facts.items() if key != "per_class"} | {"num_centroids": size}
+    return {key: value for key, value in facts.items() if key != "per_class"} | {
+        "num_centroids": size
+    }
 
 
 def curves(experiment: Experiment, store: Store) -> list[Curve]:
-    """Return W2 against K for every quantizer that was followed, the main arm's last; empty if none was."""
+    """Return W2 against K for every quantizer that was followed, the main arm's last;
+    empty if none was.
+    """
     found = []
     for name, node in experiment.curves.items():
         facts = store.manifest(node)["facts"]
@@ -105,8 +123,8 @@ def curves(experiment: Experiment, store: Store) -> list[Curve]:
 
 
 def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> list[dict[str, Any]]:
-    """Return one row per class: its name, the measures of the main arm's first codebook, slope and dimension; none
-    where its images were not made from points.
+    """Return one row per class: its name, the measures of the main arm's first codebook, slope and
+    dimension; none where its images were not made from points.
 
     Args:
         experiment: the run.
@@ -126,7 +144,9 @@ def class_rows(experiment: Experiment, store: Store, curve: Curve | None) -> lis
 
 
 def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> list[Effect]:
-    """Return what each ingredient adds, as paired differences over seeds, one ingredient at a time."""
+    """Return what each ingredient adds, as paired differences over seeds,
+    one ingredient at a time.
+    """
     by_arm = {line.label: line for line in main}
     name, split = experiment.main_name, experiment.config["split"]
     twin = by_arm.get(f"{name}_uniform", by_arm.get(name.removesuffix("_weighted")))
@@ -135,25 +155,43 @@ def effects(experiment: Experiment, main: list[Line], strengths: list[Line]) -> 
     def compare(what: str, after: Line | None, before: Line | None, on: str) -> None:
         if after is not None and before is not None and after is not before:
             differences = [a - b for a, b in zip(after.accuracies, before.accuracies, strict=True)]
-            found.append(Effect(what, f"{before.label} → {after.label}", on, summarize(differences)))
+            found.append(
+                Effect(what, f"{before.label} → {after.label}", on, summarize(differences))
+            )
 
-    compare("choosing images by quantization, not at random", by_arm.get("nearest"), by_arm.get("random"), split)
+    compare(
+        "choosing images by quantization, not at random",
+        by_arm.get("nearest"),
+        by_arm.get("random"),
+        split,
+    )
     compare("converged k-means, not D4M's single pass", twin, by_arm.get("d4m"), split)
     compare("weights", by_arm[name], twin, split)
     by_strength = {line.label: line for line in strengths}
     configured = by_strength.get(f"{experiment.config['generator'].get('strength', -1):g}")
-    compare("diffusion at the configured strength, not bare decoding", configured, by_strength.get("0"), "validation")
-    compare("starting from the centroid, not from noise", configured, by_strength.get("1"), "validation")
+    compare(
+        "diffusion at the configured strength, not bare decoding",
+        configured,
+        by_strength.get("0"),
+        "validation",
+    )
+    compare(
+        "starting from the centroid, not from noise", configured, by_strength.get("1"), "validation"
+    )
     return found
 
 
 def optimisations(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]]:
-    """Return ``steps`` and mean ``losses`` of the first set of every arm whose images a method optimised, by arm."""
+    """Return ``steps`` and mean ``losses`` of the first set of every arm
+    whose images a method optimised, by arm.
+    """
     followed: dict[str, dict[str, Any]] = {}
     for entry in experiment.entries:
         if entry.table == "main" and entry.images and entry.images.stage == "distill":
             facts = store.manifest(entry.images)["facts"]
-            followed.setdefault(entry.arm, {"steps": facts["loss_steps"], "losses": facts["losses"]})
+            followed.setdefault(
+                entry.arm, {"steps": facts["loss_steps"], "losses": facts["losses"]}
+            )
     return followed
 
 
@@ -164,4 +202,8 @@ def fidelities(experiment: Experiment, store: Store) -> dict[str, dict[str, Any]
 
 def summary_metrics(main: list[Line], split: str) -> dict[str, float]:
     """Return flat metrics for trackers, e.g. ``test/ddoq/top1_mean``."""
-    return {f"{split}/{line.label}/top1_{name}": value for line in main for name, value in asdict(line.top1).items()}
+    return {
+        f"{split}/{line.label}/top1_{name}": value
+        for line in main
+        for name, value in asdict(line.top1).items()
+    }

@@ -10,31 +10,38 @@ from ddoq.errors import DataError
 from ddoq.report.gather import Selection, select
 from ddoq.utils.paths import as_folder
 
-_WHAT = """WHAT is a run's folder or name, a folder of runs, a sweep's name or folder, or a query on the fields of
-results: key=value[,value], e.g. dataset=digits ipc=10,50 arm=ddoq,d4m. Several are joined, queries narrow.
-Default: all runs."""
-_TABLE = f"""One table of any set of runs: mean, standard deviation, 95 % interval and number of seeds of every arm, on
-the terminal and as table.csv, table.md, table.tex and report.html. Students that differ in more than their
-seed are never averaged; one that several runs share counts once.
+_WHAT = """WHAT is a run's folder or name, a folder of runs, a sweep's name or folder,
+or a query on the fields of results: key=value[,value], e.g. dataset=digits ipc=10,50 arm=ddoq,d4m.
+Several are joined, queries narrow. Default: all runs."""
+_TABLE = f"""One table of any set of runs: mean, standard deviation, 95 % interval and number
+of seeds of every arm, on the terminal and as table.csv, table.md, table.tex and report.html.
+Students that differ in more than their seed are never averaged;
+one that several runs share counts once.
 
 {_WHAT}
 
-  ddoq report best [WHAT ...]         the best arm of every setting, chosen on validation where that was measured
-  ddoq report compare A B [WHAT ...]  two arms, runs or queries on the same seeds: difference, interval, p
+  ddoq report best [WHAT ...]         the best arm of every setting,
+                                      chosen on validation where that was measured
+  ddoq report compare A B [WHAT ...]  two arms, runs or queries on the same seeds:
+                                      difference, interval, p
 """
-_BEST = f"""The best arm for every data set, protocol, student and number of images per class. It is chosen on the
-validation split; where nothing was measured there, the best on test is named, which is no basis for a choice.
+_BEST = f"""The best arm for every data set, protocol, student and number of images per class.
+It is chosen on the validation split; where nothing was measured there,
+the best on test is named, which is no basis for a choice.
 
 {_WHAT}"""
-_COMPARE = f"""Two arms on the same seeds: mean difference, 95 % interval, effect size d_z and p of the paired t test,
-for every setting that both have. A and B are arms (ddoq d4m), runs (their main arms are paired), or queries
-in quotes ("arm=ddoq strength=0.4").
+_COMPARE = f"""Two arms on the same seeds: mean difference, 95 % interval, effect size d_z
+and p of the paired t test, for every setting that both have. A and B are arms (ddoq d4m),
+runs (their main arms are paired), or queries in quotes ("arm=ddoq strength=0.4").
 
 {_WHAT}"""
 
 
 def main(arguments: list[str]) -> int:
-    """Do what the command line says; return the exit code. Raises DdoqError for what a user can solve."""
+    """Do what the command line says; return the exit code.
+
+    Raises DdoqError for what a user can solve.
+    """
     name = arguments[0] if arguments[:1] in (["best"], ["compare"]) else ""
     options = _parser(name).parse_args(arguments[1:] if name else arguments)
     outputs = options.outputs
@@ -50,7 +57,9 @@ def main(arguments: list[str]) -> int:
         else:
             _report(select(options.what, outputs), options.out, options.pivot)
     except OSError as error:
-        raise DataError(f"report: {error.filename}: {error.strerror}", "choose a folder that you may use") from error
+        raise DataError(
+            f"report: {error.filename}: {error.strerror}", "choose a folder that you may use"
+        ) from error
     return 0
 
 
@@ -68,11 +77,21 @@ def _parser(name: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     if name == "compare":
-        parser.add_argument("a", metavar="A", help="what is compared: an arm, a run, or a query in quotes")
+        parser.add_argument(
+            "a", metavar="A", help="what is compared: an arm, a run, or a query in quotes"
+        )
         parser.add_argument("b", metavar="B", help="with what: likewise")
-    parser.add_argument("what", metavar="WHAT", nargs="*", help="runs, folders, sweeps, queries (default: all runs)")
+    parser.add_argument(
+        "what", metavar="WHAT", nargs="*", help="runs, folders, sweeps, queries (default: all runs)"
+    )
     add = parser.add_argument
-    add("--outputs", type=as_folder, default="outputs", metavar="DIR", help="where runs and sweeps are (outputs)")
+    add(
+        "--outputs",
+        type=as_folder,
+        default="outputs",
+        metavar="DIR",
+        help="where runs and sweeps are (outputs)",
+    )
     if not name:
         parser.add_argument(
             "--out",

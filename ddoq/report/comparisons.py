@@ -1,4 +1,6 @@
-"""Arms beside each other: on the same seeds, under other students, teachers and labels, and by DD-Ranking's scores."""
+"""Arms beside each other: on the same seeds, under other students, teachers and labels,
+and by DD-Ranking's scores.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Pivot:
 
 @dataclass(frozen=True)
 class Score:
-    """DD-Ranking's scores of an arm, over seeds; ``None`` where a run does not have what they are made of."""
+    """DD-Ranking's scores of an arm, over seeds;
+    ``None`` where a run does not have what they are made of.
+    """
 
     arm: str
     hlr: Summary
@@ -46,7 +50,9 @@ class Score:
 def pairings(main: list[Line]) -> list[Pairing]:
     """Compare the last arm of the main table with each of the others, on the same seeds."""
     *others, own = main
-    return [Pairing(other.label, compare_paired(own.accuracies, other.accuracies)) for other in others]
+    return [
+        Pairing(other.label, compare_paired(own.accuracies, other.accuracies)) for other in others
+    ]
 
 
 def pivot(table: str, found: list[Line]) -> Pivot | None:
@@ -60,7 +66,9 @@ def pivot(table: str, found: list[Line]) -> Pivot | None:
     return Pivot(table, columns, rows)
 
 
-def scores(main: list[Line], own_labels: str, labels: Pivot | None, augmentation: Pivot | None) -> list[Score]:
+def scores(
+    main: list[Line], own_labels: str, labels: Pivot | None, augmentation: Pivot | None
+) -> list[Score]:
     """Return DD-Ranking's scores of every arm that has what they are made of, seed by seed.
 
     Args:
@@ -70,7 +78,9 @@ def scores(main: list[Line], own_labels: str, labels: Pivot | None, augmentation
         augmentation: the arms with (``full``) and without (``none``) augmentation.
     """
     by_arm = {line.arm: line for line in main}
-    kinds = {own_labels: by_arm} | {kind: _column(labels, kind) for kind in (labels.columns if labels else ())}
+    kinds = {own_labels: by_arm} | {
+        kind: _column(labels, kind) for kind in (labels.columns if labels else ())
+    }
     hard, real = kinds.get("hard", {}), by_arm.get("full")
     if real is None or "random" not in by_arm:
         return []
@@ -79,9 +89,17 @@ def scores(main: list[Line], own_labels: str, labels: Pivot | None, augmentation
         if arm in ("full", "random") or arm not in hard:
             continue
         hlr = _each(hard_label_recovery, real, hard[arm])
-        measured = {kind: lines for kind, lines in kinds.items() if arm in lines and "random" in lines}
-        ior = {kind: _each(improvement_over_random, ls[arm], ls["random"]) for kind, ls in measured.items()}
-        lrs = {kind: [label_robust_score(i, h) for i, h in zip(each, hlr, strict=True)] for kind, each in ior.items()}
+        measured = {
+            kind: lines for kind, lines in kinds.items() if arm in lines and "random" in lines
+        }
+        ior = {
+            kind: _each(improvement_over_random, ls[arm], ls["random"])
+            for kind, ls in measured.items()
+        }
+        lrs = {
+            kind: [label_robust_score(i, h) for i, h in zip(each, hlr, strict=True)]
+            for kind, each in ior.items()
+        }
         found.append(
             Score(
                 arm,

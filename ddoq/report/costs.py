@@ -28,10 +28,10 @@ class StageCost:
 class ArmCost:
     """What an arm cost, from training images to students.
 
-    ``shared_seconds`` were spent once for several arms (index, latents, fitted networks); ``distil_seconds`` are those
-    of its own codebooks, images and labels, per distilled set; ``student_seconds`` per student. A process holds one
-    device, so seconds over 3,600 are device-hours. Bytes are those of one distilled set; ``label_bytes`` those of
-    soft labels alone.
+    ``shared_seconds`` were spent once for several arms (index, latents, fitted networks);
+    ``distil_seconds`` are those of its own codebooks, images and labels, per distilled set;
+    ``student_seconds`` per student. A process holds one device, so seconds over 3,600 are
+    device-hours. Bytes are those of one distilled set; ``label_bytes`` those of soft labels alone.
     """
 
     arm: str
@@ -51,7 +51,9 @@ OF_ARM = tuple(stage.name for stage in TABLE.values() if stage.per_arm)
 
 
 def stage_costs(experiment: Experiment, store: Store, hits: Iterable[str]) -> list[StageCost]:
-    """Return the cost of every stage; ``hits`` are the keys that were in the store before the run."""
+    """Return the cost of every stage; ``hits`` are the keys
+    that were in the store before the run.
+    """
     hits = set(hits)
     by_stage: dict[str, list[tuple[str, dict]]] = {}
     for node in unique(experiment.targets("report")):
@@ -118,12 +120,16 @@ def set_bytes(entry: Entry, experiment: Experiment, store: Store) -> int:
 
 
 def _sizes(entry: Entry, manifests: dict[str, dict]) -> tuple[int, int, int]:
-    """Return the bytes of images, soft labels and weights of an entry's distilled set; zeros for the full data."""
+    """Return the bytes of images, soft labels and weights of an entry's distilled set;
+    zeros for the full data.
+    """
     if entry.label is None or entry.label.key not in manifests:
         return 0, 0, 0
     files = {name: file["bytes"] for name, file in manifests[entry.label.key]["files"].items()}
     # PNGs, and where a method optimised them the floats that students take (``ddoq.data.floats``)
-    images = sum(size for name, size in files.items() if name.endswith((".png", "images.safetensors")))
+    images = sum(
+        size for name, size in files.items() if name.endswith((".png", "images.safetensors"))
+    )
     labels = files.get("targets.safetensors", 0)
     relabel = entry.evaluate.inputs.get("relabel")
     if relabel is not None and relabel.key in manifests:

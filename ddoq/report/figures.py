@@ -33,7 +33,9 @@ _STYLE = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in ddoq's style, whatever the user's matplotlibrc says; that of a notebook is as before afterwards."""
+    """Draw in ddoq's style, whatever the user's matplotlibrc says;
+    that of a notebook is as before afterwards.
+    """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
@@ -56,10 +58,21 @@ def accuracy_figure(main: list[Line]) -> str:
     for row, line in enumerate(reversed(main)):
         colour = MAIN if line is main[-1] else INK
         axes.scatter(
-            [100 * a for a in line.accuracies], [row] * len(line.accuracies), s=14, color=colour, alpha=0.35, lw=0
+            [100 * a for a in line.accuracies],
+            [row] * len(line.accuracies),
+            s=14,
+            color=colour,
+            alpha=0.35,
+            lw=0,
         )
         axes.errorbar(
-            100 * line.top1.mean, row, xerr=np.nan_to_num(100 * line.top1.ci95), fmt="o", ms=5, capsize=3, color=colour
+            100 * line.top1.mean,
+            row,
+            xerr=np.nan_to_num(100 * line.top1.ci95),
+            fmt="o",
+            ms=5,
+            capsize=3,
+            color=colour,
         )
     axes.set_yticks(range(len(main)), [line.label for line in reversed(main)])
     axes.set_xlabel("top-1 accuracy, %")
@@ -114,7 +127,9 @@ def strength_figure(strengths: list[Line], configured: float) -> str:
 
 @styled()
 def entropy_figure(weights: list[float], entropies: list[float]) -> str:
-    """Return the entropy of the teacher's labels, over that of knowing nothing, against the weights."""
+    """Return the entropy of the teacher's labels, over that of knowing nothing,
+    against the weights.
+    """
     figure = Figure(figsize=(4.6, 2.6))
     axes = figure.subplots()
     axes.scatter(weights, entropies, s=12, color=MAIN, alpha=0.5, lw=0)
@@ -128,28 +143,51 @@ def entropy_figure(weights: list[float], entropies: list[float]) -> str:
 def curve_figure(curves: list[Curve]) -> str:
     """Return W2, over the standard deviation of the classes, against K: both axes logarithmic.
 
-    The last curve is the main quantizer's: with its own masses, with equal masses and held out. Empty where it has
-    no point with W2 above zero.
+    The last curve is the main quantizer's: with its own masses, with equal masses and held out.
+    Empty where it has no point with W2 above zero.
     """
     *others, main = curves
     figure = Figure(figsize=(4.8, 3.2))
     axes = figure.subplots()
-    drawn = _curve(axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-")
-    _curve(axes, main, "w2_squared_uniform", f"{main.name}, equal masses", color=MAIN, ls="--", alpha=0.75)
+    drawn = _curve(
+        axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-"
+    )
+    _curve(
+        axes,
+        main,
+        "w2_squared_uniform",
+        f"{main.name}, equal masses",
+        color=MAIN,
+        ls="--",
+        alpha=0.75,
+    )
     _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=MAIN, ls=":")
     for other in others:
-        _curve(axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-")
+        _curve(
+            axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-"
+        )
     if not drawn:
         return ""
-    axes.set(xscale="log", yscale="log", xlabel="K, points per class", ylabel="W2 / standard deviation of a class")
-    plain_ticks(axes, sorted({point["num_centroids"] for curve in curves for point in curve.points}))
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="K, points per class",
+        ylabel="W2 / standard deviation of a class",
+    )
+    plain_ticks(
+        axes, sorted({point["num_centroids"] for curve in curves for point in curve.points})
+    )
     axes.grid(color="#e2e8f0", lw=0.6)
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6
+    )
     return svg(figure)
 
 
 def _rate(curve: Curve) -> str:
-    """Return the second line of a legend entry: the fitted power of K and the dimension it implies."""
+    """Return the second line of a legend entry:
+    the fitted power of K and the dimension it implies.
+    """
     if curve.slope is None:
         return ""
     dimension = "" if curve.dimension is None else f", d ≈ {curve.dimension:.1f}"
@@ -157,7 +195,9 @@ def _rate(curve: Curve) -> str:
 
 
 def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
-    """Draw one measure of a curve where it is known and above zero; return whether it is anywhere."""
+    """Draw one measure of a curve where it is known and above zero;
+    return whether it is anywhere.
+    """
     shares = [(point["num_centroids"], share(point, measure)) for point in curve.points]
     shown = [(num, value**0.5) for num, value in shares if value is not None and value > 1e-9]
     if shown:
@@ -166,7 +206,9 @@ def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
 
 
 def number_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label a logarithmic x axis with plain numbers: those of ``nums``, in order, that have room."""
+    """Label a logarithmic x axis with plain numbers:
+    those of ``nums``, in order, that have room.
+    """
     room, ticks = np.log(nums[-1] / nums[0]) / 16, []
     for num in nums:
         if not ticks or np.log(num / ticks[-1]) > room:
@@ -176,7 +218,9 @@ def number_ticks(axes: Axes, nums: list[int]) -> None:
 
 
 def plain_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label logarithmic axes with plain numbers: x with those of ``nums`` that have room, y with round ones."""
+    """Label logarithmic axes with plain numbers:
+    x with those of ``nums`` that have room, y with round ones.
+    """
     number_ticks(axes, nums)
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(MaxNLocator(6) if high < 8 * low else LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,7 @@
-"""From what a user names (runs, folders, sweeps, queries) to rows of results. What is damaged is named and left out."""
+"""From what a user names (runs, folders, sweeps, queries) to rows of results.
+
+What is damaged is named and left out.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,12 @@ class Selection:
 
 
 def select(what: Sequence[str], outputs: Path) -> Selection:
-    """Return the rows of what the user named; all runs below ``outputs`` where only queries are given.
+    """Return the rows of what the user named;
+    all runs below ``outputs`` where only queries are given.
 
     Args:
-        what: run folders or their names, folders of runs, sweeps' folders or names, queries (``ipc=10,50``).
+        what: run folders or their names, folders of runs, sweeps' folders or names,
+            queries (``ipc=10,50``).
         outputs: where ``runs`` and ``sweeps`` are.
 
     Raises:
@@ -58,13 +63,16 @@ def select(what: Sequence[str], outputs: Path) -> Selection:
     if not runs:
         raise DataError(
             f"report: no results in {', '.join(places) or outputs / 'runs'}",
-            "; ".join(warnings) or "finish a run with `ddoq`, or name another folder with --outputs",
+            "; ".join(warnings)
+            or "finish a run with `ddoq`, or name another folder with --outputs",
         )
     rows = read_runs(runs, warnings)
     for query in queries:
         rows = query.keep(rows)
     if not rows:
-        raise DataError("report: no results are left", "; ".join(warnings) or "name more runs, or ask for less")
+        raise DataError(
+            "report: no results are left", "; ".join(warnings) or "name more runs, or ask for less"
+        )
     sweep = _sweep_folder(places[0], outputs) if len(places) == 1 and not queries else None
     names = [run.name for run in runs]
     home = sweep or outputs / "reports" / digest([sorted(names), sorted(map(str, queries))])
@@ -79,7 +87,9 @@ def is_query(text: str) -> bool:
 
 
 def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
-    """Return the rows of run folders; append one line to ``warnings`` for each with something damaged or old."""
+    """Return the rows of run folders; append one line to ``warnings`` for each
+    with something damaged or old.
+    """
     rows, old = [], 0
     for run in runs:
         found, damage = _read_run(run) if is_run(run) else ([], ["no results yet"])
@@ -89,8 +99,8 @@ def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
         rows += found
     if old:
         warnings.append(
-            f"{old} of the runs are from before rows said all that is shown here: what they lack is a dash; "
-            "the same command again completes them from the store"
+            f"{old} of the runs are from before rows said all that is shown here: "
+            "what they lack is a dash; the same command again completes them from the store"
         )
     return rows
 
@@ -142,17 +152,24 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def _setting(run: Path) -> str:
-    """Return what old rows do not say themselves: all of a run's configuration that changes a student, no seed.
+    """Return what old rows do not say themselves:
+    all of a run's configuration that changes a student, no seed.
 
     Without a configuration nobody knows, and the run shares its means with no other.
     """
-    config = {name: part for name, part in read_config(run).items() if name not in (*NOT_IDENTITY, "seed", "measure")}
+    config = {
+        name: part
+        for name, part in read_config(run).items()
+        if name not in (*NOT_IDENTITY, "seed", "measure")
+    }
     if not config:
         return str(run)
-    return digest(settled(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}}, "run"))
+    return digest(
+        settled(config | {"protocol": {**config.get("protocol", {}), "num_seeds": None}}, "run")
+    )
 
 
-# --- places ----------------------------------------------------------------------------------------------------------
+# --- places -----------------------------------------------------------------------------------
 
 
 def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
@@ -167,7 +184,9 @@ def _find(place: str, outputs: Path, warnings: list[str]) -> list[Path]:
     names = names_in(outputs)
     raise DataError(
         f"report: there is no run, sweep or folder '{place}'",
-        did_you_mean(place, names) if names else f"there are none in {outputs}: name another folder with --outputs",
+        did_you_mean(place, names)
+        if names
+        else f"there are none in {outputs}: name another folder with --outputs",
     )
 
 
@@ -194,7 +213,10 @@ def _sweep_folder(place: str, outputs: Path) -> Path | None:
 
 
 def read_sweep(sweep: Path) -> dict[str, Any]:
-    """Return what a sweep's folder says about it; empty for any other folder. Raises DataError if it is damaged."""
+    """Return what a sweep's folder says about it; empty for any other folder.
+
+    Raises DataError if it is damaged.
+    """
     path = sweep / SWEEP
     try:
         found = read_json(path)
@@ -206,7 +228,8 @@ def read_sweep(sweep: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         cause = f"{type(error).__name__}: {error}"
     raise DataError(
-        f"report: {path} is damaged ({cause})", "start the sweep again: finished points are free; or name its runs"
+        f"report: {path} is damaged ({cause})",
+        "start the sweep again: finished points are free; or name its runs",
     )
 
 
@@ -217,7 +240,7 @@ def _runs_of(sweep: Path, warnings: list[str]) -> list[Path]:
     missing = [run.name for run in runs if not is_run(run)]
     if missing:
         warnings.append(
-            f"{len(missing)} of {len(runs)} points of sweep {sweep.name} have no results yet: {', '.join(missing[:3])}"
-            f"{' …' if len(missing) > 3 else ''}"
+            f"{len(missing)} of {len(runs)} points of sweep {sweep.name} have no results yet: "
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
         )
     return [run for run in runs if is_run(run)]

@@ -13,9 +13,29 @@ from ddoq.evaluation.statistics import Summary, summarize
 Row = dict[str, Any]
 
 #: What a group is called by.
-LABEL = ("dataset", "protocol", "labels", "teacher", "student", "ipc", "arm", "table", "value", "split")
+LABEL = (
+    "dataset",
+    "protocol",
+    "labels",
+    "teacher",
+    "student",
+    "ipc",
+    "arm",
+    "table",
+    "value",
+    "split",
+)
 #: What else a row says in words about its students.
-PARTS = ("method", "quantizer", "weighting", "generator", "strength", "space", "allocation", "redraw")
+PARTS = (
+    "method",
+    "quantizer",
+    "weighting",
+    "generator",
+    "strength",
+    "space",
+    "allocation",
+    "redraw",
+)
 #: Tables whose variation no field of ``LABEL`` but ``value`` shows.
 _UNSEEN = ("augmentation", "strength", "weighting")
 
@@ -24,7 +44,8 @@ _UNSEEN = ("augmentation", "strength", "weighting")
 class Group:
     """Students that may be averaged: the same in all but the seed, each of them once.
 
-    ``variant`` says how a group differs from others that would be called the same; empty where none is.
+    ``variant`` says how a group differs from others that would be called the same;
+    empty where none is.
     """
 
     rows: tuple[Row, ...]
@@ -33,8 +54,9 @@ class Group:
     def __getitem__(self, name: str) -> Any:
         """Return a field that all rows share; ``None`` where they do not say.
 
-        ``ipc`` of the full data is ``None``, since they are the same at every ``ipc``; ``condition`` is what sets the
-        group apart that its label does not show, e.g. ``strength=0.4``.
+        ``ipc`` of the full data is ``None``, since they are the same at every
+        ``ipc``; ``condition`` is what sets the group apart that its label does not
+        show, e.g. ``strength=0.4``.
         """
         first = self.rows[0]
         if name == "ipc" and is_full(first):
@@ -70,7 +92,9 @@ class Group:
 
     @property
     def device_hours(self) -> float | None:
-        """All that stands behind these students, one device each; what they share is counted once."""
+        """All that stands behind these students, one device each;
+        what they share is counted once.
+        """
         shared, students = self.mean("shared_seconds"), [row.get("seconds") for row in self.rows]
         sets = {row.get("set_key"): row.get("distil_seconds") for row in self.rows}
         if shared is None or None in students or None in sets.values():
@@ -79,19 +103,24 @@ class Group:
 
 
 def groups_of(rows: Sequence[Row]) -> list[Group]:
-    """Return the groups of rows, in the order: split, data, protocol, student, images per class, arm.
+    """Return the groups of rows, in the order:
+    split, data, protocol, student, images per class, arm.
 
     A student that several runs have counts once.
     """
     found: dict[tuple, dict[Any, Row]] = {}
     seen: set[tuple] = set()
-    for row in sorted(rows, key=lambda row: "group_key" not in row):  # those that say more come first
+    # Those that say more come first.
+    for row in sorted(rows, key=lambda row: "group_key" not in row):
         name = row.get("key") or (row.get("run"), row["seed"])
         student = (name, *_called(row))
         if "group_key" in row or student not in seen:
             found.setdefault(_identity(row), {}).setdefault(name, row)
         seen.add(student)
-    groups = [Group(tuple(sorted(students.values(), key=lambda row: row["seed"]))) for students in found.values()]
+    groups = [
+        Group(tuple(sorted(students.values(), key=lambda row: row["seed"])))
+        for students in found.values()
+    ]
     arms = list(dict.fromkeys(row["arm"] for row in rows))
     return sorted(groups, key=lambda group: _order(group, arms))
 
@@ -115,9 +144,12 @@ def is_full(row: Row) -> bool:
 def _order(group: Group, arms: list[str]) -> tuple:
     names = ("dataset", "protocol", "student")
     comparison = (group["table"] != "main", group["table"], group["ipc"] or 0)
-    return (group["split"] != "test", *(group[name] for name in names), *comparison, arms.index(group["arm"])) + (
-        _number_first(group["value"])
-    )
+    return (
+        group["split"] != "test",
+        *(group[name] for name in names),
+        *comparison,
+        arms.index(group["arm"]),
+    ) + (_number_first(group["value"]))
 
 
 def _number_first(value: Any) -> tuple[int, float, str]:
@@ -128,7 +160,9 @@ def _number_first(value: Any) -> tuple[int, float, str]:
 
 
 def distinct(groups: Sequence[Group]) -> list[Group]:
-    """Leave out groups of students that are already there: a comparison repeats the run's own setting."""
+    """Leave out groups of students that are already there:
+    a comparison repeats the run's own setting.
+    """
     seen: set[tuple] = set()
     kept = []
     for group in groups:
@@ -143,7 +177,9 @@ def distinct(groups: Sequence[Group]) -> list[Group]:
     return kept
 
 
-def named_apart(groups: Sequence[Group], describe: Callable[[list[Group]], list[str]]) -> list[Group]:
+def named_apart(
+    groups: Sequence[Group], describe: Callable[[list[Group]], list[str]]
+) -> list[Group]:
     """Give the groups that would be called the same a ``variant`` each.
 
     Args:

@@ -40,7 +40,8 @@ def page_of(view: View, last: bool = False) -> Path:
 
 
 class LivePage:
-    """Keeps ``live.html`` of a sweep or a run up to date during a ``with`` block, and writes it a last time at its end.
+    """Keeps ``live.html`` of a sweep or a run up to date during a ``with`` block,
+    and writes it a last time at its end.
 
     A page that cannot be written is no reason to end what it shows: all errors are passed over.
 
@@ -86,7 +87,9 @@ def _render(view: View, reload: int | None) -> str:
         states=[state for state in reversed(STATES) if state in view.counts],
         totals=wording.totals(view),
         host=wording.common_host(view),
-        links={point.folder: link for point in view.points if (link := _report(point, view.folder))},
+        links={
+            point.folder: link for point in view.points if (link := _report(point, view.folder))
+        },
         written=time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(view.now)),
     )
 

@@ -8,7 +8,9 @@ import jinja2
 
 
 def templates() -> jinja2.Environment:
-    """Return the environment of this folder's templates: everything is escaped that is not marked safe."""
+    """Return the environment of this folder's templates:
+    everything is escaped that is not marked safe.
+    """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

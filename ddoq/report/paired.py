@@ -23,8 +23,8 @@ _TRAINED = ("labels", "teacher", "recipe_key")
 _SHOWN = ("dataset", "protocol", "student", "ipc")
 _MAIN = "main arm"
 _NOTE = (
-    "Top-1 of the last epoch, A minus B on the same seeds; p of the two-sided paired t test, not corrected for the "
-    "number of comparisons."
+    "Top-1 of the last epoch, A minus B on the same seeds; "
+    "p of the two-sided paired t test, not corrected for the number of comparisons."
 )
 
 Side = dict[tuple, dict[int, Row]]  # by what is shared, then by seed
@@ -61,13 +61,18 @@ def _rows(text: str, rows: list[Row], queries: Sequence[str], outputs: Path) -> 
         found = select([text, *queries], outputs).rows
     except DataError as error:
         known = {row["arm"] for row in rows} | set(names_in(outputs))
-        raise DataError(f"report: there is no arm, run or query '{text}'", did_you_mean(text, known)) from error
-    main = {row["run"]: row["arm"] for row in found if row["table"] == "main"}  # the last arm of a run is its own
+        raise DataError(
+            f"report: there is no arm, run or query '{text}'", did_you_mean(text, known)
+        ) from error
+    # The last arm of a run is its own.
+    main = {row["run"]: row["arm"] for row in found if row["table"] == "main"}
     return [row | {"arm": _MAIN} if main.get(row["run"]) == row["arm"] else row for row in found]
 
 
 def _free(names: Sequence[str], sides: Sequence[list[Row]], arms: set[str]) -> set[str]:
-    """Return the fields in which a pair may differ: arms, what queries name, and the settings of two runs."""
+    """Return the fields in which a pair may differ:
+    arms, what queries name, and the settings of two runs.
+    """
     free: set[str] = set()
     for text in names:
         if is_query(text):
@@ -75,8 +80,12 @@ def _free(names: Sequence[str], sides: Sequence[list[Row]], arms: set[str]) -> s
         elif text in arms:
             free.add("arm")
         else:  # where a side has several values, these are what its students are paired by
-            free |= {name for name in ("protocol", "student", "ipc", *_TRAINED) if _single(name, sides)}
-    return free | {"recipe_key"} if free & {"protocol", "student", "labels", "protocol_key"} else free
+            free |= {
+                name for name in ("protocol", "student", "ipc", *_TRAINED) if _single(name, sides)
+            }
+    return (
+        free | {"recipe_key"} if free & {"protocol", "student", "labels", "protocol_key"} else free
+    )
 
 
 def _single(field: str, sides: Sequence[list[Row]]) -> bool:
@@ -95,18 +104,34 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
         DataError: no student of one has its counterpart in the other, or more than one.
     """
     one_is_full = any(all(map(is_full, rows)) for rows in sides)
-    fields = [name for name in (*_SHARED, *(("protocol_key",) if one_is_full else _TRAINED)) if name not in free]
-    first, second = (_by_setting(name, rows, fields) for name, rows in zip(names, sides, strict=True))
-    both = [setting for setting in first if setting in second and first[setting].keys() & second[setting].keys()]
+    fields = [
+        name
+        for name in (*_SHARED, *(("protocol_key",) if one_is_full else _TRAINED))
+        if name not in free
+    ]
+    first, second = (
+        _by_setting(name, rows, fields) for name, rows in zip(names, sides, strict=True)
+    )
+    both = [
+        setting
+        for setting in first
+        if setting in second and first[setting].keys() & second[setting].keys()
+    ]
     # What runs have in common is the same students: there is nothing to compare.
     both = [setting for setting in both if not _same(first[setting], second[setting])]
     if not both:
         raise DataError(
-            f"report: no two different students of {names[0]} and {names[1]} share seed, data, protocol and ipc",
-            "compare what was run with the same seeds and settings; name what may differ in queries, in quotes",
+            f"report: no two different students of {names[0]} and {names[1]} share seed, "
+            "data, protocol and ipc",
+            "compare what was run with the same seeds and settings; "
+            "name what may differ in queries, in quotes",
         )
     found = {setting: dict(zip(fields, setting, strict=True)) for setting in both}
-    several = [name for name in fields if not name.endswith("_key") and len({one[name] for one in found.values()}) > 1]
+    several = [
+        name
+        for name in fields
+        if not name.endswith("_key") and len({one[name] for one in found.values()}) > 1
+    ]
     columns = list(dict.fromkeys([*(name for name in _SHOWN if name in fields), *several]))
     rows, left_out = [], []
     for setting, values in found.items():
@@ -115,7 +140,17 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
         left_out += _left_out(names, (first[setting], second[setting]), ", ".join(words))
     return View(
         f"A: {names[0]}, B: {names[1]}",
-        [*columns, "A %", "B %", "A − B", "95 % interval", "d_z", "p", "better / equal / worse", "pairs"],
+        [
+            *columns,
+            "A %",
+            "B %",
+            "A − B",
+            "95 % interval",
+            "d_z",
+            "p",
+            "better / equal / worse",
+            "pairs",
+        ],
         rows,
         num_left=len(columns),
         note=" ".join([_NOTE, *left_out]),
@@ -131,8 +166,8 @@ def _by_setting(name: str, rows: Sequence[Row], fields: Sequence[str]) -> Side:
             differ = [part for part in (*LABEL, *PARTS, "run") if other.get(part) != row.get(part)]
             example = f"{differ[0]}={row.get(differ[0])}" if differ else "a query"
             raise DataError(
-                f"report: {name} has several students of seed {row['seed']} on {row['dataset']} at ipc {row['ipc']}, "
-                f"which differ in {', '.join(differ) or 'their keys'}",
+                f"report: {name} has several students of seed {row['seed']} on {row['dataset']} "
+                f"at ipc {row['ipc']}, which differ in {', '.join(differ) or 'their keys'}",
                 f"say which, e.g. with {example}",
             )
     return found
@@ -144,7 +179,10 @@ def _value(row: Row, field: str) -> Any:
 
 
 def _same(first: dict[int, Row], second: dict[int, Row]) -> bool:
-    return all(first[seed] == second[seed] or _key(first[seed]) == _key(second[seed]) for seed in first.keys() & second)
+    return all(
+        first[seed] == second[seed] or _key(first[seed]) == _key(second[seed])
+        for seed in first.keys() & second
+    )
 
 
 def _key(row: Row) -> Any:
@@ -172,5 +210,7 @@ def _left_out(names: Sequence[str], sides: Sequence[dict[int, Row]], setting: st
     for name, own, other in zip(names, sides, reversed(sides), strict=True):
         alone = sorted(own.keys() - other.keys())
         if alone:
-            found.append(f"Left out ({setting}): seeds {', '.join(map(str, alone))}, which only {name} has.")
+            found.append(
+                f"Left out ({setting}): seeds {', '.join(map(str, alone))}, which only {name} has."
+            )
     return found

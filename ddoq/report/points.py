@@ -1,4 +1,6 @@
-"""From the files that runs and sweeps leave below ``outputs`` to what a watcher wants to know of them."""
+"""From the files that runs and sweeps leave below ``outputs``
+to what a watcher wants to know of them.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from ddoq.utils.io import parse_json, read_json
 
 SWEEP = "sweep.json"
 
-#: The states of a run, in the order in which a watcher should look at them. A silent one says that it is running, but
-#: has said nothing for ``_SILENT`` seconds.
+#: The states of a run, in the order in which a watcher should look at them. A silent one says that
+#: it is running, but has said nothing for ``_SILENT`` seconds.
 STATES = ("failed", "silent", "interrupted", "running", "waiting", "done")
 ENDED = ("failed", "interrupted", "done")
 _SILENT = 60
@@ -28,11 +30,13 @@ _RECENT = 600  # seconds in which a run must have been heard of to be shown with
 
 @dataclass(frozen=True)
 class Point:
-    """One run. What its files do not say is ``None`` or empty; times are in seconds, ``updated`` since 1970.
+    """One run. What its files do not say is ``None`` or empty;
+    times are in seconds, ``updated`` since 1970.
 
-    ``done`` and ``total`` count artefacts over all stages, ``stage_done`` and ``stage_total`` those of the current
-    stage; ``items`` is what the innermost progress bar counts, so far and in all, ``rate`` how many a second;
-    ``left`` is an estimate for the current stage; ``top1`` the mean of the main arm on test.
+    ``done`` and ``total`` count artefacts over all stages, ``stage_done`` and ``stage_total`` those
+    of the current stage; ``items`` is what the innermost progress bar counts, so far and in all,
+    ``rate`` how many a second; ``left`` is an estimate for the current stage; ``top1`` the mean of
+    the main arm on test.
     """
 
     label: str
@@ -58,7 +62,9 @@ class Point:
 
     @property
     def share(self) -> float:
-        """How much of the run is done, in [0, 1], counting artefacts and the items of the one being computed."""
+        """How much of the run is done, in [0, 1],
+        counting artefacts and the items of the one being computed.
+        """
         if self.state == "done":
             return 1.0
         inside = self.items[0] / self.items[1] if self.items and self.items[1] else 0.0
@@ -67,7 +73,10 @@ class Point:
 
 @dataclass(frozen=True)
 class View:
-    """Some runs at one moment. ``folder`` is where a page about them belongs, ``command`` what started them."""
+    """Some runs at one moment.
+
+    ``folder`` is where a page about them belongs, ``command`` what started them.
+    """
 
     name: str
     folder: Path
@@ -94,7 +103,11 @@ class View:
         starts = [start for start in starts if start is not None]
         if not starts:
             return None
-        end = max((point.updated or 0 for point in self.points), default=0) if self.finished else self.now
+        end = (
+            max((point.updated or 0 for point in self.points), default=0)
+            if self.finished
+            else self.now
+        )
         return max(0.0, end - min(starts))
 
 
@@ -103,8 +116,8 @@ def find(outputs: Path, name: str | None = None) -> Callable[[], View]:
 
     Args:
         outputs: ``paths.outputs`` of the runs.
-        name: of a sweep or of a run, or the folder of one; ``None`` for the newest sweep, or if that has ended for
-            whatever runs now.
+        name: of a sweep or of a run, or the folder of one; ``None`` for the newest sweep, or if
+            that has ended for whatever runs now.
 
     Raises:
         ConfigError: there is nothing of that name.
@@ -120,19 +133,24 @@ def find(outputs: Path, name: str | None = None) -> Callable[[], View]:
         return partial(_run, runs.get(name, Path(name)))
     raise ConfigError(
         f"there is no sweep and no run {name} below {outputs}",
-        did_you_mean(name, [*sweeps, *runs]) if sweeps or runs else "say with --outputs where they are",
+        did_you_mean(name, [*sweeps, *runs])
+        if sweeps or runs
+        else "say with --outputs where they are",
     )
 
 
 def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], View]:
     recent = partial(_recent, outputs)
     now = recent()
-    newest = max(sweeps, key=lambda folder: (_sweep(folder).created or 0, folder.name), default=None)
+    newest = max(
+        sweeps, key=lambda folder: (_sweep(folder).created or 0, folder.name), default=None
+    )
     if newest is not None and (not _sweep(newest).finished or "running" not in now.counts):
         return partial(_sweep, newest)
     if not now.points:
         raise DataError(
-            f"no run below {outputs / 'runs'} has said anything in the last {_RECENT // 60} minutes",
+            f"no run below {outputs / 'runs'} has said anything "
+            f"in the last {_RECENT // 60} minutes",
             "start one, or name one that has ended: ddoq watch NAME",
         )
     return recent
@@ -169,12 +187,16 @@ def _run(folder: Path) -> View:
 
 def _recent(outputs: Path) -> View:
     now = time.time()
-    points = [_point(path.parent, path.parent.name, now) for path in sorted((outputs / "runs").glob(f"*/{STATUS}"))]
+    points = [
+        _point(path.parent, path.parent.name, now)
+        for path in sorted((outputs / "runs").glob(f"*/{STATUS}"))
+    ]
     return View("runs", outputs, [p for p in points if p.age is not None and p.age < _RECENT], now)
 
 
 def _point(folder: Path, label: str, now: float, until: str | None = None) -> Point:
-    """Read a run. A status that cannot be understood is as good as none: the run has said nothing yet.
+    """Read a run. A status that cannot be understood is as good as none:
+    the run has said nothing yet.
 
     One that has ended before the stage ``until`` waits for the sweep's next wave.
     """
@@ -182,7 +204,9 @@ def _point(folder: Path, label: str, now: float, until: str | None = None) -> Po
     try:
         point = _understood(point, found := _read(folder / STATUS), now)
         return (
-            replace(point, state="waiting") if point.state == "done" and until not in (None, found["until"]) else point
+            replace(point, state="waiting")
+            if point.state == "done" and until not in (None, found["until"])
+            else point
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return point
@@ -222,10 +246,13 @@ def _understood(point: Point, found: dict[str, Any], now: float) -> Point:
     return replace(point, rate=rate, left=_left(point.items, rate, found["nodes"]))
 
 
-def _left(items: tuple[int, int] | None, rate: float | None, nodes: dict[str, float]) -> float | None:
+def _left(
+    items: tuple[int, int] | None, rate: float | None, nodes: dict[str, float]
+) -> float | None:
     """Return the seconds that the current stage still takes, or ``None`` where nothing says so.
 
-    Of the current node, the remaining items at their rate; of the others, what the finished ones took on average.
+    Of the current node, the remaining items at their rate;
+    of the others, what the finished ones took on average.
     """
     others = int(nodes["total"]) - int(nodes["done"]) - 1
     mean = float(nodes["seconds"]) / nodes["done"] if nodes["done"] else None
@@ -249,7 +276,9 @@ def _accuracy(folder: Path) -> float | None:
 def _main_top1(path: Path, changed: int) -> float | None:
     rows = [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["table"] == "main" and row["split"] == "test"]
-    return fmean(float(row["top1"]) for row in rows if row["arm"] == rows[-1]["arm"]) if rows else None
+    return (
+        fmean(float(row["top1"]) for row in rows if row["arm"] == rows[-1]["arm"]) if rows else None
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Published accuracies, beside ours only where they were measured in the same way on the same images."""
+"""Published accuracies, beside ours only
+where they were measured in the same way on the same images.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ FILE = Path(__file__).with_name("published.yaml")
 
 @dataclass(frozen=True)
 class Published:
-    """One number of a paper. ``top1`` and ``std`` in percent; ``selection``: the epoch it reports."""
+    """One number of a paper.
+
+    ``top1`` and ``std`` in percent; ``selection``: the epoch it reports.
+    """
 
     method: str
     dataset: str
@@ -36,7 +41,9 @@ class Published:
 
 @cache
 def _file() -> dict[str, Any]:
-    return yaml.load(FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return yaml.load(
+        FILE.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
 
 
 def published() -> list[Published]:
@@ -60,16 +67,20 @@ def published() -> list[Published]:
 def agrees(group: Group, number: Published) -> bool:
     """Tell whether our students were trained and measured as those of a published number.
 
-    The protocol and the student are the shipped ones, with nothing changed but the number of seeds; the data have the
-    same source and as many images. What an old row does not say does not agree.
+    The protocol and the student are the shipped ones, with nothing changed but the number of seeds;
+    the data have the same source and as many images. What an old row does not say does not agree.
     """
     data = _file()["datasets"][number.dataset]
     counts = [group["num_train"], group["num_validation"]]
     if None in counts or group["dataset_source"] is None or group["split"] != "test":
         return False
     return (
-        all(group[name] == getattr(number, name) for name in ("dataset", "protocol", "student", "teacher", "ipc"))
-        and group["recipe_key"] == _file()["protocols"][number.protocol]["recipes"].get(number.student)
+        all(
+            group[name] == getattr(number, name)
+            for name in ("dataset", "protocol", "student", "teacher", "ipc")
+        )
+        and group["recipe_key"]
+        == _file()["protocols"][number.protocol]["recipes"].get(number.student)
         and group["dataset_source"].split(" (")[0] == data["provenance"]
         and group["image_size"] in data["image_sizes"]
         and data["train"] in (None, sum(counts))
@@ -90,7 +101,10 @@ def beside(groups: Sequence[Group]) -> View | None:
     rows = []
     for block, (ours, theirs) in blocks.items():
         setting = [str(value) for value in block]
-        rows += [[*setting, f"{one.name} (ours)", *_ours(one, theirs[0].selection), _held_out(one)] for one in ours]
+        rows += [
+            [*setting, f"{one.name} (ours)", *_ours(one, theirs[0].selection), _held_out(one)]
+            for one in ours
+        ]
         rows += [[*setting, one.method, _theirs(one), one.selection, one.source] for one in theirs]
     return (
         rows
@@ -100,8 +114,11 @@ def beside(groups: Sequence[Group]) -> View | None:
             rows,
             num_left=5,
             bold=frozenset(number for number, row in enumerate(rows) if row[4].endswith(" (ours)")),
-            note="Same data, split, student, teacher and recipe. Ours is of the epoch that the source reports: a best "
-            "epoch is chosen on the test split, by them and by us.",
+            note=(
+                "Same data, split, student, teacher and recipe. "
+                "Ours is of the epoch that the source reports: "
+                "a best epoch is chosen on the test split, by them and by us."
+            ),
         )
         or None
     )
@@ -114,7 +131,9 @@ def _ours(group: Group, selection: str) -> list[str]:
 
 def _held_out(group: Group) -> str:
     held_out = group["num_validation"]
-    return f"here, {group.top1.num} seeds" + (f", without {held_out:,} images for validation" if held_out else "")
+    return f"here, {group.top1.num} seeds" + (
+        f", without {held_out:,} images for validation" if held_out else ""
+    )
 
 
 def _theirs(number: Published) -> str:

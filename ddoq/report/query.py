@@ -21,7 +21,10 @@ class Query:
         """Read ``key=value[,value]``. Raises DataError for anything else."""
         key, _, values = text.partition("=")
         if not key or not values:
-            raise DataError(f"report: '{text}' is no query", "write key=value or key=value,value, e.g. ipc=10,50")
+            raise DataError(
+                f"report: '{text}' is no query",
+                "write key=value or key=value,value, e.g. ipc=10,50",
+            )
         return cls(key, tuple(values.split(",")))
 
     def __str__(self) -> str:
@@ -31,8 +34,8 @@ class Query:
         """Return the rows with one of the values.
 
         Raises:
-            DataError: no row has such a field, or none has one of the values: a slip would else shrink a table
-                without a word.
+            DataError: no row has such a field, or none has one of the values:
+                a slip would else shrink a table without a word.
         """
         fields = {name for row in rows for name in row}
         if self.key not in fields:
@@ -41,13 +44,17 @@ class Query:
         for value in self.values:
             if _spelling(value) not in written:
                 known = {one for one in written if one}
-                raise DataError(f"report: no result has {self.key}={value}", did_you_mean(value, known))
+                raise DataError(
+                    f"report: no result has {self.key}={value}", did_you_mean(value, known)
+                )
         wanted = {_spelling(value) for value in self.values}
         return [row for row, own in zip(rows, written, strict=True) if own in wanted]
 
 
 def _spelling(value: Any) -> str:
-    """Return a value as text, numbers in one spelling: 0.20 is 0.2, 10.0 is 10; ``none`` for what is not known."""
+    """Return a value as text, numbers in one spelling: 0.20 is 0.2, 10.0 is 10;
+    ``none`` for what is not known.
+    """
     if value is None or value == "null":
         return "none"
     try:

@@ -1,4 +1,7 @@
-"""One row per student, with all that tables of many runs need. Nothing is computed that a manifest does not say."""
+"""One row per student, with all that tables of many runs need.
+
+Nothing is computed that a manifest does not say.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,13 @@ _MEASURES = ("w2_squared", "w2_squared_uniform", "variance", "held_out_distortio
 
 
 def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
-    """Return one row per student, on whichever split; accuracies are fractions, squared distances those of latents.
+    """Return one row per student, on whichever split;
+    accuracies are fractions, squared distances those of latents.
 
-    Students with the same ``group_key`` differ in nothing but their seeds; with the same ``arm_key`` their
-    distilled sets were made in the same way; with the same ``recipe_key`` they are the same network, trained by the
-    same protocol. What a manifest does not say, or no longer can, is ``None``.
+    Students with the same ``group_key`` differ in nothing but their seeds; with the same
+    ``arm_key`` their distilled sets were made in the same way; with the same ``recipe_key`` they
+    are the same network, trained by the same protocol. What a manifest does not say, or no
+    longer can, is ``None``.
     """
 
     @cache
@@ -38,7 +43,10 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
             return None
 
     common = _common(experiment, store)
-    return [_row(entry, experiment, store) | common | _cost(entry, manifest) for entry in experiment.entries]
+    return [
+        _row(entry, experiment, store) | common | _cost(entry, manifest)
+        for entry in experiment.entries
+    ]
 
 
 def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
@@ -56,11 +64,17 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "split": entry.split,
         "table": entry.table,
         "value": entry.value,
-        **{part: entry.about.get(part) for part in ("method", "quantizer", "weighting", "generator")},
+        **{
+            part: entry.about.get(part)
+            for part in ("method", "quantizer", "weighting", "generator")
+        },
         "strength": _strength(entry),
         "labels": entry.labels,
         "teacher": _teacher(entry),
-        **{name: facts[name] for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")},
+        **{
+            name: facts[name]
+            for name in ("num_images", "epochs", "num_steps", "batch_size", "learning_rate")
+        },
         **_precisions(entry),
         "protocol_key": digest(settled(config["protocol"])),
         "seconds": manifest["cost"]["seconds"],
@@ -70,7 +84,9 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "redraw": _is_redrawn(entry, experiment),
         "group_key": _meaning(entry.evaluate),
         "arm_key": _meaning(entry.label) if entry.label else None,
-        "recipe_key": digest(settled({name: identity[name] for name in ("student", "protocol")}, "evaluate")),
+        "recipe_key": digest(
+            settled({name: identity[name] for name in ("student", "protocol")}, "evaluate")
+        ),
         "host": manifest["provenance"]["host"],
         "git": manifest["provenance"]["git"],
         "device": "gpu" if "gpu_peak_mib" in manifest["cost"] else "cpu",
@@ -105,10 +121,12 @@ def _meaning(node: Node) -> str:
 
 
 def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
-    """Return the measures of a student's codebook, and what it cost to get as far as its distilled set.
+    """Return the measures of a student's codebook,
+    and what it cost to get as far as its distilled set.
 
-    ``distil_seconds`` are those of the set itself, which students without a redraw share (``set_key``);
-    ``shared_seconds`` those of what other arms use as well. See ``ddoq.report.costs.ArmCost``.
+    ``distil_seconds`` are those of the set itself, which students without a redraw share
+    (``set_key``); ``shared_seconds`` those of what other arms use as well. See
+    ``ddoq.report.costs.ArmCost``.
     """
     nodes = unique([entry.evaluate])
     found = {node.key: manifest(node) for node in nodes}
@@ -127,7 +145,9 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
         "shared_seconds": seconds(shared),
         "set_key": entry.label.key if entry.label else None,
         "peak_mib": max(cost["peak_mib"] for cost in costs),
-        "gpu_peak_mib": max((cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None),
+        "gpu_peak_mib": max(
+            (cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None
+        ),
     }
 
 
@@ -145,12 +165,16 @@ def _strength(entry: Entry) -> float | None:
 
 
 def _precisions(entry: Entry) -> dict[str, str | None]:
-    """Return the precisions of the networks behind a student's images; ``None`` where there are none."""
+    """Return the precisions of the networks behind a student's images;
+    ``None`` where there are none.
+    """
     if entry.quantize is None:
         return {"encoder_precision": None, "generator_precision": None}
     generator = entry.images.identity["generator"]
     return {
-        "encoder_precision": entry.quantize.inputs["encode"].identity["encoder"].get("precision", "float32"),
+        "encoder_precision": entry.quantize.inputs["encode"]
+        .identity["encoder"]
+        .get("precision", "float32"),
         "generator_precision": generator.get("precision"),
     }
 
@@ -159,5 +183,9 @@ def _teacher(entry: Entry) -> str | None:
     """Return the name of the teacher whose labels a student saw."""
     if entry.labels == "hard":
         return None
-    through = {"soft": entry.evaluate, "stored": entry.evaluate.inputs.get("relabel"), "fixed": entry.label}
+    through = {
+        "soft": entry.evaluate,
+        "stored": entry.evaluate.inputs.get("relabel"),
+        "fixed": entry.label,
+    }
     return through[entry.labels].inputs["teacher"].title

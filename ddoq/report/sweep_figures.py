@@ -1,4 +1,6 @@
-"""Figures of many runs, as SVG. matplotlib is imported with this module: import it where a figure is drawn."""
+"""Figures of many runs, as SVG. matplotlib is imported with this module:
+import it where a figure is drawn.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ _MOST = 8  # settings drawn
 
 @styled()
 def accuracy_figures(groups: Sequence[Group]) -> list[tuple[str, str]]:
-    """Return accuracy against images per class, with 95 % intervals: a title and an SVG for every setting.
+    """Return accuracy against images per class, with 95 % intervals:
+    a title and an SVG for every setting.
 
     Settings with one number of images per class are left out. The full data are a line across.
     """
@@ -35,7 +38,9 @@ def accuracy_figures(groups: Sequence[Group]) -> list[tuple[str, str]]:
         if len({group["ipc"] for group in arms}) > 1:
             names = ("dataset", "protocol", "student")
             beside = [one for one in full if all(one[name] == arms[0][name] for name in names)]
-            found.append((", ".join(str(part) for part in setting if part), _accuracy(arms, beside)))
+            found.append(
+                (", ".join(str(part) for part in setting if part), _accuracy(arms, beside))
+            )
     return found[:_MOST]
 
 
@@ -48,7 +53,8 @@ def _accuracy(groups: Sequence[Group], full: Sequence[Group]) -> str:
     for number, (name, own) in enumerate(by_arm.items()):
         own.sort(key=lambda group: group["ipc"])
         half = [0 if math.isnan(group.top1.ci95) else 100 * group.top1.ci95 for group in own]
-        beside = 1.015 ** (number - len(by_arm) / 2)  # or the intervals of all arms would be one line
+        # Beside one another, or the intervals of all arms would be one line.
+        beside = 1.015 ** (number - len(by_arm) / 2)
         x, y = [group["ipc"] * beside for group in own], [100 * group.top1.mean for group in own]
         style = {"marker": "o", "ms": 4, "lw": 1.4, "capsize": 2.5, "elinewidth": 0.9}
         axes.errorbar(x, y, half, label=name, color=_COLOURS[number % len(_COLOURS)], **style)
@@ -61,9 +67,11 @@ def _accuracy(groups: Sequence[Group], full: Sequence[Group]) -> str:
 
 @styled()
 def w2_figure(runs: Iterable[Path], groups: Sequence[Group]) -> str:
-    """Return W2 over the standard deviation of the classes against K, both logarithmic; empty without two K.
+    """Return W2 over the standard deviation of the classes against K, both logarithmic;
+    empty without two K.
 
-    From the curves that the runs measured, where their store still has them; else from the codebooks of the arms.
+    From the curves that the runs measured, where their store still has them;
+    else from the codebooks of the arms.
     """
     curves = _measured(runs) or _of_arms(groups)
     curves = {name: points for name, points in curves.items() if len(points) > 1}
@@ -73,20 +81,36 @@ def w2_figure(runs: Iterable[Path], groups: Sequence[Group]) -> str:
     axes = figure.subplots()
     for number, (name, points) in enumerate(curves.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(*zip(*sorted(points.items()), strict=True), marker="o", ms=4, lw=1.4, label=name, color=colour)
-    axes.set(xscale="log", yscale="log", xlabel="K, points per class", ylabel="W2 / standard deviation of a class")
+        axes.plot(
+            *zip(*sorted(points.items()), strict=True),
+            marker="o",
+            ms=4,
+            lw=1.4,
+            label=name,
+            color=colour,
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="K, points per class",
+        ylabel="W2 / standard deviation of a class",
+    )
     plain_ticks(axes, sorted({num for points in curves.values() for num in points}))
     return _finished(figure, axes)
 
 
 def _measured(runs: Iterable[Path]) -> dict[str, dict[int, float]]:
-    """Return W2 by K of every quantizer that a run followed; what is missing or damaged is left out."""
+    """Return W2 by K of every quantizer that a run followed;
+    what is missing or damaged is left out.
+    """
     found: dict[str, dict[str, dict[int, float]]] = {}
     for run in runs:
         try:
             steps = [step for step in read_json(run / "plan.json") if step["stage"] == "curve"]
             for step in steps:
-                manifest = read_json(run.parent.parent / "store" / "curve" / step["key"] / "manifest.json")
+                manifest = read_json(
+                    run.parent.parent / "store" / "curve" / step["key"] / "manifest.json"
+                )
                 name = f"{run.name.split('-')[0]}, {step['title']}"
                 found.setdefault(name, {})[step["key"]] = _points(manifest["facts"]["points"])
         except (OSError, ValueError, KeyError, TypeError):

@@ -20,7 +20,8 @@ from ddoq.utils.io import write_text
 
 
 def write(run_folders: list[Path], target: Path, title: str) -> None:
-    """Print the table of some runs and write ``table.csv``, ``table.md``, ``table.tex`` and ``report.html``.
+    """Print the table of some runs and write ``table.csv``, ``table.md``,
+    ``table.tex`` and ``report.html``.
 
     Args:
         run_folders: with ``results.jsonl``; those without are named and left out.
@@ -33,7 +34,10 @@ def write(run_folders: list[Path], target: Path, title: str) -> None:
     warnings: list[str] = []
     rows = read_runs(run_folders, warnings)
     if not rows:
-        raise DataError(f"report: no results in {len(run_folders)} runs", "; ".join(warnings) or "finish one of them")
+        raise DataError(
+            f"report: no results in {len(run_folders)} runs",
+            "; ".join(warnings) or "finish one of them",
+        )
     report(Selection(title, target, rows, run_folders, warnings), target)
 
 
@@ -65,7 +69,10 @@ def report(selection: Selection, target: Path, chosen: Sequence[tuple[str, str]]
     write_text(target / "report.html", _page(selection, views, on_test))
     for view in views[:-1] if not on_test else [view for view in found[:-2] if view]:
         show(view, console)
-    console.print(f"\nreport  {target / 'report.html'}\ntables  {target / 'table.csv'}, .md, .tex", soft_wrap=True)
+    console.print(
+        f"\nreport  {target / 'report.html'}\ntables  {target / 'table.csv'}, .md, .tex",
+        soft_wrap=True,
+    )
 
 
 def warn(warnings: Sequence[str]) -> None:
@@ -77,7 +84,10 @@ def warn(warnings: Sequence[str]) -> None:
 def grouped(selection: Selection) -> list[Group]:
     """Return the groups of a selection, those of one name with how they differ."""
     folders = {run.name: run for run in selection.runs}
-    return named_apart(groups_of(selection.rows), lambda same: describe(same, lambda run: read_config(folders[run])))
+    return named_apart(
+        groups_of(selection.rows),
+        lambda same: describe(same, lambda run: read_config(folders[run])),
+    )
 
 
 def _csv(groups: Sequence[Group]) -> str:
@@ -97,9 +107,13 @@ def _page(selection: Selection, views: list[View], groups: Sequence[Group]) -> s
     context = {
         "title": selection.title,
         "runs": [run.name for run in selection.runs],
-        "num_students": len({row.get("key") or (row["run"], number) for number, row in enumerate(selection.rows)}),
+        "num_students": len(
+            {row.get("key") or (row["run"], number) for number, row in enumerate(selection.rows)}
+        ),
         "command": sweep.get("command"),
-        "overrides": {point["run"]: point.get("overrides", []) for point in sweep.get("points", [])},
+        "overrides": {
+            point["run"]: point.get("overrides", []) for point in sweep.get("points", [])
+        },
         "warnings": selection.warnings,
         "views": views,
         "accuracy_figures": sweep_figures.accuracy_figures(groups),

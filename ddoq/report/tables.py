@@ -21,7 +21,9 @@ def percent(summary: Summary, signed: bool = False) -> str:
 
 
 def interval(summary: Summary, low: float = 0.0) -> str:
-    """Return the 95 % interval of the mean in percent, within ``low`` and 100, or a dash for one value."""
+    """Return the 95 % interval of the mean in percent, within ``low`` and 100,
+    or a dash for one value.
+    """
     if math.isnan(summary.ci95):
         return "–"
     bottom, top = summary.interval(low, 1)
@@ -32,7 +34,11 @@ def score(summary: Summary | None) -> str:
     """Return ``mean ± std`` of a score in [0, 1], or a dash."""
     if summary is None:
         return "–"
-    return f"{summary.mean:.3f}" if math.isnan(summary.std) else f"{summary.mean:.3f} ± {summary.std:.3f}"
+    return (
+        f"{summary.mean:.3f}"
+        if math.isnan(summary.std)
+        else f"{summary.mean:.3f} ± {summary.std:.3f}"
+    )
 
 
 def p_value(value: float) -> str:
@@ -59,12 +65,15 @@ def number(value: float | None, digits: int) -> str:
     return "–" if value is None else f"{value:z.{digits}f}"
 
 
-#: Below it, in squared units of the latents, a variance is rounding: the images of a class are all the same.
+#: Below it, in squared units of the latents, a variance is rounding:
+#: the images of a class are all the same.
 _NO_VARIANCE = 1e-12
 
 
 def share(measures: dict[str, float | None], measure: str) -> float | None:
-    """Return a squared distance as a share of the class variance; ``None`` where either is not known."""
+    """Return a squared distance as a share of the class variance;
+    ``None`` where either is not known.
+    """
     known = measures[measure] is not None and measures["variance"] > _NO_VARIANCE
     return measures[measure] / measures["variance"] if known else None
 
@@ -75,9 +84,12 @@ def relative(measures: dict[str, float | None] | None, measure: str) -> str:
 
 
 def saved(measures: dict[str, float | None]) -> str:
-    """Return by how many percent the points' own masses lower W2² against equal masses, or a dash."""
+    """Return by how many percent the points' own masses lower W2² against
+    equal masses, or a dash.
+    """
     own, equal = share(measures, "w2_squared"), share(measures, "w2_squared_uniform")
-    if own is None or equal is None or equal < 1e-9:  # as many points as latents: both are nothing but rounding
+    # As many points as latents: both are nothing but rounding.
+    if own is None or equal is None or equal < 1e-9:
         return "–"
     return number(100 * (1 - own / equal), 1)
 
@@ -124,7 +136,9 @@ def pivot_table(pivot: Pivot, title: str) -> Table:
     for arm, lines in pivot.rows.items():
         last = arm == list(pivot.rows)[-1]
         table.add_row(
-            arm, *("–" if line is None else percent(line.top1) for line in lines), style="bold" if last else None
+            arm,
+            *("–" if line is None else percent(line.top1) for line in lines),
+            style="bold" if last else None,
         )
     return table
 

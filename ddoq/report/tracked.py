@@ -57,7 +57,9 @@ def tracked(
 
 
 def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dict[str, float]:
-    """Return accuracies (fractions), measures of codebooks (in units of the latents), seconds and MiB, all finite."""
+    """Return accuracies (fractions), measures of codebooks (in units of the latents),
+    seconds and MiB, all finite.
+    """
     codebooks = {
         f"codebook/{line.label}/{name}": line.codebook[name]
         for line in main
@@ -70,14 +72,24 @@ def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dic
     cost["cost/peak_mib"] = max(one.peak_mib for one in spent)
     cost["cost/gpu_peak_mib"] = max(one.gpu_peak_mib for one in spent)
     found = summary_metrics(main, split) | codebooks | cost
-    return {name: value for name, value in found.items() if math.isfinite(value)}  # one seed has no spread
+    # One seed has no spread.
+    return {name: value for name, value in found.items() if math.isfinite(value)}
 
 
-def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artefact | None, Artefact]:
-    """Return the codebook, if there is one, and the distilled data of an entry; the latents are only named."""
+def artefacts(
+    experiment: Experiment, store: Store, entry: Entry
+) -> tuple[Artefact | None, Artefact]:
+    """Return the codebook, if there is one, and the distilled data of an entry;
+    the latents are only named.
+    """
     config = experiment.config
     slug = f"{config['dataset']['name']}-{arm_name(config)}-ipc{config['ipc']}-s{config['seed']}"
-    about = {"dataset": config["dataset"]["name"], "arm": entry.arm, "ipc": config["ipc"], **entry.about}
+    about = {
+        "dataset": config["dataset"]["name"],
+        "arm": entry.arm,
+        "ipc": config["ipc"],
+        **entry.about,
+    }
     codebook, points = None, entry.quantize
     if points is not None:
         about |= {"latents": experiment.nodes.encode.key}
@@ -91,7 +103,8 @@ def artefacts(experiment: Experiment, store: Store, entry: Entry) -> tuple[Artef
 
 def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:
     facts = store.manifest(entry.evaluate)["facts"]
-    # Artefacts from before there was a history know the accuracies, but not after which steps they were measured.
+    # Artefacts from before there was a history know the accuracies,
+    # but not after which steps they were measured.
     accuracies = enumerate(facts.get("accuracies", ()), 1)
     curve = facts.get("history") or [{"step": i, "top1": top1} for i, top1 in accuracies]
     size = f"-ipc{row['ipc']}" if entry.label else ""
@@ -109,11 +122,14 @@ def _keys(experiment: Experiment, entry: Entry) -> dict[str, str]:
     nodes = [experiment.nodes.index, entry.images, entry.label]
     if entry.quantize:
         nodes += [experiment.nodes.encode, entry.quantize]
-    return {node.stage: node.key for node in nodes} | {"protocol": digest(settled(experiment.config["protocol"]))}
+    return {node.stage: node.key for node in nodes} | {
+        "protocol": digest(settled(experiment.config["protocol"]))
+    }
 
 
 def _derived(experiment: Experiment, store: Store, entry: Entry) -> dict[str, Any]:
     """Return what the data and the protocol's rules came to."""
-    index, facts = store.manifest(experiment.nodes.index)["facts"], store.manifest(entry.evaluate)["facts"]
+    index = store.manifest(experiment.nodes.index)["facts"]
+    facts = store.manifest(entry.evaluate)["facts"]
     counts = {"num_classes": len(index["class_names"]), "num_train": sum(index["counts"]["train"])}
     return counts | {name: facts[name] for name in _DERIVED}

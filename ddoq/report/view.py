@@ -1,4 +1,6 @@
-"""A table of text, and the forms in which it leaves the house: terminal, Markdown, LaTeX. (HTML is a template's.)"""
+"""A table of text, and the forms in which it leaves the house: terminal, Markdown, LaTeX.
+(HTML is a template's.)
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,9 @@ def markdown(view: View) -> str:
     lines = [_pipes(map(_markdown_text, view.columns)), _pipes(rule)]
     for number, row in enumerate(view.rows):
         cells = map(_markdown_text, row)
-        lines.append(_pipes(f"**{cell}**" if number in view.bold and cell else cell for cell in cells))
+        lines.append(
+            _pipes(f"**{cell}**" if number in view.bold and cell else cell for cell in cells)
+        )
     note = f"\n{_markdown_text(view.note)}\n" if view.note else ""
     return f"## {_markdown_text(view.title)}\n\n" + "\n".join(lines) + f"\n{note}"
 
@@ -78,10 +82,11 @@ def _markdown_text(text: str) -> str:
 def latex(view: View) -> str:
     """Return a booktabs table."""
     left = min(view.num_left, len(view.columns))
+    note = " " + _latex_text(view.note) if view.note else ""
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_latex_text(view.title)}.{' ' + _latex_text(view.note) if view.note else ''}}}",
+        rf"\caption{{{_latex_text(view.title)}.{note}}}",
         rf"\begin{{tabular}}{{{'l' * left}{'r' * (len(view.columns) - left)}}}",
         r"\toprule",
         _ampersands(view.columns),
@@ -95,7 +100,9 @@ def latex(view: View) -> str:
 
 
 def _ampersands(cells: list[str], bold: bool = False) -> str:
-    shown = [rf"\textbf{{{_latex_text(cell)}}}" if bold and cell else _latex_text(cell) for cell in cells]
+    shown = [
+        rf"\textbf{{{_latex_text(cell)}}}" if bold and cell else _latex_text(cell) for cell in cells
+    ]
     # A bracket right behind \\ would be its optional argument.
     return " & ".join(f"{{{text}}}" if text.startswith("[") else text for text in shown) + r" \\"
 
@@ -104,7 +111,15 @@ _LATEX = str.maketrans(
     {
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
         **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-        **{"±": r"$\pm$", "×": r"$\times$", "²": r"$^2$", "−": "$-$", "→": r"$\to$", "–": "--", "…": r"\dots{}"},
+        **{
+            "±": r"$\pm$",
+            "×": r"$\times$",
+            "²": r"$^2$",
+            "−": "$-$",
+            "→": r"$\to$",
+            "–": "--",
+            "…": r"\dots{}",
+        },
         **{"<": r"\textless{}", ">": r"\textgreater{}", "·": r"$\cdot$", "≥": r"$\ge$"},
     }
 )

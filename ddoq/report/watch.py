@@ -30,12 +30,13 @@ _STYLES = {
     "done": "green",
 }
 _AROUND = 6  # lines of a frame that are not runs
-_NARROW, _WIDE_ONLY = 100, ("", "speed", "seen")  # columns of a terminal that is too narrow for these
+#: Columns of a terminal that is too narrow for these.
+_NARROW, _WIDE_ONLY = 100, ("", "speed", "seen")
 
 _HELP = """
 One line per run:
-  state    waiting, running, done, failed, interrupted; or silent: no sign of life for a minute, so that its process
-           or its machine may be gone (the same command resumes it)
+  state    waiting, running, done, failed, interrupted; or silent: no sign of life for a minute,
+           so that its process or its machine may be gone (the same command resumes it)
   done     finished artefacts, those found in the store included
   speed    items of the current progress bar per second
   left     of the current stage; "?" where nothing says so
@@ -74,11 +75,35 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("name", nargs="?", help="a sweep or a run, by name or folder; default: the newest sweep, or what runs now")
-    add("--outputs", type=as_folder, default=Path("outputs"), metavar="DIR", help="paths.outputs of the runs")
-    add("--once", action="store_true", help="show it once and stop, as when the output is no terminal")
-    add("--interval", type=_seconds, default=2.0, metavar="S", help="seconds between two looks (default: 2)")
-    add("--html", action="store_true", help="keep a page, live.html, up to date instead, and print where it is")
+    add(
+        "name",
+        nargs="?",
+        help="a sweep or a run, by name or folder; default: the newest sweep, or what runs now",
+    )
+    add(
+        "--outputs",
+        type=as_folder,
+        default=Path("outputs"),
+        metavar="DIR",
+        help="paths.outputs of the runs",
+    )
+    add(
+        "--once",
+        action="store_true",
+        help="show it once and stop, as when the output is no terminal",
+    )
+    add(
+        "--interval",
+        type=_seconds,
+        default=2.0,
+        metavar="S",
+        help="seconds between two looks (default: 2)",
+    )
+    add(
+        "--html",
+        action="store_true",
+        help="keep a page, live.html, up to date instead, and print where it is",
+    )
     return parser
 
 
@@ -91,7 +116,9 @@ def _seconds(text: str) -> float:
 
 def _console() -> Console:
     # A file or a pipe has no width; tables only take what they need.
-    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400, highlight=False)
+    return Console(
+        width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 400, highlight=False
+    )
 
 
 def _live(read: Callable[[], View], interval: float) -> None:
@@ -117,14 +144,20 @@ def _keep_page(read: Callable[[], View], interval: float) -> None:
 
 
 def frame(view: View, width: int, height: int | None = None) -> Group:
-    """Return the picture of a view for a terminal; with a ``height``, only the runs that fit, the urgent ones first."""
+    """Return the picture of a view for a terminal;
+    with a ``height``, only the runs that fit, the urgent ones first.
+    """
     errors = [line for point in view.points if point.error for line in _error(point)]
     errors = errors[: None if height is None else height // 3]
     room = len(view.points) if height is None else max(1, height - _AROUND - len(errors))
     urgent = sorted(view.points, key=lambda point: STATES.index(point.state))[:room]
     shown = [point for point in view.points if point in urgent]
     host = common_host(view)
-    head = _line(view.name, "bold").append(f"  on {host}" if host else "").append(f"  {view.command}", "dim")
+    head = (
+        _line(view.name, "bold")
+        .append(f"  on {host}" if host else "")
+        .append(f"  {view.command}", "dim")
+    )
     hidden = len(view.points) - len(shown)
     foot = Text(totals(view) + (f" · {hidden} not shown" if hidden else ""), style="bold")
     left_out = {*(() if width >= _NARROW else _WIDE_ONLY), *(() if host is None else ("host",))}
@@ -141,7 +174,9 @@ def _table(points: list[Point], left_out: set[str]) -> Table:
     names = [name for name in _cells(Point("", Path())) if name not in left_out]
     for name in names:
         right = name in ("done", "speed", "left", "seen", "top-1 %")
-        table.add_column(name, justify="right" if right else "left", no_wrap=name not in ("run", "doing"))
+        table.add_column(
+            name, justify="right" if right else "left", no_wrap=name not in ("run", "doing")
+        )
     for point in points:
         cells = _cells(point)
         table.add_row(*(cells[name] for name in names))

@@ -7,7 +7,9 @@ from ddoq.utils.console import duration
 
 
 def speed(rate: float | None) -> str:
-    """Return items per second, or per minute where those are few; a question mark for what is not known."""
+    """Return items per second, or per minute where those are few;
+    a question mark for what is not known.
+    """
     if rate is None:
         return "?"
     if rate < 0.1:
@@ -23,7 +25,11 @@ def doing(point: Point) -> str:
         return point.error[0]
     if not point.stage:
         return "starting"
-    stage = f"{point.stage} {point.stage_done}/{point.stage_total}" if point.stage_total else point.stage
+    stage = (
+        f"{point.stage} {point.stage_done}/{point.stage_total}"
+        if point.stage_total
+        else point.stage
+    )
     said = (point.title, point.what.removeprefix(f"{point.stage} "))
     parts = [stage, *dict.fromkeys(part for part in said if part not in ("", point.stage))]
     if point.lock:

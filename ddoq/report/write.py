@@ -1,4 +1,6 @@
-"""Write the run's folder: rows, plan, configuration, the page, and the way to the distilled data."""
+"""Write the run's folder: rows, plan, configuration, the page,
+and the way to the distilled data.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +38,25 @@ PIVOTS = {
     "labels": "Kinds of labels",
     "augmentation": "With and without augmentation",
 }
-#: What an index says of its images since a later day than its version, and what it stands for where it is silent.
-_SINCE = {"recognised": [], "ignored": {}, "in_several_classes": [], "num_in_several_classes": 0, "num_deep": 0}
+#: What an index says of its images since a later day than its version,
+#: and what it stands for where it is silent.
+_SINCE = {
+    "recognised": [],
+    "ignored": {},
+    "in_several_classes": [],
+    "num_in_several_classes": 0,
+    "num_deep": 0,
+}
 #: Stages whose facts are those of a model.
 _OF_MODELS = ("fit_teacher", "check_teacher", "probe")
 _CLASSES_SHOWN, _IMAGES_SHOWN, _ARMS_SHOWN = 20, 20, 12  # classes, images per class, images per arm
 
 
-def write_report(experiment: Experiment, store: Store, steps: list[Step], run_dir: Path, tracker: Tracker) -> None:
-    """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``, ``report.html``
-    and the link ``distilled``; print the table.
+def write_report(
+    experiment: Experiment, store: Store, steps: list[Step], run_dir: Path, tracker: Tracker
+) -> None:
+    """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``,
+    ``report.html`` and the link ``distilled``; print the table.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = result_rows(experiment, store)
@@ -53,10 +64,15 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
     write_jsonl(run_dir / "validation.jsonl", [row for row in rows if row["split"] != "test"])
     write_text(run_dir / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
     write_plan(run_dir, steps)
-    distilled = store.path(next(e for e in experiment.entries if e.arm == experiment.main_name).label)
+    distilled = store.path(
+        next(e for e in experiment.entries if e.arm == experiment.main_name).label
+    )
     _link(distilled, run_dir / "distilled")
     classes = _images(distilled)
-    figures.grid([[distilled / image["file_name"] for image in one["images"]] for one in classes], run_dir / "grid.png")
+    figures.grid(
+        [[distilled / image["file_name"] for image in one["images"]] for one in classes],
+        run_dir / "grid.png",
+    )
 
     main, strengths = lines(experiment, store, "main"), lines(experiment, store, "strength")
     strength, followed = experiment.config["generator"].get("strength"), curves(experiment, store)
@@ -73,7 +89,9 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
         "effects": effects(experiment, main, strengths),
         "pairings": pairings(main),
         "pivots": {PIVOTS[table]: found for table, found in pivots.items() if found},
-        "scores": scores(main, experiment.config["protocol"]["labels"], pivots["labels"], pivots["augmentation"]),
+        "scores": scores(
+            main, experiment.config["protocol"]["labels"], pivots["labels"], pivots["augmentation"]
+        ),
         "fidelities": fidelities(experiment, store),
         "losses_figure": figures.losses_figure(optimised) if optimised else "",
         "entropy_figure": _entropy_figure(experiment, store),
@@ -101,18 +119,28 @@ def write_report(experiment: Experiment, store: Store, steps: list[Step], run_di
 
 def _page(context: dict) -> str:
     environment = templates()
-    for shown in (tables.percent, tables.interval, tables.num_bytes, tables.score, tables.p_value, tables.decimal):
+    for shown in (
+        tables.percent,
+        tables.interval,
+        tables.num_bytes,
+        tables.score,
+        tables.p_value,
+        tables.decimal,
+    ):
         environment.filters[shown.__name__] = shown
     for shown in (leak_words, tables.relative, tables.saved, tables.number, tables.training):
         environment.globals[shown.__name__] = shown
     return environment.get_template("page.html").render(context)
 
 
-def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], data: str, run_dir: Path) -> None:
+def _print(
+    experiment: Experiment, main: list, pivots: dict[str, Pivot | None], data: str, run_dir: Path
+) -> None:
     config = experiment.config
     protocol = config["protocol"]
     title = (
-        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, protocol {protocol['name']} "
+        f"{config['dataset']['name']}, IPC {config['ipc']}, {config['student']['name']}, "
+        f"protocol {protocol['name']} "
         f"({protocol['labels']} labels, {tables.training(main[-1])}), mean ± std"
     )
     console.print()
@@ -121,11 +149,13 @@ def _print(experiment: Experiment, main: list, pivots: dict[str, Pivot | None], 
         if found:
             console.print()
             console.print(
-                tables.pivot_table(found, f"{PIVOTS[table]}: top-1 %, mean ± std, n = {protocol['num_seeds']}")
+                tables.pivot_table(
+                    found, f"{PIVOTS[table]}: top-1 %, mean ± std, n = {protocol['num_seeds']}"
+                )
             )
     console.print(
-        f"[dim]data: {escape(data)}; W2² is the squared Wasserstein-2 distance of the codebook to the latents, over "
-        "their variance[/]"
+        f"[dim]data: {escape(data)}; W2² is the squared Wasserstein-2 distance "
+        "of the codebook to the latents, over their variance[/]"
     )
     console.print(
         f"\nreport     {run_dir / 'report.html'}\nresults    {run_dir / 'results.jsonl'}\n"
@@ -146,13 +176,17 @@ def _data(index: dict, leaks: list[dict]) -> str:
 
 
 def _images(distilled: Path) -> list[dict]:
-    """Return the first classes with their first images, heaviest first, and thumbnails for the page."""
+    """Return the first classes with their first images, heaviest first,
+    and thumbnails for the page.
+    """
     rows = pq.read_table(distilled / "metadata.parquet").to_pylist()
     classes: dict[int, dict] = {}
     for row in sorted(rows, key=lambda row: (row["label"], -row["weight"])):
         one = classes.setdefault(row["label"], {"name": row["class_name"], "images": []})
         if len(classes) <= _CLASSES_SHOWN and len(one["images"]) < _IMAGES_SHOWN:
-            one["images"].append(row | {"url": figures.data_url(figures.thumbnail(distilled / row["file_name"]))})
+            one["images"].append(
+                row | {"url": figures.data_url(figures.thumbnail(distilled / row["file_name"]))}
+            )
     return [one for one in classes.values() if one["images"]]
 
 
@@ -169,24 +203,38 @@ def _gallery(experiment: Experiment, store: Store) -> list[dict]:
             if row["label"] not in heaviest or row["weight"] > heaviest[row["label"]]["weight"]:
                 heaviest[row["label"]] = row
         files = [folder / heaviest[c]["file_name"] for c in sorted(heaviest)[:_ARMS_SHOWN]]
-        strips[label] = {"label": label, "urls": [figures.data_url(figures.thumbnail(file)) for file in files]}
+        strips[label] = {
+            "label": label,
+            "urls": [figures.data_url(figures.thumbnail(file)) for file in files],
+        }
     return list(strips.values())
 
 
 def _models(experiment: Experiment, store: Store) -> list[dict]:
     """Return the facts of the models that ddoq fitted or tried for this run."""
     found = []
-    models = [experiment.nodes.encoder, experiment.nodes.fitted_generator(experiment.config["generator"])]
+    models = [
+        experiment.nodes.encoder,
+        experiment.nodes.fitted_generator(experiment.config["generator"]),
+    ]
     models += [node for node in unique(experiment.targets("report")) if node.stage in _OF_MODELS]
     for node in models:
         if node is not None and store.has(node):
             manifest = store.manifest(node)
-            found.append({"stage": node.stage, "facts": manifest["facts"], "seconds": manifest["cost"]["seconds"]})
+            found.append(
+                {
+                    "stage": node.stage,
+                    "facts": manifest["facts"],
+                    "seconds": manifest["cost"]["seconds"],
+                }
+            )
     return found
 
 
 def _entropy_figure(experiment: Experiment, store: Store) -> str:
-    """Return the label entropy of the main arm's images against their weights, where it was measured."""
+    """Return the label entropy of the main arm's images against their weights,
+    where it was measured.
+    """
     node = experiment.fidelity.get(experiment.main_name)
     if node is None:
         return ""
@@ -195,7 +243,8 @@ def _entropy_figure(experiment: Experiment, store: Store) -> str:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Let ``target`` name the folder ``source``: a relative link, or a copy where links are not allowed.
+    """Let ``target`` name the folder ``source``: a relative link,
+    or a copy where links are not allowed.
 
     It takes its name when it is whole: two processes may write the report of one run.
     """

@@ -32,23 +32,28 @@ _FURTHER = 50  # images of each class that another order would suit better
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: accuracy on real images and what they say about the order, each member's, too.
+    """Write nothing but facts: accuracy on real images and what they say about the order,
+    each member's, too.
 
     Images are of the validation split, and of the train split where that has too few of a class.
 
     Raises:
-        StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows them in another
-            order, which is then written to the folder ``orders`` beside the store.
+        StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows
+            them in another order, which is then written to the folder ``orders`` beside the store.
     """
     known, conf = index_facts(inputs["index"]), node.identity["teacher"]
     splits = [split for split in ("validation", "train") if sum(known.counts[split])]
     images = [runtime.images(inputs["index"], split) for split in splits]
-    trial = _Trial(load_teacher(node, inputs, runtime), images, known.class_names, runtime, node.title)
+    trial = _Trial(
+        load_teacher(node, inputs, runtime), images, known.class_names, runtime, node.title
+    )
     verdicts = {}
     for number, (name, member) in enumerate(members_of(conf)):
         columns = trial.members[number].columns.tolist()
         path = folder.parents[2].resolve() / "orders" / f"{node.key}-{name or 'teacher'}.json"
-        remedy = partial(_remedy, member, named_outputs(member, known.class_names), columns, path, runtime)
+        remedy = partial(
+            _remedy, member, named_outputs(member, known.class_names), columns, path, runtime
+        )
         title = f"{node.title}, member {name}," if name else node.title
         verdicts[name] = trial.verdict(slice(number, number + 1), title, remedy)
     if "members" not in conf:
@@ -87,12 +92,16 @@ class _Trial:
         return self.outputs(self.chosen)
 
     def outputs(self, positions: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Return the logits of all members ``[members, n, classes]`` and the labels ``[n]`` of some images."""
+        """Return the logits of all members ``[members, n, classes]``
+        and the labels ``[n]`` of some images.
+        """
         remedy = "replace the weights in teacher.path, or take another teacher"
         promised = Batches(Handover(f"teacher: {self.title}", "outputs", remedy))
         logits: list[Tensor] = []
         predict_batches(
-            lambda batch: torch.stack([member(batch[1].float() / 255) for member in self.members], 1),
+            lambda batch: torch.stack(
+                [member(batch[1].float() / 255) for member in self.members], 1
+            ),
             self.teacher,
             ConcatDataset(self.images),
             self.runtime.batches(positions.tolist()),
@@ -102,7 +111,9 @@ class _Trial:
             accelerator=self.runtime.accelerator,
         )
         nothing = torch.empty(0, len(self.members), len(self.class_names))
-        return torch.cat(logits or [nothing]).transpose(0, 1), torch.from_numpy(self.labels[positions])
+        return torch.cat(logits or [nothing]).transpose(0, 1), torch.from_numpy(
+            self.labels[positions]
+        )
 
     def verdict(self, members: slice, title: str, remedy: Any = None) -> dict:
         """Return the facts about the mean of some members; see ``examine``."""
@@ -110,7 +121,9 @@ class _Trial:
         def more(classes: Sequence[int]) -> tuple[Tensor, Tensor]:
             share = min(_FURTHER, max(_PER_CLASS, len(self.chosen) // len(classes)))
             wanted = dict.fromkeys(classes, share)
-            logits, labels = self.outputs(further(self.labels, len(self.images[0]), self.chosen, wanted))
+            logits, labels = self.outputs(
+                further(self.labels, len(self.images[0]), self.chosen, wanted)
+            )
             return logits[members].mean(0), labels
 
         logits, labels = self.answers
@@ -139,4 +152,7 @@ def _remedy(
         return "ddoq fitted it on the train split: correct the labels of these classes in the data"
     write_order(path, reordered(names, columns, trial.outputs))
     key = runtime.models.key(conf["weights"], conf).removesuffix(".path")
-    return f"set {override(f'{key}.order', path)}, which names the class of every output, or correct the data"
+    return (
+        f"set {override(f'{key}.order', path)}, "
+        "which names the class of every output, or correct the data"
+    )

@@ -26,10 +26,11 @@ from ddoq.utils.seeding import item_generator
 
 
 def each_class(labels: list[int], work: Callable[[int], None], title: str) -> None:
-    """Call ``work`` for every class, on as many threads as there are cores, each with one thread of BLAS.
+    """Call ``work`` for every class, on as many threads as there are cores,
+    each with one thread of BLAS.
 
-    (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What is done when one
-    class fails stays done; its error is raised.
+    (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What
+    is done when one class fails stays done; its error is raised.
     """
     with progress_bar(title, len(labels)) as bar, threadpool_limits(1):
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -43,7 +44,8 @@ def each_class(labels: list[int], work: Callable[[int], None], title: str) -> No
 
 
 class ClassQuantizer:
-    """Quantizes the classes of an ``encode`` artefact, in the space of the latents or in another one.
+    """Quantizes the classes of an ``encode`` artefact,
+    in the space of the latents or in another one.
 
     Args:
         identity: of the node: ``quantizer``, ``space``, ``on_small_class`` and ``seed``.
@@ -54,7 +56,9 @@ class ClassQuantizer:
     def __init__(self, identity: Mapping[str, Any], inputs: Mapping[str, Path], runtime: Runtime):
         self.identity, self.device = identity, runtime.device
         self.latents = Latents(inputs["encode"])
-        self.features = Latents(inputs["features"], self.latents.labels) if "features" in inputs else None
+        self.features = (
+            Latents(inputs["features"], self.latents.labels) if "features" in inputs else None
+        )
         self.num_classes = int(self.latents.labels.max()) + 1
 
     def of_class(self, label: int) -> tuple[np.ndarray, torch.Tensor]:
@@ -65,14 +69,28 @@ class ClassQuantizer:
     def quantizer(self, label: int, num_centroids: int) -> tuple[Quantizer, torch.Generator]:
         """Return the quantizer of a class and its randomness."""
         identity = self.identity
-        order = item_generator(identity["seed"], "order", 0)  # of the epoch: the same for every class
-        built = build(identity["quantizer"], num_centroids=num_centroids, on_small_class=identity["on_small_class"])
-        return built.for_class(label, self.latents.labels, order), item_generator(identity["seed"], "quantize", label)
+        # The order of the epoch: the same for every class.
+        order = item_generator(identity["seed"], "order", 0)
+        built = build(
+            identity["quantizer"],
+            num_centroids=num_centroids,
+            on_small_class=identity["on_small_class"],
+        )
+        return built.for_class(label, self.latents.labels, order), item_generator(
+            identity["seed"], "quantize", label
+        )
 
     def fit(
-        self, label: int, num_centroids: int, positions: np.ndarray, latents: torch.Tensor | PointCloud, num_folds: int
+        self,
+        label: int,
+        num_centroids: int,
+        positions: np.ndarray,
+        latents: torch.Tensor | PointCloud,
+        num_folds: int,
     ) -> Codebook:
-        """Return the codebook of a class; ``latents`` may be a cloud where they are quantized as they are."""
+        """Return the codebook of a class; ``latents`` may be a cloud
+        where they are quantized as they are.
+        """
         quantizer, generator = self.quantizer(label, num_centroids)
         space = self.identity["space"]
         if space["name"] == "latents":
@@ -86,10 +104,14 @@ class ClassQuantizer:
             def coordinates(rows):
                 return pca(latents[rows])
 
-        return fit_in_space(quantizer, latents, coordinates, generator, space["representative"], num_folds)
+        return fit_in_space(
+            quantizer, latents, coordinates, generator, space["representative"], num_folds
+        )
 
 
-def require_codebook(codebook: Codebook, label: int, num_centroids: int, num: int, shape: tuple[int, ...]) -> None:
+def require_codebook(
+    codebook: Codebook, label: int, num_centroids: int, num: int, shape: tuple[int, ...]
+) -> None:
     """Raise StageError where a quantizer did not solve its task.
 
     Args:
@@ -106,12 +128,18 @@ def require_codebook(codebook: Codebook, label: int, num_centroids: int, num: in
     Handover(stage, "weights of centroids", remedy).masses(codebook.weights)
     Handover(stage, "latents in cells", remedy).count(int(codebook.counts.sum()), num)
     inside = (codebook.nearest >= 0) & (codebook.nearest < num)
-    Handover(stage, "centroids with a nearest latent", remedy).count(int(inside.sum()), num_centroids)
+    Handover(stage, "centroids with a nearest latent", remedy).count(
+        int(inside.sum()), num_centroids
+    )
 
 
 def measures(codebook: Codebook, pieces: Iterable[torch.Tensor]) -> dict[str, float | None]:
-    """Return what is known about a class's codebook, given its latents in pieces; see ``ddoq.quantizers.measures``."""
-    costs = np.concatenate([squared_distances(piece.cpu(), codebook.centroids).numpy() for piece in pieces])
+    """Return what is known about a class's codebook, given its latents in pieces;
+    see ``ddoq.quantizers.measures``.
+    """
+    costs = np.concatenate(
+        [squared_distances(piece.cpu(), codebook.centroids).numpy() for piece in pieces]
+    )
     return {
         "distortion": codebook.distortion,
         "held_out_distortion": codebook.held_out_distortion,

@@ -24,7 +24,9 @@ SHARD_SIZE = 1024  # latents per file: the unit of resuming, and of sharing out 
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write latent shards and their index; facts: number, shape, type on disk, mean and standard deviation."""
+    """Write latent shards and their index; facts:
+    number, shape, type on disk, mean and standard deviation.
+    """
     encoder = _encoder(node, inputs, runtime)
     images = runtime.images(inputs["index"], "train")
     writer = LatentWriter(folder, images.labels, SHARD_SIZE, encoder.storage)
@@ -32,8 +34,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     def encode(batch) -> torch.Tensor:
         positions, pixels, _ = batch
-        pixels, seeds = to_unit(pixels), [item_seed("posterior", position) for position in positions.tolist()]
-        return fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(encoder.storage)
+        pixels = to_unit(pixels)
+        seeds = [item_seed("posterior", position) for position in positions.tolist()]
+        return fitting(len(pixels), lambda rows: encoder.encode(pixels[rows], seeds[rows])).to(
+            encoder.storage
+        )
 
     predict_batches(
         encode,

@@ -14,7 +14,9 @@ from ddoq.stages.students import recipe_facts, train_and_measure, training_data
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write nothing but facts: what ``train_student`` returns, and the recipe after the protocol's rules."""
+    """Write nothing but facts: what ``train_student`` returns,
+    and the recipe after the protocol's rules.
+    """
     identity, index = node.identity, inputs["index"]
     data, recipe = training_data(identity, inputs, runtime)
     options: dict[str, Any] = {}
@@ -25,5 +27,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             "stored": StoredLabels(inputs["relabel"], tuple(data.targets.shape)),
             "views_seed": node.inputs["relabel"].identity["seed"],
         }
-    _, measures = train_and_measure(identity, index, data, recipe, identity["split"], runtime, **options)
+    _, measures = train_and_measure(
+        identity, index, data, recipe, identity["split"], runtime, **options
+    )
     return measures | recipe_facts(recipe, len(data.images))

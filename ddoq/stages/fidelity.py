@@ -27,8 +27,9 @@ _NEIGHBOURS, _NUM_REAL = 5, 10_000
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``images.parquet``; facts: the measures of ``ddoq.evaluation.fidelity`` with the points' weights, the
-    teacher's accuracy on the images, their labels' mean entropy and its rank correlation with the weights.
+    """Write ``images.parquet``; facts: the measures of ``ddoq.evaluation.fidelity`` with the
+    points' weights, the teacher's accuracy on the images, their labels' mean entropy and its rank
+    correlation with the weights.
     """
     distilled = load_distilled(inputs["label"])
     stored = Latents(inputs["features"], labels_of(inputs["index"], "train"))
@@ -40,11 +41,16 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         return torch.cat([teacher(images), teacher.features(images).flatten(1)], 1)
 
     num_classes = index_facts(inputs["index"]).num_classes
-    outputs = Handover("fidelity", "outputs of the teacher", "take another teacher, or set measure.fidelity=false")
+    outputs = Handover(
+        "fidelity", "outputs of the teacher", "take another teacher, or set measure.fidelity=false"
+    )
     predict_batches(
         look,
         teacher,
-        PNGs([distilled.path / name for name in distilled.metadata["file_name"]], runtime.dataset.image_size),
+        PNGs(
+            [distilled.path / name for name in distilled.metadata["file_name"]],
+            runtime.dataset.image_size,
+        ),
         runtime.batches(list(range(len(distilled)))),
         Batches(outputs, (num_classes + math.prod(stored.shape),)),
         lambda batch, outputs: found.append(outputs.float().cpu()),
@@ -53,9 +59,16 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     logits, features = torch.cat(found).split([num_classes, found[0].shape[1] - num_classes], 1)
     entropy, correct = label_entropy(logits), logits.argmax(1) == distilled.labels
-    columns = {"label": distilled.labels, "weight": distilled.weights, "entropy": entropy, "correct": correct}
+    columns = {
+        "label": distilled.labels,
+        "weight": distilled.weights,
+        "entropy": entropy,
+        "correct": correct,
+    }
     with atomic_path(folder / PER_IMAGE) as temporary:
-        pq.write_table(pa.table({name: column.numpy() for name, column in columns.items()}), temporary)
+        pq.write_table(
+            pa.table({name: column.numpy() for name, column in columns.items()}), temporary
+        )
     measures = fidelity(stored.at(chosen).flatten(1), features, distilled.weights, _NEIGHBOURS)
     return measures | {
         "num_real": len(chosen),

@@ -23,7 +23,9 @@ _NUM_EPOCHS = 20  # a checkpoint after each
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``transformer/`` and ``scheduler/`` in diffusers' format; facts: parameters and the last loss."""
+    """Write ``transformer/`` and ``scheduler/`` in diffusers' format;
+    facts: parameters and the last loss.
+    """
     fit = node.identity["fit"]
     stored = Latents(inputs["encode"], labels_of(inputs["index"], "train"))
     latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
@@ -47,7 +49,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         return latents[chosen], labels[chosen].masked_fill(dropped, num_classes), noise, times
 
     checkpoint = folder / "last.ckpt"
-    module = DenoiserModule(transformer, scheduler, fit["num_steps"], fit["learning_rate"], fit["ema_decay"])
+    module = DenoiserModule(
+        transformer, scheduler, fit["num_steps"], fit["learning_rate"], fit["ema_decay"]
+    )
     fit_steps(
         module,
         make_batch,
@@ -59,16 +63,25 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     average = module.average.module.cpu().eval()
     with torch.inference_mode():
-        loss = torch.stack([module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]).mean()
+        loss = torch.stack(
+            [module.cpu().training_step(make_batch(fit["num_steps"] + i), 0) for i in range(4)]
+        ).mean()
     require_finite(average, "the DiT", node.stage, "lower generator.fit.learning_rate", StageError)
     average.save_pretrained(folder / "transformer")
     scheduler.save_pretrained(folder / "scheduler")
     checkpoint.unlink(missing_ok=True)
-    return {"parameters": sum(p.numel() for p in average.parameters()), "loss": round(loss.item(), 5)}
+    return {
+        "parameters": sum(p.numel() for p in average.parameters()),
+        "loss": round(loss.item(), 5),
+    }
 
 
-def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int) -> DiTTransformer2DModel:
-    """Return an untrained DiT for latents of a shape ``[C, H, W]``; its null class is ``num_classes``."""
+def build_transformer(
+    fit: Mapping, shape: tuple[int, ...], num_classes: int
+) -> DiTTransformer2DModel:
+    """Return an untrained DiT for latents of a shape ``[C, H, W]``;
+    its null class is ``num_classes``.
+    """
     transformer = DiTTransformer2DModel(
         num_attention_heads=fit["num_heads"],
         attention_head_dim=fit["head_dim"],
@@ -79,7 +92,8 @@ def build_transformer(fit: Mapping, shape: tuple[int, ...], num_classes: int) ->
         patch_size=fit["patch_size"],
         num_embeds_ada_norm=num_classes,
     )
-    # Labels are dropped in the batch, by its own seed. The model would drop them per block, from the global one.
+    # Labels are dropped in the batch, by its own seed.
+    # The model would drop them per block, from the global one.
     for module in transformer.modules():
         if isinstance(module, LabelEmbedding):
             module.dropout_prob = 0.0

@@ -20,8 +20,12 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """Write ``teacher.safetensors``; facts: validation accuracy, side of its images, recipe."""
     data, recipe = training_data(node.identity | {"ipc": None}, inputs, runtime)
     split = "validation" if sum(index_facts(inputs["index"]).counts["validation"]) else "test"
-    network, measures = train_and_measure(node.identity, inputs["index"], data, recipe, split, runtime)
-    require_finite(network, "the teacher", node.stage, "lower its protocol.learning_rate", StageError)
+    network, measures = train_and_measure(
+        node.identity, inputs["index"], data, recipe, split, runtime
+    )
+    require_finite(
+        network, "the teacher", node.stage, "lower its protocol.learning_rate", StageError
+    )
     with atomic_path(folder / TEACHER) as temporary:
         save_model(network.cpu(), str(temporary))
     return {

@@ -46,14 +46,21 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         for number, image in zip(batch[0].tolist(), from_unit(images.cpu()), strict=True):
             write_png(folder / names[number], image)
 
-    # A batch is repeated whole if one of its images is missing: in another batch, the last bit may round otherwise.
+    # A batch is repeated whole if one of its images is missing:
+    # in another batch, the last bit may round otherwise.
     batches = [
         batch
         for batch in runtime.ranks.mine(runtime.batches(list(range(len(points)))))
         if not all((folder / names[i]).exists() for i in batch)
     ]
-    items = torch.utils.data.TensorDataset(torch.arange(len(points)), points.latents, points.labels, points.sources)
-    images = Handover("generate", "images", "set dataset.image_size and dataset.channels to what the decoder makes")
+    items = torch.utils.data.TensorDataset(
+        torch.arange(len(points)), points.latents, points.labels, points.sources
+    )
+    images = Handover(
+        "generate",
+        "images",
+        "set dataset.image_size and dataset.channels to what the decoder makes",
+    )
     size = runtime.dataset.image_size
     predict_batches(
         generate,
@@ -69,8 +76,12 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {"num_images": len(points)}
 
 
-def _generator(node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime) -> ImageGenerator:
-    """Return the generator; one that was fitted here is tried first, if it is to work in another precision."""
+def _generator(
+    node: Node, inputs: Mapping[str, Path], points: ClassCodebooks, runtime: Runtime
+) -> ImageGenerator:
+    """Return the generator; one that was fitted here is tried first,
+    if it is to work in another precision.
+    """
     conf = node.identity["generator"]
     if conf["name"] == "real":
         return build(conf, images=runtime.images(inputs["index"], SPLITS[0]))

@@ -1,4 +1,6 @@
-"""index: look at every image once; list the usable ones with their split; measure mean and deviation."""
+"""index: look at every image once; list the usable ones with their split;
+measure mean and deviation.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +29,13 @@ _MOST_NAMED = 1000  # images listed in the facts
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``index.parquet`` and ``pictures.parquet``; facts: the label space, counts per split and class, mean, std,
-    range of 16-bit and float pictures, what is left out.
+    """Write ``index.parquet`` and ``pictures.parquet``; facts: the label space, counts per split
+    and class, mean, std, range of 16-bit and float pictures, what is left out.
 
     Raises:
-        DataError: there are unreadable images, and ``on_bad_image=error``: all have been looked at, so that the same
-            command with ``skip`` goes on from here, or what a class has for training is unreadable.
+        DataError: there are unreadable images, and ``on_bad_image=error``: all have been looked at,
+            so that the same command with ``skip`` goes on from here, or what a class has for
+            training is unreadable.
     """
     spec, source = runtime.dataset, runtime.dataset.examine()
     scan = scan_images(spec, folder, runtime.num_workers)
@@ -67,18 +70,25 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             "num_in_several_classes": len(twice),
             "pixel_range": scan.pixel_range and list(scan.pixel_range),
             "num_deep": len(scan.deep),
-            "in_several_classes": [" = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]],
+            "in_several_classes": [
+                " = ".join(map(source.describe, group)) for group in twice[:_MOST_NAMED]
+            ],
         }
     )
 
 
-def _warnings(source: Source, skipped: Sequence[str], twice: Sequence[Sequence[int]]) -> Iterator[str]:
+def _warnings(
+    source: Source, skipped: Sequence[str], twice: Sequence[Sequence[int]]
+) -> Iterator[str]:
     if source.unexpected_counts:
         yield source.unexpected_counts
     if skipped:
         yield f"unreadable images left out: {len(skipped)}, e.g. {skipped[0]}"
     if twice:
-        yield f"pictures in more than one class: {len(twice)}, e.g. {' = '.join(map(source.describe, twice[0]))}"
+        yield (
+            f"pictures in more than one class: {len(twice)}, "
+            f"e.g. {' = '.join(map(source.describe, twice[0]))}"
+        )
     if source.ignored:
         yield "beside the images, and left aside: " + ", ".join(
             f"{num} × {what}" for what, num in source.ignored.items()
@@ -90,25 +100,31 @@ def _scale_warnings(scan: Scan) -> Iterator[str]:
         return
     black, white = scan.pixel_range
     yield (
-        f"{len(scan.deep)} pictures of 16 bits or floats: {black:g} is black and {white:g} white in all of them "
-        "(dataset.pixel_range)"
+        f"{len(scan.deep)} pictures of 16 bits or floats: "
+        f"{black:g} is black and {white:g} white in all of them (dataset.pixel_range)"
     )
     if scan.num_clipped:
-        yield f"{scan.num_clipped} of them have values outside dataset.pixel_range, which are clipped"
+        yield (
+            f"{scan.num_clipped} of them have values outside dataset.pixel_range, which are clipped"
+        )
 
 
 def _remove_what_is_wrong(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Remove what was made from an earlier index of this key, if that one had other splits or other pixels."""
+    """Remove what was made from an earlier index of this key,
+    if that one had other splits or other pixels.
+    """
     try:
         earlier = read_json(folder / MANIFEST)["facts"]
     except FileNotFoundError:
         return
     same_counts = earlier["counts"] == facts["counts"]
-    if same_counts and all(np.allclose(earlier[name], facts[name], rtol=1e-6) for name in ("mean", "std")):
+    if same_counts and all(
+        np.allclose(earlier[name], facts[name], rtol=1e-6) for name in ("mean", "std")
+    ):
         return
     removed = remove_made_from(folder.parents[1], folder.name)
     console.print(
-        f"[yellow]index: an earlier version gave these data other splits or other pixels: {removed} artefacts that "
-        "were made from it are removed[/]",
+        "[yellow]index: an earlier version gave these data other splits or other pixels: "
+        f"{removed} artefacts that were made from it are removed[/]",
         soft_wrap=True,
     )

@@ -1,4 +1,6 @@
-"""label: give every image its weight, and with a teacher its label; the result is the distilled data set."""
+"""label: give every image its weight, and with a teacher its label;
+the result is the distilled data set.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ _SHARD_SIZE = 256  # soft labels per part: the unit of resuming, and of sharing 
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write the distilled data set (see ``ddoq.data.distilled``); facts: weights' range and effective size."""
+    """Write the distilled data set (see ``ddoq.data.distilled``);
+    facts: weights' range and effective size.
+    """
     images, index = image_set(inputs), index_facts(inputs["index"])
     class_names, num_classes = index.class_names, index.num_classes
     temperature, targets = 1.0, None
@@ -64,17 +68,22 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 def _weights(node: Node, images: ImageSet, num_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the mass of each image within its class, and its weight in the loss; ``[n]`` each."""
-    handover = Handover("label", "masses of a class", "take another quantizer, or set on_small_class=error")
+    handover = Handover(
+        "label", "masses of a class", "take another quantizer, or set on_small_class=error"
+    )
     masses, weights = torch.empty(len(images)), torch.empty(len(images))
     weighting = build(node.identity["weighting"])
     for label in range(num_classes):
         mine = images.labels == label
         masses[mine] = (images.counts[mine] / images.counts[mine].sum()).float()
         handover.masses(masses[mine])
-        # mean 1 within the class; where classes have different numbers of images, their sums are made equal
+        # mean 1 within the class; where classes have different numbers of images,
+        # their sums are made equal
         share = len(images) / (num_classes * int(mine.sum()))
         weights[mine] = (weighting(masses[mine].double()) * share).float()
-        Handover("label", "weights of a class", "take another weighting").masses(weights[mine] / (share * mine.sum()))
+        Handover("label", "weights of a class", "take another weighting").masses(
+            weights[mine] / (share * mine.sum())
+        )
     return masses, weights
 
 
@@ -85,7 +94,9 @@ def _soft_labels(
     folder: Path,
     runtime: Runtime,
 ) -> torch.Tensor | None:
-    """Return the teacher's targets ``[n, num_classes]`` on the first process, ``None`` on the others."""
+    """Return the teacher's targets ``[n, num_classes]`` on the first process,
+    ``None`` on the others.
+    """
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
     writer = LatentWriter(folder, images.labels.numpy(), _SHARD_SIZE)
 
@@ -97,7 +108,9 @@ def _soft_labels(
         images.items(runtime.dataset.image_size),
         runtime.batches_of_shards(writer),
         Batches(outputs, (num_classes,)),
-        lambda batch, logits: writer.add(batch[0], (logits / node.identity["temperature"]).softmax(1)),
+        lambda batch, logits: writer.add(
+            batch[0], (logits / node.identity["temperature"]).softmax(1)
+        ),
         title=f"label {node.title}",
         accelerator=runtime.accelerator,
     )

@@ -25,7 +25,9 @@ from ddoq.utils.weights import loading
 
 
 def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> Encoder:
-    """Return the encoder that a node's identity names, from its input folder or from pretrained weights."""
+    """Return the encoder that a node's identity names,
+    from its input folder or from pretrained weights.
+    """
     weights = identity.get("weights")
     path = (
         str(inputs["encoder"])
@@ -35,7 +37,9 @@ def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
 
 
-def load_pretrained_generator(conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace) -> LatentDiffusion:
+def load_pretrained_generator(
+    conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace
+) -> LatentDiffusion:
     """Return a generator with weights in ``path``, for the classes of a data set."""
     return build(conf, path=path, encoder=encoder, label_space=space)
 
@@ -49,11 +53,16 @@ def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -
         runtime: finds pretrained weights.
     """
     conf = examined.identity["teacher"]
-    members = {name: _load(one, f"fitted.{name}", examined, inputs, runtime) for name, one in members_of(conf)}
+    members = {
+        name: _load(one, f"fitted.{name}", examined, inputs, runtime)
+        for name, one in members_of(conf)
+    }
     return Ensemble(members) if "members" in conf else members[""]
 
 
-def _load(conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -> nn.Module:
+def _load(
+    conf: Mapping, fitted: str, examined: Node, inputs: Mapping[str, Path], runtime: Runtime
+) -> nn.Module:
     if fitted in inputs:
         return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
     known = index_facts(inputs["index"])
@@ -71,14 +80,17 @@ def load_fitted(node: Node, folder: Path, index: Path) -> Teacher:
     )
     with loading(f"the teacher in {folder}", "teacher"):
         load_model(network, str(folder / TEACHER))
-    return Teacher(network, normalize.mean.flatten().tolist(), normalize.std.flatten().tolist(), size)
+    return Teacher(
+        network, normalize.mean.flatten().tolist(), normalize.std.flatten().tolist(), size
+    )
 
 
 _NO_WORD = re.compile(r"[\W\d_]*|\w|n\d{8}")
 
 
 def try_generators(nodes: Iterable[Node], space: LabelSpace, models: Models) -> None:
-    """Load every generator that nodes need, each once: a bad one is known before anything is encoded.
+    """Load every generator that nodes need, each once:
+    a bad one is known before anything is encoded.
 
     Args:
         nodes: of the stage ``generate``, with pretrained generators.
@@ -99,11 +111,14 @@ def try_generators(nodes: Iterable[Node], space: LabelSpace, models: Models) -> 
 
 
 def _warn_of_prompts(generator: Mapping, class_names: Sequence[str]) -> None:
-    """Say so where prompts consist of names that are no words: numbers, single letters, unknown WordNet ids."""
+    """Say so where prompts consist of names that are no words:
+    numbers, single letters, unknown WordNet ids.
+    """
     names = [name for name in class_names if _NO_WORD.fullmatch(name)]
     if names and "{" in generator.get("prompt", ""):
         console.print(
-            f"[yellow]generator.prompt: {len(names)} of {len(class_names)} class names say nothing to a text "
-            f"encoder, e.g. '{names[0]}': give the classes' folders words for names, or take generator=dit[/]",
+            f"[yellow]generator.prompt: {len(names)} of {len(class_names)} class names say nothing "
+            f"to a text encoder, e.g. '{names[0]}': give the classes' folders words for names, "
+            "or take generator=dit[/]",
             soft_wrap=True,
         )

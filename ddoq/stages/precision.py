@@ -12,7 +12,8 @@ from ddoq.generators import LatentDiffusion
 from ddoq.stages.runtime import Runtime
 
 OTHERS = ("bfloat16", "float32")  # what is tried where a precision fails, in this order
-#: How far from float32, in dB, the outputs of a denoiser may be. The bound is a guess: a tenth of their own size.
+#: How far from float32, in dB, the outputs of a denoiser may be.
+#: The bound is a guess: a tenth of their own size.
 _OUTPUTS_DB = 20.0
 
 
@@ -23,7 +24,8 @@ def require_precision(
     labels: torch.Tensor,
     runtime: Runtime,
 ) -> dict:
-    """Return the facts of a generator's probe: one step at its noisiest and one at its least noisy time.
+    """Return the facts of a generator's probe:
+    one step at its noisiest and one at its least noisy time.
 
     Args:
         make: returns the generator in a precision.
@@ -40,27 +42,45 @@ def require_precision(
         generator = make(other)
         generator.networks().to(runtime.device)
         with torch.inference_mode():
-            return torch.cat(list(_denoised(generator, latents.to(runtime.device), labels.to(runtime.device))))
+            return torch.cat(
+                list(_denoised(generator, latents.to(runtime.device), labels.to(runtime.device)))
+            )
 
     asked = outputs(precision)
     exact = asked if precision == "float32" else outputs("float32")
-    found = compared(asked, exact, _signal_to_noise, precision, runtime) | {"num_images": len(latents)}
+    found = compared(asked, exact, _signal_to_noise, precision, runtime) | {
+        "num_images": len(latents)
+    }
     if not works(asked, exact, _signal_to_noise, _OUTPUTS_DB):
-        good = (f"generator.precision={other}" for other in OTHERS if other != precision and is_finite(outputs(other)))
-        refuse("generator", "its network", precision, asked, found["agreement_db"], next(good, None))
+        good = (
+            f"generator.precision={other}"
+            for other in OTHERS
+            if other != precision and is_finite(outputs(other))
+        )
+        refuse(
+            "generator", "its network", precision, asked, found["agreement_db"], next(good, None)
+        )
     return found
 
 
-def _denoised(generator: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor) -> Iterator[torch.Tensor]:
+def _denoised(
+    generator: LatentDiffusion, latents: torch.Tensor, labels: torch.Tensor
+) -> Iterator[torch.Tensor]:
     """Yield the network's outputs, float32 on the CPU, at both ends of its schedule of noise."""
     denoise, alphas = generator.denoiser(labels, 1.0), generator.schedule.alphas_cumprod
-    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents.device)
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(
+        latents.device
+    )
     for time in (len(alphas) - 1, 0):
         signal, spread = float(alphas[time]) ** 0.5, (1 - float(alphas[time])) ** 0.5
-        yield denoise(signal * latents + spread * noise, torch.tensor(time, device=latents.device)).cpu()
+        yield denoise(
+            signal * latents + spread * noise, torch.tensor(time, device=latents.device)
+        ).cpu()
 
 
-def compared(asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, precision: str, runtime: Runtime) -> dict:
+def compared(
+    asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, precision: str, runtime: Runtime
+) -> dict:
     """Return the facts of every probe: what was tried, where, and how far it is from float32."""
     return {
         "precision": precision,
@@ -74,7 +94,11 @@ def is_finite(values: torch.Tensor) -> bool:
 
 
 def works(asked: torch.Tensor, exact: torch.Tensor, agreement: Callable, least: float) -> bool:
-    return is_finite(asked) and is_finite(exact) and (asked is exact or agreement(asked, exact) >= least)
+    return (
+        is_finite(asked)
+        and is_finite(exact)
+        and (asked is exact or agreement(asked, exact) >= least)
+    )
 
 
 def _signal_to_noise(outputs: torch.Tensor, exact: torch.Tensor) -> float:
@@ -87,7 +111,12 @@ def ratio(signal: float, error: float) -> float:
 
 
 def refuse(
-    part: str, name: str, precision: str, asked: torch.Tensor, agreement: float | None, remedy: str | None
+    part: str,
+    name: str,
+    precision: str,
+    asked: torch.Tensor,
+    agreement: float | None,
+    remedy: str | None,
 ) -> None:
     """Raise StageError for outputs of a network that are broken, or far from those in float32.
 
@@ -103,6 +132,12 @@ def refuse(
     key = f"{part}.path" if precision == "float32" else f"{part}.precision"
     what = f"{broken} of {len(asked)} outputs of {name} for real images are NaN or infinite"
     if not broken:
-        what = f"outputs of {name} for real images are {agreement:.1f} dB from those in float32, which is far"
-    weights = f"replace the weights in {part}.path; where they were fitted here, lower {part}.fit.learning_rate"
+        what = (
+            f"outputs of {name} for real images are {agreement:.1f} dB from those in float32, "
+            "which is far"
+        )
+    weights = (
+        f"replace the weights in {part}.path; "
+        f"where they were fitted here, lower {part}.fit.learning_rate"
+    )
     raise StageError(f"{key}: in {precision}, {what}", f"set {remedy}" if remedy else weights)

@@ -23,7 +23,9 @@ from ddoq.utils.seeding import item_generator
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write ``codebook.safetensors``; facts: the measures of ``ddoq.quantizers.measures``, per class and overall."""
+    """Write ``codebook.safetensors``; facts:
+    the measures of ``ddoq.quantizers.measures``, per class and overall.
+    """
     classes = ClassQuantizer(node.identity, inputs, runtime)
     budget = _budget(node, classes, folder)
     labels = list(range(classes.num_classes))
@@ -31,10 +33,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     missing = [label for label in labels if not parts[label].with_suffix(".json").exists()]
     each_class(
         missing,
-        lambda label: _quantize_class(classes, label, budget[label], node.identity["num_folds"], parts[label]),
+        lambda label: _quantize_class(
+            classes, label, budget[label], node.identity["num_folds"], parts[label]
+        ),
         f"quantize {node.title}",
     )
-    merged = ClassCodebooks.concatenate([ClassCodebooks.load(part.with_suffix(".safetensors")) for part in parts])
+    merged = ClassCodebooks.concatenate(
+        [ClassCodebooks.load(part.with_suffix(".safetensors")) for part in parts]
+    )
     merged.save(folder / CODEBOOK, dict(node.identity))
     per_class = [read_json(part.with_suffix(".json")) for part in parts]
     for part in parts:
@@ -45,16 +51,22 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
 
 def overall(rows: list[dict]) -> dict[str, float | None]:
-    """Return the measures of all classes together: means over latents; ``None`` where a class has none."""
+    """Return the measures of all classes together: means over latents;
+    ``None`` where a class has none.
+    """
     total = sum(row["num"] for row in rows)
     names = [name for name in rows[0] if name not in ("label", "num", "num_centroids")]
     return {
-        name: None if any(row[name] is None for row in rows) else sum(row["num"] * row[name] for row in rows) / total
+        name: None
+        if any(row[name] is None for row in rows)
+        else sum(row["num"] * row[name] for row in rows) / total
         for name in names
     }
 
 
-def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num_folds: int, part: Path) -> None:
+def _quantize_class(
+    classes: ClassQuantizer, label: int, num_centroids: int, num_folds: int, part: Path
+) -> None:
     quantizer, generator = classes.quantizer(label, num_centroids)
     if quantizer.streams and classes.identity["space"]["name"] == "latents":
         positions = classes.latents.positions(label)
@@ -62,7 +74,8 @@ def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num
         pieces = classes.latents.pieces(label)
     else:
         positions, latents = classes.of_class(label)
-        codebook, pieces = classes.fit(label, num_centroids, positions, latents, num_folds), [latents]
+        codebook = classes.fit(label, num_centroids, positions, latents, num_folds)
+        pieces = [latents]
     require_codebook(codebook, label, num_centroids, len(positions), classes.latents.shape)
     ClassCodebooks.rows(codebook, label, positions).save(part.with_suffix(".safetensors"), {})
     write_json(
@@ -72,21 +85,27 @@ def _quantize_class(classes: ClassQuantizer, label: int, num_centroids: int, num
 
 
 def load_points(inputs: Mapping[str, Path]) -> ClassCodebooks:
-    """Return the points of a ``quantize`` artefact, if they are those of the training images in ``index``.
+    """Return the points of a ``quantize`` artefact,
+    if they are those of the training images in ``index``.
 
     Raises:
-        StoreError: a point is not finite; or classes without points, points out of order, or a point whose training
-            image is of another class.
+        StoreError: a point is not finite; or classes without points, points out of order, or a
+            point whose training image is of another class.
     """
     points = ClassCodebooks.load(inputs["quantize"] / CODEBOOK)
-    handover = Handover(f"{inputs['quantize']}", "points", f"remove {inputs['quantize']} and run again", StoreError)
+    handover = Handover(
+        f"{inputs['quantize']}", "points", f"remove {inputs['quantize']} and run again", StoreError
+    )
     handover.finite(points.latents)
     num_classes = index_facts(inputs["index"]).num_classes
-    replace(handover, items="classes with points").order(points.labels.unique(), torch.arange(num_classes))
+    replace(handover, items="classes with points").order(
+        points.labels.unique(), torch.arange(num_classes)
+    )
     handover.order(points.labels, points.labels.sort().values)
     per_class = points.labels.bincount().tolist()
     handover.order(points.index, torch.cat([torch.arange(num) for num in per_class]))
-    train = np.append(labels_of(inputs["index"], "train"), -1)  # the last one stands for images that there are not
+    # The last one stands for images that there are not.
+    train = np.append(labels_of(inputs["index"], "train"), -1)
     behind = train[np.minimum(points.sources, len(train) - 1)]
     replace(handover, items="points, by their training images,").order(behind, points.labels)
     return points

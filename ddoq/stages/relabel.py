@@ -31,15 +31,25 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     known = index_facts(inputs["index"])
     num_classes = known.num_classes
     conf = node.identity
-    recipe = resolved({"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]}, known)
+    recipe = resolved(
+        {"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]},
+        known,
+    )
     images = image_set(inputs).pixels(recipe.image_size or runtime.dataset.image_size)
     num_images = len(images)
     views = Views(recipe, num_images, images.shape[-1], conf["seed"])
     num_bytes = views.num_epochs * num_images * num_classes * BYTES_PER_LOGIT
     _announce(folder, views.num_epochs, num_images, num_classes, num_bytes)
-    epochs = [e for e in runtime.ranks.mine(list(range(views.num_epochs))) if not view_path(folder, e).exists()]
+    epochs = [
+        e
+        for e in runtime.ranks.mine(list(range(views.num_epochs)))
+        if not view_path(folder, e).exists()
+    ]
     steps = sorted({step for epoch in epochs for step in views.steps_of(epoch)})
-    seen = {epoch: sum(int((views.places(s)[1] == epoch).sum()) for s in views.steps_of(epoch)) for epoch in epochs}
+    seen = {
+        epoch: sum(int((views.places(s)[1] == epoch).sum()) for s in views.steps_of(epoch))
+        for epoch in epochs
+    }
     writer = ViewWriter(folder, seen, num_images)
     maker = ViewMaker(images, recipe, normalization(recipe.normalization, known))
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
@@ -49,7 +59,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         return {"rows": rows, "epochs": epoch, "draws": views.draws(steps[number])}
 
     outputs = Handover(
-        "relabel", "outputs of the teacher, in float16,", "take another teacher, or protocol.labels=soft"
+        "relabel",
+        "outputs of the teacher, in float16,",
+        "take another teacher, or protocol.labels=soft",
     )
     predict(
         lambda batch: teacher(maker(batch)).half(),
@@ -64,12 +76,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {"num_views": views.num_epochs * num_images, "logit_bytes": num_bytes}
 
 
-def _announce(folder: Path, num_epochs: int, num_images: int, num_classes: int, num_bytes: int) -> None:
+def _announce(
+    folder: Path, num_epochs: int, num_images: int, num_classes: int, num_bytes: int
+) -> None:
     """Print how much is going to be written; refuse where the disk has no room."""
     there = sum(file.stat().st_size for file in folder.glob("view-*.npy"))
     console.print(
-        f"  soft labels: {num_epochs} views × {num_images:,} images × {num_classes:,} classes × 2 bytes = "
-        f"{num_bytes / 1e6:.3g} MB",
+        f"  soft labels: {num_epochs} views "
+        f"× {num_images:,} images × {num_classes:,} classes × 2 bytes = {num_bytes / 1e6:.3g} MB",
         soft_wrap=True,
     )
     if num_bytes - there > shutil.disk_usage(folder).free:

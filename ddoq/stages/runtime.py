@@ -51,10 +51,14 @@ class Runtime:
     _tensors: dict = field(default_factory=dict, repr=False)
 
     def images(self, index: Path, split: str, size: int | None = None) -> IndexedImages:
-        """Return the images of a split, decoded on demand; ``size``: their side, if it is not the data set's."""
+        """Return the images of a split, decoded on demand;
+        ``size``: their side, if it is not the data set's.
+        """
         return IndexedImages(self.dataset, index, split, size)
 
-    def tensors(self, index: Path, split: str, size: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def tensors(
+        self, index: Path, split: str, size: int | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the images and labels of a split, read once per process."""
         wanted = index, split, size or self.dataset.image_size
         if wanted not in self._tensors:
@@ -67,7 +71,9 @@ class Runtime:
         return device_of(self.accelerator)
 
     def batches_of_shards(self, writer: LatentWriter) -> list[list[int]]:
-        """Return the batches of those shards that are this process's and that are not on disk yet."""
+        """Return the batches of those shards that are this process's and
+        that are not on disk yet.
+        """
         shards = [shard for shard in self.ranks.mine(writer.shards()) if not writer.has(shard)]
         return [batch for shard in shards for batch in self.batches(list(writer.positions(shard)))]
 

@@ -21,19 +21,27 @@ from ddoq.utils.seeding import item_seed
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and standard deviation
 
 
-def training_data(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime) -> tuple[TrainingSet, Protocol]:
-    """Return what a student is trained on, the train split where nothing was distilled, and its recipe."""
+def training_data(
+    identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
+) -> tuple[TrainingSet, Protocol]:
+    """Return what a student is trained on, the train split
+    where nothing was distilled, and its recipe.
+    """
     known = index_facts(inputs["index"])
     recipe = resolved(identity, known)
     size = recipe.image_size or runtime.dataset.image_size
     if "label" in inputs:
-        return _distilled(load_distilled(inputs["label"]), known.class_names).training_set(size), recipe
+        return _distilled(load_distilled(inputs["label"]), known.class_names).training_set(
+            size
+        ), recipe
     images = runtime.tensors(inputs["index"], "train", size)
     return TrainingSet.of_images(*images, known.num_classes), recipe
 
 
 def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDataset:
-    """Return a distilled set as it is, if its classes are those of the data, in their order, none without an image."""
+    """Return a distilled set as it is, if its classes are those of the data, in their order,
+    none without an image.
+    """
     handover = Handover(f"{data.path}", "classes", "remove it and run again", StoreError)
     handover.order(data.class_names, class_names)
     handover.count(len(data.labels.unique()), len(class_names))
@@ -41,7 +49,9 @@ def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDatas
 
 
 def resolved(identity: Mapping, index: IndexFacts) -> Protocol:
-    """Return the protocol of an identity (``protocol``, ``student``, ``ipc``) after its rules, given the index."""
+    """Return the protocol of an identity (``protocol``, ``student``, ``ipc``) after its rules,
+    given the index.
+    """
     ipc = identity["ipc"]
     if ipc is None:  # the full data
         ipc = sum(index.counts["train"]) / index.num_classes
@@ -61,15 +71,27 @@ def recipe_facts(recipe: Protocol, num_images: int) -> dict:
 
 
 def train_and_measure(
-    identity: Mapping, index: Path, data: TrainingSet, recipe: Protocol, split: str, runtime: Runtime, **options
+    identity: Mapping,
+    index: Path,
+    data: TrainingSet,
+    recipe: Protocol,
+    split: str,
+    runtime: Runtime,
+    **options,
 ) -> tuple[nn.Module, dict]:
-    """Train the student that an identity names (``student``, ``seed``); return it and its measures on a split."""
+    """Train the student that an identity names (``student``, ``seed``);
+    return it and its measures on a split.
+    """
     size, seed = data.images.shape[-1], identity["seed"]
-    network, normalize = new_student(identity["student"], index_facts(index), recipe.normalization, size, seed)
+    network, normalize = new_student(
+        identity["student"], index_facts(index), recipe.normalization, size, seed
+    )
     images, labels = runtime.tensors(index, split, round(size / recipe.test_crop))
     margin = (images.shape[-1] - size) // 2
     test = images[..., margin : margin + size, margin : margin + size], labels
-    return network, train_student(network, data, test, recipe, normalize, seed, runtime.accelerator, **options)
+    return network, train_student(
+        network, data, test, recipe, normalize, seed, runtime.accelerator, **options
+    )
 
 
 def new_student(
@@ -77,12 +99,16 @@ def new_student(
 ) -> tuple[nn.Module, Normalize]:
     """Return a freshly initialised student and the normalisation of its inputs."""
     torch.manual_seed(item_seed(seed, "weights"))
-    network = build(conf, channels=index.num_channels, num_classes=index.num_classes, image_size=image_size)
+    network = build(
+        conf, channels=index.num_channels, num_classes=index.num_classes, image_size=image_size
+    )
     return network, normalization(normalized_by, index)
 
 
 def normalization(name: str, index: IndexFacts) -> Normalize:
-    """Return the normalisation by the train split (``dataset``) or by ImageNet's published statistics."""
+    """Return the normalisation by the train split
+    (``dataset``) or by ImageNet's published statistics.
+    """
     if name == "imagenet":
         return Normalize(*_IMAGENET)
     return Normalize(index.mean, index.std)

@@ -22,8 +22,8 @@ _NUM_GROUPS = 4  # of group norm
 class ConvNet(nn.Module):
     """``depth`` blocks of 3×3 convolution, norm, activation and 2×2 pooling, then a linear layer.
 
-    Gidaris & Komodakis 2018, as used since Zhao et al. 2021 (width 128, depth 3 for 32×32), with the variants of the
-    latter's code.
+    Gidaris & Komodakis 2018, as used since Zhao et al. 2021 (width 128, depth 3 for 32×32), with
+    the variants of the latter's code.
 
     Args:
         channels: of the image.
@@ -31,12 +31,14 @@ class ConvNet(nn.Module):
         image_size: side of the image.
         depth: number of blocks.
         width: channels of every block.
-        norm: ``instance``, ``batch``, ``layer`` (over channels and pixels), ``group`` (4 groups) or ``none``.
+        norm: ``instance``, ``batch``, ``layer`` (over channels and pixels),
+            ``group`` (4 groups) or ``none``.
         pooling: ``average``, ``max`` or ``none``.
         activation: ``relu``, ``leaky_relu`` (slope 0.01), ``sigmoid`` or ``swish``.
 
     Raises:
-        ConfigError: no pixel would be left, the width cannot be grouped, or there is no such variant.
+        ConfigError: no pixel would be left, the width cannot be grouped,
+            or there is no such variant.
     """
 
     def __init__(
@@ -53,19 +55,22 @@ class ConvNet(nn.Module):
         super().__init__()
         pool = choose("student.pooling", pooling, _POOLINGS)
         activate = choose("student.activation", activation, _ACTIVATIONS)
-        # Published results for 28×28 images are those of a network that sees them framed by zeros as 32×32, so that
-        # its last map is 4×4, as for CIFAR, and not 3×3.
+        # Published results for 28×28 images are those of a network that sees them framed by zeros
+        # as 32×32, so that its last map is 4×4, as for CIFAR, and not 3×3.
         framed = image_size == 28
         side = 32 if framed else image_size
         if pool and side >> depth < 1:
             raise ConfigError(
-                f"student.depth: {depth} poolings leave nothing of a {image_size}×{image_size} image",
+                "student.depth: "
+                f"{depth} poolings leave nothing of a {image_size}×{image_size} image",
                 f"set student.depth to at most {side.bit_length() - 1}",
             )
         layers: list[nn.Module | None] = []
         for i in range(depth):
             layers += [
-                nn.Conv2d(channels if i == 0 else width, width, 3, padding=3 if framed and i == 0 else 1),
+                nn.Conv2d(
+                    channels if i == 0 else width, width, 3, padding=3 if framed and i == 0 else 1
+                ),
                 _norm(norm, width, side),
                 activate(),
                 pool(2) if pool else None,

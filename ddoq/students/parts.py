@@ -13,14 +13,20 @@ T = TypeVar("T")
 
 
 def choose(key: str, name: str | int, choices: Mapping[str | int, T]) -> T:
-    """Return ``choices[name]``; raise ConfigError, naming the config key, where there is no such choice."""
+    """Return ``choices[name]``; raise ConfigError, naming the config key,
+    where there is no such choice.
+    """
     if name not in choices:
-        raise ConfigError(f"{key}: there is no '{name}'", did_you_mean(str(name), map(str, choices)))
+        raise ConfigError(
+            f"{key}: there is no '{name}'", did_you_mean(str(name), map(str, choices))
+        )
     return choices[name]
 
 
 class InstanceNorm(nn.GroupNorm):
-    """Instance norm with affine weights: one group per channel, which behaves alike in training and testing."""
+    """Instance norm with affine weights: one group per channel,
+    which behaves alike in training and testing.
+    """
 
     def __init__(self, channels: int):
         super().__init__(channels, channels)
@@ -29,11 +35,13 @@ class InstanceNorm(nn.GroupNorm):
         """Return normalised maps ``[B, C, H, W]``.
 
         Raises:
-            ConfigError: a map is a single pixel. It would become zero, and the student would be at chance.
+            ConfigError: a map is a single pixel. It would become zero,
+                and the student would be at chance.
         """
         if maps.shape[-2:] == (1, 1):
             raise ConfigError(
-                "student.norm: instance norm turns maps of 1×1 pixels, which this network has, into a constant",
+                "student.norm: instance norm turns maps of 1×1 pixels, "
+                "which this network has, into a constant",
                 "set student.norm=batch, a larger protocol.image_size, or another student",
             )
         return super().forward(maps)

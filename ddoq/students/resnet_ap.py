@@ -8,16 +8,23 @@ from ddoq.errors import ConfigError
 from ddoq.students.parts import InstanceNorm, choose
 
 #: Residual blocks in each of the four stages. From depth 50 on they are bottlenecks.
-_NUM_BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+_NUM_BLOCKS = {
+    10: (1, 1, 1, 1),
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+}
 _NORMS = {"instance": InstanceNorm, "batch": nn.BatchNorm2d, "none": nn.Identity}
 
 
 class ResNetAP(nn.Module):
     """A ResNet whose every stride is an average pooling after a convolution of stride 1.
 
-    Kim et al. 2022 (IDC), as used by Gu et al. 2024 (Minimax). The stem follows the image: a 3×3 convolution up to
-    64 pixels; with 2×2 pooling up to 128; above, a 7×7 convolution with 4×4 pooling. Stages of 64, 128, 256 and 512
-    channels (four times these for bottlenecks); the last map is averaged.
+    Kim et al. 2022 (IDC), as used by Gu et al. 2024 (Minimax). The stem follows the image: a
+    3×3 convolution up to 64 pixels; with 2×2 pooling up to 128; above, a 7×7 convolution with
+    4×4 pooling. Stages of 64, 128, 256 and 512 channels (four times these for bottlenecks); the
+    last map is averaged.
 
     Args:
         channels: of the image.
@@ -30,22 +37,36 @@ class ResNetAP(nn.Module):
         ConfigError: the image is too small, or there is no such depth or norm.
     """
 
-    def __init__(self, channels: int, num_classes: int, image_size: int, depth: int = 10, norm: str = "instance"):
+    def __init__(
+        self,
+        channels: int,
+        num_classes: int,
+        image_size: int,
+        depth: int = 10,
+        norm: str = "instance",
+    ):
         super().__init__()
         num_blocks = choose("student.depth", depth, _NUM_BLOCKS)
         choose("student.norm", norm, _NORMS)
         if image_size < 16:
             raise ConfigError(
-                f"protocol.image_size: a ResNetAP halves images three times, which leaves too little of {image_size}",
+                "protocol.image_size: a ResNetAP halves images three times, "
+                f"which leaves too little of {image_size}",
                 "set protocol.image_size to at least 16, or choose a ConvNet",
             )
         kernel, pool = (3, 1) if image_size <= 64 else (3, 2) if image_size <= 128 else (7, 4)
-        self.stem = nn.Sequential(*_convolution(channels, 64, kernel, norm), nn.ReLU(inplace=True), nn.AvgPool2d(pool))
+        self.stem = nn.Sequential(
+            *_convolution(channels, 64, kernel, norm), nn.ReLU(inplace=True), nn.AvgPool2d(pool)
+        )
         blocks: list[nn.Module] = []
         incoming = 64
         for stage, num in enumerate(num_blocks):
             for i in range(num):
-                blocks.append(_Residual(incoming, 64 << stage, 2 if stage and i == 0 else 1, norm, depth >= 50))
+                blocks.append(
+                    _Residual(
+                        incoming, 64 << stage, 2 if stage and i == 0 else 1, norm, depth >= 50
+                    )
+                )
                 incoming = blocks[-1].outgoing
         self.blocks = nn.Sequential(*blocks)
         self.classifier = nn.Linear(incoming, num_classes)
@@ -59,7 +80,9 @@ class ResNetAP(nn.Module):
 
 
 class _Residual(nn.Module):
-    """Two 3×3 convolutions of ``width`` channels, or a bottleneck, plus a shortcut; pooled before the last one."""
+    """Two 3×3 convolutions of ``width`` channels, or a bottleneck, plus a shortcut;
+    pooled before the last one.
+    """
 
     def __init__(self, incoming: int, width: int, pool: int, norm: str, bottleneck: bool):
         super().__init__()
@@ -68,11 +91,16 @@ class _Residual(nn.Module):
         if bottleneck:
             reduce = [*_convolution(incoming, width, 1, norm), nn.ReLU(inplace=True)]
             self.branch = nn.Sequential(
-                *reduce, *_convolution(width, width, 3, norm), *between, *_convolution(width, self.outgoing, 1, norm)
+                *reduce,
+                *_convolution(width, width, 3, norm),
+                *between,
+                *_convolution(width, self.outgoing, 1, norm),
             )
         else:
             self.branch = nn.Sequential(
-                *_convolution(incoming, width, 3, norm), *between, *_convolution(width, width, 3, norm)
+                *_convolution(incoming, width, 3, norm),
+                *between,
+                *_convolution(width, width, 3, norm),
             )
         self.shortcut = nn.Sequential()
         if pool > 1 or incoming != self.outgoing:
@@ -85,6 +113,8 @@ class _Residual(nn.Module):
 
 
 def _convolution(incoming: int, outgoing: int, kernel: int, norm: str) -> list[nn.Module]:
-    """Return a convolution that keeps the size of its maps, and its norm, whose shift makes a bias superfluous."""
+    """Return a convolution that keeps the size of its maps, and its norm,
+    whose shift makes a bias superfluous.
+    """
     convolution = nn.Conv2d(incoming, outgoing, kernel, padding=kernel // 2, bias=norm == "none")
     return [convolution, _NORMS[norm](outgoing)]

@@ -20,14 +20,17 @@ class TimmStudent(nn.Module):
         num_classes: outputs.
         image_size: side of the image.
         model: timm name, e.g. ``resnet18``.
-        norm: ``instance`` puts instance norm, its weights at one, in place of every batch norm, as the evaluation of
-            IDC and Minimax does. A model without batch norm (transformers, ConvNeXt) keeps the norm it has, for a
-            protocol may ask for instance norm in all its students. ``batch`` and ``None`` leave every model as it is.
-        small_stem: replace a ResNet's stride-2 7×7 stem and max pooling by a 3×3 convolution for images up to 64×64,
-            as the literature does. Other models have no such stem and stay as they are.
+        norm: ``instance`` puts instance norm, its weights at one, in place of every batch norm, as
+            the evaluation of IDC and Minimax does. A model without batch norm (transformers,
+            ConvNeXt) keeps the norm it has, for a protocol may ask for instance norm in all its
+            students. ``batch`` and ``None`` leave every model as it is.
+        small_stem: replace a ResNet's stride-2 7×7 stem and max pooling by a 3×3 convolution
+            for images up to 64×64, as the literature does. Other models have no such stem
+            and stay as they are.
 
     Raises:
-        ConfigError: timm has no such model, there is no such norm, or images of this size do not fit.
+        ConfigError: timm has no such model, there is no such norm,
+            or images of this size do not fit.
     """
 
     def __init__(
@@ -41,12 +44,18 @@ class TimmStudent(nn.Module):
     ):
         super().__init__()
         if not timm.is_model(model):
-            raise ConfigError(f"student.model: timm has no '{model}'", did_you_mean(model, timm.list_models()))
-        instance = norm is not None and choose("student.norm", norm, {"instance": True, "batch": False})
+            raise ConfigError(
+                f"student.model: timm has no '{model}'", did_you_mean(model, timm.list_models())
+            )
+        instance = norm is not None and choose(
+            "student.norm", norm, {"instance": True, "batch": False}
+        )
         made_for = timm.get_pretrained_cfg(model)
         size = {"img_size": image_size} if made_for.fixed_input_size else {}
         try:
-            self.network = timm.create_model(model, in_chans=channels, num_classes=num_classes, **size)
+            self.network = timm.create_model(
+                model, in_chans=channels, num_classes=num_classes, **size
+            )
             if small_stem and image_size <= 64:
                 _shrink_stem(self.network, channels)
             if instance:
@@ -56,8 +65,8 @@ class TimmStudent(nn.Module):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"student.model: {model} does not take images of {image_size} pixels ({reason})",
-                f"set protocol.image_size, e.g. to the {made_for.input_size[-1]} it is made for, or another "
-                "student.model",
+                "set protocol.image_size, "
+                f"e.g. to the {made_for.input_size[-1]} it is made for, or another student.model",
             ) from error
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,14 +75,18 @@ class TimmStudent(nn.Module):
 
 
 def _shrink_stem(network: nn.Module, channels: int) -> None:
-    """Let a ResNet see every pixel of a small image; leave other models, and ResNets of another stem, alone."""
+    """Let a ResNet see every pixel of a small image;
+    leave other models, and ResNets of another stem, alone.
+    """
     if isinstance(network, ResNet) and isinstance(network.conv1, nn.Conv2d):
         network.conv1 = nn.Conv2d(channels, network.conv1.out_channels, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()
 
 
 def _replace_batch_norm(module: nn.Module) -> None:
-    """Put instance norm in place of every batch norm inside a module, keeping what timm built into the latter."""
+    """Put instance norm in place of every batch norm inside a module,
+    keeping what timm built into the latter.
+    """
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
             norm = InstanceNorm(child.num_features)
@@ -87,7 +100,8 @@ def _try_size(network: nn.Module, channels: int, image_size: int) -> None:
     """Classify one black image: most models find out only then that a size does not fit.
 
     Raises:
-        ValueError: patches do not cover the image; timm would drop what is left over without a word.
+        ValueError: patches do not cover the image;
+            timm would drop what is left over without a word.
         Exception: whatever timm or torch raise otherwise.
     """
     patches = getattr(network, "patch_embed", None)

@@ -1,1 +1,4 @@
-"""Sweeps: many runs as one thing. Checked as a whole, computed once where they share, killed and repeated at will."""
+"""Sweeps: many runs as one thing.
+
+Checked as a whole, computed once where they share, killed and repeated at will.
+"""

@@ -37,7 +37,9 @@ class Nodes:
 
 
 def read_partitions(text: str) -> list[Nodes]:
-    """Return what ``sinfo`` prints with the format ``%P|%D|%c|%m|%G|%l``, equal nodes in different states together."""
+    """Return what ``sinfo`` prints with the format ``%P|%D|%c|%m|%G|%l``,
+    equal nodes in different states together.
+    """
     numbers: dict[tuple, int] = {}
     for line in text.splitlines():
         fields = line.strip().split("|")
@@ -86,7 +88,9 @@ class Asked:
 
     def __str__(self) -> str:
         cpus = self._get("cpus_per_task", 1) * self._get("tasks_per_node", 1)
-        resources = _resources(self._get("nodes", 1), cpus, self._get("mem_gb"), self._get("gpus_per_node"))
+        resources = _resources(
+            self._get("nodes", 1), cpus, self._get("mem_gb"), self._get("gpus_per_node")
+        )
         return f"{resources}, for {self._get('timeout_min')} min"
 
     def _get(self, name: str, default: int = 0) -> int:
@@ -107,8 +111,11 @@ class Asked:
             if limit is not None and self._get(name) > limit:
                 yield f"{resources_key(self.wave, name)}={limit}"
 
-    def error(self, cause: str, partitions: Sequence[Nodes], partition: str | None, done: str = "") -> ConfigError:
-        """Return the error that says what was asked for, what there is, and which overrides would fit.
+    def error(
+        self, cause: str, partitions: Sequence[Nodes], partition: str | None, done: str = ""
+    ) -> ConfigError:
+        """Return the error that says what was asked for, what there is,
+        and which overrides would fit.
 
         Args:
             cause: what SLURM does not do, and its reason.
@@ -117,18 +124,27 @@ class Asked:
             done: what has been done about it.
         """
         names = set((partition or "").split(","))
-        own = [nodes for nodes in partitions if nodes.partition in names or (not partition and nodes.default)]
+        own = [
+            nodes
+            for nodes in partitions
+            if nodes.partition in names or (not partition and nodes.default)
+        ]
         has = f"; partition {own[0].partition} has {' and '.join(map(str, own))}" if own else ""
         fitting = {nodes.partition for nodes in partitions if not list(self._too_much(nodes))}
         others = sorted(fitting - {nodes.partition for nodes in own})
         fits = min((list(self._too_much(nodes)) for nodes in own), key=len, default=[])
         remedies = [f"set {' '.join(fits)}"] if fits else []
         if others:
-            remedies.append(f"set {resources_key(self.wave, 'partition')} to one that has it: {', '.join(others)}")
+            remedies.append(
+                f"set {resources_key(self.wave, 'partition')} to one that has it: "
+                f"{', '.join(others)}"
+            )
         if not fits:
             remedies.append("see hydra.launcher.account, qos, constraint and additional_parameters")
         ended = f" ({done})" if done else ""
-        return ConfigError(f"hydra.launcher: {cause}: asked for {self}{has}{ended}", ", or ".join(remedies))
+        return ConfigError(
+            f"hydra.launcher: {cause}: asked for {self}{has}{ended}", ", or ".join(remedies)
+        )
 
 
 def _resources(nodes: int, cpus: int, memory: float, gpus: int) -> str:

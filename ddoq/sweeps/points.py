@@ -49,7 +49,9 @@ class Point:
         return " ".join(self.swept) or self.name
 
     def is_reported(self) -> bool:
-        """Tell whether the run's folder has the report of just these artefacts, or is not to have one."""
+        """Tell whether the run's folder has the report of just these artefacts,
+        or is not to have one.
+        """
         if self.job.run.until != "report":
             return True
         try:
@@ -57,7 +59,9 @@ class Point:
         except (OSError, ValueError, KeyError, TypeError):
             return False
         files = [self.folder / name for name in ("results.jsonl", "report.html", LINK)]
-        return reported == {step.node.key for step in self.job.steps} and all(file.exists() for file in files)
+        return reported == {step.node.key for step in self.job.steps} and all(
+            file.exists() for file in files
+        )
 
     def missing(self, until: str) -> list[Node]:
         """Return what the store lacks for the run up to a stage, as of now."""
@@ -69,7 +73,8 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
     """Return the points of a sweep, each run once.
 
     Raises:
-        DdoqError: for the points that are wrong, by number and by what was swept; nothing has been started.
+        DdoqError: for the points that are wrong, by number and by what was swept;
+            nothing has been started.
     """
     common = set.intersection(*map(set, lists))
     fingerprints: dict[str, str] = {}
@@ -84,7 +89,9 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
                 check_data(job.experiment, job.dataset, job.models, job.store)
             points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
         except Exception as error:
-            point = f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"
+            point = (
+                f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"
+            )
             wrong[point] = error if isinstance(error, DdoqError) else explain(error)
     if wrong:
         cause, remedy = together(wrong)

@@ -1,6 +1,8 @@
-"""SLURM's queue as a launcher watches it: what its jobs wait for, whether they can start at all, and their end.
+"""SLURM's queue as a launcher watches it:
+what its jobs wait for, whether they can start at all, and their end.
 
-submitit submits and waits for results; it never looks at the queue. So that happens in a thread, while this one looks.
+submitit submits and waits for results; it never looks at the queue.
+So that happens in a thread, while this one looks.
 """
 
 from __future__ import annotations
@@ -21,18 +23,33 @@ from ddoq.utils.console import console
 
 #: Reasons that no waiting changes: the job asks for what nobody may have.
 _NEVER = re.compile(
-    r"PartitionConfig|PartitionNodeLimit|PartitionTimeLimit|BadConstraints|DependencyNeverSatisfied|ReservationDeleted"
+    r"PartitionConfig|PartitionNodeLimit|PartitionTimeLimit"
+    r"|BadConstraints|DependencyNeverSatisfied|ReservationDeleted"
     r"|InvalidAccount|InvalidQOS|AccountNotAllowed|QOSNotAllowed|MaxMemPerLimit"
     r"|(QOS|Assoc)Max\w*Per(Job|Node)(Limit)?|QOSMin\w+"
 )
 #: Reasons that only somebody's command changes.
-_HELD = {"JobHeldUser": "`scontrol release` lets them go", "JobHeldAdmin": "an administrator holds them"}
+_HELD = {
+    "JobHeldUser": "`scontrol release` lets them go",
+    "JobHeldAdmin": "an administrator holds them",
+}
 _OVER = {
-    *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "OUT_OF_MEMORY", "REVOKED"),
+    *(
+        "COMPLETED",
+        "CANCELLED",
+        "FAILED",
+        "TIMEOUT",
+        "NODE_FAIL",
+        "BOOT_FAIL",
+        "DEADLINE",
+        "OUT_OF_MEMORY",
+        "REVOKED",
+    ),
     "PREEMPTED",
 }
 _TICK = 0.5  # seconds between two glances at the submission
-_SOON, _LATER, _FIRST_MINUTES = 5.0, 30.0, 120.0  # seconds between two looks, at first and afterwards
+#: Seconds between two looks, at first and afterwards.
+_SOON, _LATER, _FIRST_MINUTES = 5.0, 30.0, 120.0
 _SURE = 3  # looks in a row with a reason, as the scheduler's first ones may pass
 _OFTEN = 60.0  # seconds before a change of numbers alone is worth a line
 _RESULTS = 60.0  # seconds that results may take to appear once the queue has no more of the jobs
@@ -51,7 +68,11 @@ class Entry:
 def read_queue(text: str) -> list[Entry]:
     """Return what ``squeue`` prints with the format ``%F|%T|%P|%r``, without jobs that are over."""
     rows = [line.strip().split("|", 3) for line in text.splitlines() if line.count("|") >= 3]
-    return [Entry(job, state, reason, partition) for job, state, partition, reason in rows if state not in _OVER]
+    return [
+        Entry(job, state, reason, partition)
+        for job, state, partition, reason in rows
+        if state not in _OVER
+    ]
 
 
 def never_starts(entries: Sequence[Entry]) -> Entry | None:
@@ -64,9 +85,16 @@ def summary(entries: Sequence[Entry]) -> str:
     """Return one line: how many run, how many are pending and why."""
     states = Counter(entry.state for entry in entries)
     reasons = Counter(entry.reason for entry in entries if entry.state == "PENDING")
-    parts = [f"{number} {state.lower()}" for state, number in sorted(states.items()) if state != "PENDING"]
+    parts = [
+        f"{number} {state.lower()}"
+        for state, number in sorted(states.items())
+        if state != "PENDING"
+    ]
     if pending := states["PENDING"]:
-        why = "; ".join(f"{reason}: {_HELD[reason]}" if reason in _HELD else reason for reason in sorted(reasons))
+        why = "; ".join(
+            f"{reason}: {_HELD[reason]}" if reason in _HELD else reason
+            for reason in sorted(reasons)
+        )
         parts.append(f"{pending} pending ({why})")
     return ", ".join(parts) or "no more jobs, waiting for results"
 
@@ -187,7 +215,14 @@ def queue(jobs: set[str]) -> list[Entry]:
     Raises:
         StageError: SLURM does not answer.
     """
-    text = _run("squeue", "--noheader", "--array", "--states=all", f"--user={os.getuid()}", "--format=%F|%T|%P|%r")
+    text = _run(
+        "squeue",
+        "--noheader",
+        "--array",
+        "--states=all",
+        f"--user={os.getuid()}",
+        "--format=%F|%T|%P|%r",
+    )
     return [entry for entry in read_queue(text) if entry.job in jobs]
 
 
@@ -218,7 +253,9 @@ def interrupt(jobs: set[str]) -> str:
         running = sorted({entry.job for entry in queue(jobs)}) if jobs else []
     except StageError as error:
         return f"{error.cause}; nothing was cancelled: scancel {' '.join(sorted(jobs))}"
-    runs = f"what runs goes on (`scancel {' '.join(running)}` ends it)" if running else "nothing runs"
+    runs = (
+        f"what runs goes on (`scancel {' '.join(running)}` ends it)" if running else "nothing runs"
+    )
     return f"{counted(cancelled, 'pending job')} cancelled, {runs}"
 
 
@@ -231,7 +268,9 @@ def _run(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise StageError(f"{command[0]} does not answer ({error})", "see `scontrol ping`") from error
+        raise StageError(
+            f"{command[0]} does not answer ({error})", "see `scontrol ping`"
+        ) from error
     if done.returncode:
         said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise StageError(f"{command[0]} does not answer ({said})", "see `scontrol ping`")
@@ -239,12 +278,15 @@ def _run(*command: str) -> str:
 
 
 def refusal(error: Exception, asked: Asked) -> Exception:
-    """Return the two lines that say why a submission failed; the error itself where SLURM has no part in it."""
+    """Return the two lines that say why a submission failed;
+    the error itself where SLURM has no part in it.
+    """
     text = f"{error}\n{error.__cause__ or ''}"
     if "Could not detect" in text or isinstance(error, FileNotFoundError):
         return ConfigError(
             "launcher: there is no SLURM on this machine (neither srun nor sbatch)",
-            "start the command where `sbatch --version` answers, or use launcher=joblib, submitit_local or local",
+            "start the command where `sbatch --version` answers, "
+            "or use launcher=joblib, submitit_local or local",
         )
     said = re.findall(r"^sbatch: (?:error|fatal): (.+)$", text, re.MULTILINE)
     if not said:
@@ -252,6 +294,9 @@ def refusal(error: Exception, asked: Asked) -> Exception:
     if re.search(r"[Uu]nable to contact|onfiguration (source|file)|DNS|onnection refused", text):
         return ConfigError(
             f"launcher: SLURM's controller does not answer ({said[-1]})",
-            "wait until `scontrol ping` says that it is up, then repeat the command; launcher=joblib needs no SLURM",
+            "wait until `scontrol ping` says that it is up, then repeat the command; "
+            "launcher=joblib needs no SLURM",
         )
-    return asked.error(f"SLURM refuses the jobs ({said[-1]})", partitions(), asked.conf.get("partition"))
+    return asked.error(
+        f"SLURM refuses the jobs ({said[-1]})", partitions(), asked.conf.get("partition")
+    )

@@ -1,4 +1,6 @@
-"""What is written about a sweep: ``outputs/sweeps/<name>/sweep.json``, by which tables and views find its runs."""
+"""What is written about a sweep: ``outputs/sweeps/<name>/sweep.json``,
+by which tables and views find its runs.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +18,16 @@ from ddoq.utils.io import write_json
 
 
 def sweep_name(points: Sequence[Point]) -> str:
-    """Return ``sweep.name``, or a name that the same points always give: readable first, unique by their runs."""
+    """Return ``sweep.name``, or a name that the same points always give:
+    readable first, unique by their runs.
+    """
     config = points[0].job.config
     if config["sweep"]["name"]:
         return config["sweep"]["name"]
     datasets = "-".join(dict.fromkeys(point.job.config["dataset"]["name"] for point in points))
-    return f"{datasets[:60]}-{len(points)}points-{digest(sorted(point.name for point in points))[:8]}"
+    return (
+        f"{datasets[:60]}-{len(points)}points-{digest(sorted(point.name for point in points))[:8]}"
+    )
 
 
 def write_record(folder: Path, points: Sequence[Point]) -> None:

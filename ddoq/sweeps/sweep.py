@@ -20,11 +20,14 @@ from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
 from ddoq.utils.ranks import company
 
-#: Starts jobs, each given by its overrides, with the resources of a wave; returns each one's error, if it had any.
+#: Starts jobs, each given by its overrides, with the resources of a wave;
+#: returns each one's error, if it had any.
 Launch = Callable[[Sequence[Sequence[str]], Wave], Sequence[DdoqError | None]]
 
 
-def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, launcher: Mapping[str, Any]) -> None:
+def run_sweep(
+    lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, launcher: Mapping[str, Any]
+) -> None:
     """Run the points of a sweep.
 
     Args:
@@ -34,7 +37,8 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, 
         launcher: the resources that its jobs have, unless a wave says otherwise.
 
     Raises:
-        DdoqError: a point is wrong, and nothing was started; or some points failed, and the others are finished.
+        DdoqError: a point is wrong, and nothing was started;
+            or some points failed, and the others are finished.
     """
     points = expand(lists, compose)
     first = points[0].job
@@ -44,7 +48,10 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, 
             fetch(point.job.config)
         return
     if company() > 1:  # every process of torchrun is here, and all have to do the same
-        _raise(points, _errors(points, launch([point.overrides for point in points], Wave(run.until, {}))))
+        _raise(
+            points,
+            _errors(points, launch([point.overrides for point in points], Wave(run.until, {}))),
+        )
         return
     name, todo = sweep_name(points), waves(first.config["sweep"], run.until)
     for wave in todo:
@@ -66,10 +73,16 @@ def run_sweep(lists: Sequence[Sequence[str]], compose: Compose, launch: Launch, 
     _raise(points, failures)
 
 
-def _run_waves(name: str, points: list[Point], todo: list[Wave], launch: Launch) -> dict[str, DdoqError]:
-    """Start wave after wave; return the errors of the points that failed, by run name. Those miss the later waves."""
+def _run_waves(
+    name: str, points: list[Point], todo: list[Wave], launch: Launch
+) -> dict[str, DdoqError]:
+    """Start wave after wave; return the errors of the points that failed, by run name.
+
+    Those miss the later waves.
+    """
     for point in points:
-        for node in point.job.stale:  # here, once: a job would compute again what another one just has
+        # Discarded here, once: a job would compute again what another one just has.
+        for node in point.job.stale:
             point.job.store.discard(node)
     failures: dict[str, DdoqError] = {}
     for wave in todo:
@@ -78,11 +91,16 @@ def _run_waves(name: str, points: list[Point], todo: list[Wave], launch: Launch)
         if not chosen:
             continue
         if len(todo) > 1:
-            console.print(f"[bold]up to {wave.until}[/]: {len(chosen)} of {len(points)} points {_resources(wave)}")
+            console.print(
+                f"[bold]up to {wave.until}[/]: "
+                f"{len(chosen)} of {len(points)} points {_resources(wave)}"
+            )
         extra = [f"sweep.name={name}", f"run.until={wave.until}", "run.from=null"]
         failures |= _errors(chosen, launch([[*point.overrides, *extra] for point in chosen], wave))
         failures |= {
-            point.name: _unfinished(wave) for point in able if point.name not in failures and point.missing(wave.until)
+            point.name: _unfinished(wave)
+            for point in able
+            if point.name not in failures and point.missing(wave.until)
         }
     return failures
 
@@ -93,16 +111,21 @@ def _errors(points: Sequence[Point], errors: Sequence[DdoqError | None]) -> dict
 
 def _unfinished(wave: Wave) -> DdoqError:
     return StageError(
-        f"not finished up to {wave.until}: its job, or the one that was to compute what it shares, was killed, "
-        "cancelled, out of memory or over its time",
+        f"not finished up to {wave.until}: its job, or the one that was to compute what it shares, "
+        "was killed, cancelled, out of memory or over its time",
         "see .submitit/*/*_log.err beside the runs",
     )
 
 
 def _report(point: Point) -> None:
-    """Write the report of a run that needed no job of its own; the sweep's table says what it would print."""
+    """Write the report of a run that needed no job of its own;
+    the sweep's table says what it would print.
+    """
     config = point.job.config
-    changes = {"run": {**config["run"], "from": None, "quiet": True}, "logger": {**config["logger"], "mode": "none"}}
+    changes = {
+        "run": {**config["run"], "from": None, "quiet": True},
+        "logger": {**config["logger"], "mode": "none"},
+    }
     run_job(config | changes, point.folder)
 
 
@@ -121,9 +144,18 @@ def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
     """Print what each point lacks, what all of them lack, and in which waves they start."""
     ledger = Ledger(points[0].job.store)
     everything = ledger.estimate(node for point in points for node in point.job.missing)
-    swept = [dict(override.lstrip("+").partition("=")[::2] for override in point.swept) for point in points]
+    swept = [
+        dict(override.lstrip("+").partition("=")[::2] for override in point.swept)
+        for point in points
+    ]
     keys = list(dict.fromkeys(key for one in swept for key in one))
-    table = Table("", title=f"[bold]{escape(name)}[/]: to compute", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        "",
+        title=f"[bold]{escape(name)}[/]: to compute",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     for header in _short(keys):
         table.add_column(escape(header), overflow="fold")
     for stage in everything.counts:
@@ -135,7 +167,11 @@ def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
         table.add_row(number, *what, *counts, estimate.time())
 
     for number, (point, values) in enumerate(zip(points, swept, strict=True), 1):
-        add(str(number), [escape(values.get(key, "")) for key in keys], ledger.estimate(point.job.missing))
+        add(
+            str(number),
+            [escape(values.get(key, "")) for key in keys],
+            ledger.estimate(point.job.missing),
+        )
     add("all", [""] * len(keys), everything)
     console.print(table)
     indexed = {point.job.experiment.nodes.index.key: point.job for point in points}
@@ -153,4 +189,8 @@ def _short(keys: Sequence[str]) -> list[str]:
 
 
 def _resources(wave: Wave) -> str:
-    return "[dim]" + escape(" ".join(f"{key}={value}" for key, value in wave.resources.items())) + "[/]"
+    return (
+        "[dim]"
+        + escape(" ".join(f"{key}={value}" for key, value in wave.resources.items()))
+        + "[/]"
+    )

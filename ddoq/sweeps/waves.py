@@ -1,8 +1,8 @@
 """Waves: a sweep on a cluster goes from stage to stage, with the resources that each of them needs.
 
-Latents want a GPU once for all points, codebooks want cores, images and students want a GPU each. So the points are
-submitted several times, up to one stage after the other. What points share is computed by one job: the others are not
-submitted in that wave, instead of waiting on a GPU for it.
+Latents want a GPU once for all points, codebooks want cores, images and students want a GPU each.
+So the points are submitted several times, up to one stage after the other. What points share is
+computed by one job: the others are not submitted in that wave, instead of waiting on a GPU for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Wave:
 
 
 def waves(conf: Mapping[str, Any], until: str) -> list[Wave]:
-    """Return the waves of a sweep that ends with the stage ``until``, in the corridor's order; the last one reaches it.
+    """Return the waves of a sweep that ends with the stage ``until``, in the corridor's order;
+    the last one reaches it.
 
     Args:
         conf: ``sweep``, with ``waves``, the stages to stop at, and their ``resources``.
@@ -33,7 +34,8 @@ def waves(conf: Mapping[str, Any], until: str) -> list[Wave]:
     """
     stops = sorted(conf["waves"], key=STAGES.index)
     before = [stage for stage in stops if STAGES.index(stage) < STAGES.index(until)]
-    # The rest has the resources of the wave that would end there; a sweep in one piece has the launcher's.
+    # The rest has the resources of the wave that would end there;
+    # a sweep in one piece has the launcher's.
     own = [_stated(conf["resources"][stage]) for stage in before]
     rest = _stated(conf["resources"][TABLE[until].wave]) if stops else {}
     return [Wave(*wave) for wave in zip([*before, until], [*own, rest], strict=True)]
@@ -62,15 +64,15 @@ def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:
         return
     if conf["timeout_min"] * 60 <= conf["signal_delay_s"]:
         raise ConfigError(
-            f"hydra.launcher.timeout_min: {conf['timeout_min']} minutes are over when the warning of "
-            f"{conf['signal_delay_s']} s before the end is due (up to {wave.until})",
+            f"hydra.launcher.timeout_min: {conf['timeout_min']} minutes are over when the warning "
+            f"of {conf['signal_delay_s']} s before the end is due (up to {wave.until})",
             "raise hydra.launcher.timeout_min, or lower hydra.launcher.signal_delay_s",
         )
     gpus, tasks = conf["gpus_per_node"] or 0, conf["tasks_per_node"]
     if gpus > tasks:
         raise ConfigError(
-            f"hydra.launcher.gpus_per_node: a process uses one GPU, so {gpus - tasks} of {gpus} would idle (up to "
-            f"{wave.until})",
+            "hydra.launcher.gpus_per_node: a process uses one GPU, "
+            f"so {gpus - tasks} of {gpus} would idle (up to {wave.until})",
             f"set tasks_per_node={gpus}, in hydra.launcher or in sweep.resources.{wave.until}",
         )
 
@@ -78,7 +80,8 @@ def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:
 def jobs_of(wave: Wave, points: Sequence[Point]) -> list[Point]:
     """Return the points to start in a wave: enough of them to compute everything that is missing.
 
-    A point that reports is started if it lacks anything itself: students are many, and jobs share them out.
+    A point that reports is started if it lacks anything itself:
+    students are many, and jobs share them out.
     """
     covered: set[str] = set()
     chosen = []

@@ -1,4 +1,7 @@
-"""Mirrors of the local files: a CSV, event files, or Weights & Biases. Never the truth, never in the way."""
+"""Mirrors of the local files: a CSV, event files, or Weights & Biases.
+
+Never the truth, never in the way.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,8 @@ _TRACKERS = {
 
 @contextmanager
 def session(config: Mapping[str, Any], run_dir: Path) -> Iterator[Tracker]:
-    """Yield the tracker that ``logger`` names; an exception inside is passed on to it as a crash, and so is SIGTERM.
+    """Yield the tracker that ``logger`` names;
+    an exception inside is passed on to it as a crash, and so is SIGTERM.
 
     Raises:
         ConfigError: the tracker's package is not installed.
@@ -44,7 +48,9 @@ def session(config: Mapping[str, Any], run_dir: Path) -> Iterator[Tracker]:
 
 @contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """Let SIGTERM exit through the open blocks, unless somebody (submitit, an embedding program) handles it already."""
+    """Let SIGTERM exit through the open blocks,
+    unless somebody (submitit, an embedding program) handles it already.
+    """
     alone = threading.current_thread() is threading.main_thread()
     if not alone or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield

@@ -16,7 +16,8 @@ class Student:
         key: of its artefact: the same training has the same key in every run.
         name: readable, e.g. ``ddoq-ipc10-s0``.
         config: what it was trained on and how.
-        curve: one mapping per evaluation: ``step``, ``top1`` and, where it was recorded, the training ``loss``.
+        curve: one mapping per evaluation: ``step``, ``top1`` and, where it was recorded,
+            the training ``loss``.
         summary: its measures at the end.
     """
 
@@ -53,8 +54,8 @@ class Results:
     Args:
         rows: one per student, as in ``results.jsonl``.
         summary: flat metrics, e.g. ``test/ddoq/top1_mean``.
-        columns: known only now and yet good to filter runs by: stage keys (``key``), what the rules of the protocol
-            came to (``derived``).
+        columns: known only now and yet good to filter runs by: stage keys (``key``), what the rules
+            of the protocol came to (``derived``).
         students: of the main table.
         codebook: of the main arm; ``None`` where its images were not made from points.
         distilled: the main arm's images, made from ``codebook``.

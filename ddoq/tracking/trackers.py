@@ -40,9 +40,11 @@ class CSVTracker(Tracker):
 
 
 class TensorBoardTracker(Tracker):
-    """Writes event files below ``tensorboard``: the run's metrics in one folder, every student's curve in its own.
+    """Writes event files below ``tensorboard``: the run's metrics in one folder,
+    every student's curve in its own.
 
-    The package ``tensorboard`` itself writes them; torch's writer would only put torch in front of it.
+    The package ``tensorboard`` itself writes them;
+    torch's writer would only put torch in front of it.
     """
 
     def __init__(self, config: Mapping[str, Any], run_dir: Path):
@@ -51,7 +53,8 @@ class TensorBoardTracker(Tracker):
             from tensorboard.summary.writer.event_file_writer import EventFileWriter
         except ImportError:
             raise ConfigError(
-                "logger: the package tensorboard is not installed", "pip install 'ddoq[tensorboard]', or set logger=csv"
+                "logger: the package tensorboard is not installed",
+                "pip install 'ddoq[tensorboard]', or set logger=csv",
             ) from None
         self._writer = EventFileWriter
 
@@ -69,12 +72,20 @@ class TensorBoardTracker(Tracker):
 
         writer = self._writer(str(folder))
         for point in points:
-            values = [Summary.Value(tag=tag, simple_value=value) for tag, value in point.items() if tag != "step"]
-            writer.add_event(Event(wall_time=time.time(), step=int(point["step"]), summary=Summary(value=values)))
+            values = [
+                Summary.Value(tag=tag, simple_value=value)
+                for tag, value in point.items()
+                if tag != "step"
+            ]
+            writer.add_event(
+                Event(wall_time=time.time(), step=int(point["step"]), summary=Summary(value=values))
+            )
         for name, path in (figures or {}).items():
             with Image.open(path) as picture:
                 width, height = picture.size
-            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
+            image = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes()
+            )
             value = Summary.Value(tag=name, image=image)
             writer.add_event(Event(wall_time=time.time(), step=0, summary=Summary(value=[value])))
         writer.close()

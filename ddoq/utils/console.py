@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 # Tables are cut at 80 columns when the output is a file or a pipe; a log can be wider.
 _is_wide = sys.stdout is None or not (sys.stdout.isatty() or "COLUMNS" in os.environ)
@@ -46,10 +53,21 @@ def progress_bar(description: str, total: int) -> Iterator[Bar]:
     """Show a bar for the duration of the block; bars nest."""
     outermost = not _live
     if outermost:
-        columns = (TextColumn("  {task.description}"), BarColumn(30), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("  {task.description}"),
+            BarColumn(30),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         hidden = not console.is_terminal
         _live.append(
-            Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=_SPEED_SECONDS)
+            Progress(
+                *columns,
+                console=console,
+                transient=True,
+                disable=hidden,
+                speed_estimate_period=_SPEED_SECONDS,
+            )
         )
         _live[0].start()
     task = _live[0].add_task(description, total=total)
@@ -70,4 +88,8 @@ def duration(seconds: float | None) -> str:
     minutes = round(seconds / 60)
     if minutes < 100:
         return f"{minutes} min"
-    return f"{minutes // 60} h {minutes % 60:02d}" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
+    return (
+        f"{minutes // 60} h {minutes % 60:02d}"
+        if minutes < 48 * 60
+        else f"{minutes / 1440:.1f} days"
+    )

@@ -1,7 +1,8 @@
-"""What one part hands to the next: finite, of the right shape, as many as there have to be, in the same order.
+"""What one part hands to the next: finite, of the right shape, as many as there have to be,
+in the same order.
 
-Every way from a network, a solver or a file to an artefact comes through here, so that a wrong number stops the run
-where it arises and not as a black picture at its end.
+Every way from a network, a solver or a file to an artefact comes through here, so that a wrong
+number stops the run where it arises and not as a black picture at its end.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Handover:
 
     def finite(self, values: Tensor) -> Tensor:
         """Return values ``[n, ...]`` as they are; raise where one of them is NaN or infinite."""
-        # One pass without a mask: a sum is finite only if all its terms are, and if not, it may have overflowed.
+        # One pass without a mask: a sum is finite only if all its terms are, and if not,
+        # it may have overflowed.
         wide = torch.float32 if values.is_floating_point() and values.itemsize < 4 else None
         if values.sum(dtype=wide).isfinite():
             return values
@@ -58,14 +60,16 @@ class Handover:
             self._refuse(f"{num} {self.items} where there have to be {wanted}")
 
     def order(self, labels: np.ndarray | Tensor, wanted: np.ndarray | Tensor) -> None:
-        """Raise where labels ``[n]`` are not the same, one by one, as those that items must have."""
+        """Raise where labels ``[n]`` are not the same, one by one,
+        as those that items must have.
+        """
         labels, wanted = np.asarray(labels), np.asarray(wanted)
         self.count(len(labels), len(wanted))
         moved = np.flatnonzero(labels != wanted)
         if len(moved):
             self._refuse(
-                f"{len(moved)} of {len(labels)} {self.items} are of another class than they are said to be, "
-                f"the first at {moved[0]}"
+                f"{len(moved)} of {len(labels)} {self.items} are of another class "
+                f"than they are said to be, the first at {moved[0]}"
             )
 
     def masses(self, values: Tensor) -> None:

@@ -19,18 +19,22 @@ import psutil
 from ddoq.errors import DataError, DdoqError
 
 TEMPORARY = ".tmp-"  # prefix of every file that is not finished yet
-ANY_TEMPORARY = ".tmp*"  # with what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed
+#: With what safetensors makes beside them (.tmpczUHYo) and leaves when it is killed.
+ANY_TEMPORARY = ".tmp*"
 READABLE = "make it readable, or move it away"  # the remedy for an unreadable file
 
 
 def temporary_path(path: Path) -> Path:
-    """Return a sibling of ``path`` that is this process's own, among those of all machines that share the disk."""
+    """Return a sibling of ``path`` that is this process's own,
+    among those of all machines that share the disk.
+    """
     return path.with_name(f"{TEMPORARY}{platform.node()}-{os.getpid()}-{path.name}")
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling of ``path``; it takes the name ``path`` only when the block succeeds.
+    """Yield a temporary sibling of ``path``;
+    it takes the name ``path`` only when the block succeeds.
 
     A reader sees the whole file or none, whenever the writer is killed.
     """
@@ -48,18 +52,23 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def remove_leftovers(folder: Path) -> None:
     """Remove from a folder that is nobody's alone the temporary files whose writers are gone.
 
-    These are killed processes of this machine, and, since nobody knows about those of others, whatever is a day old.
+    These are killed processes of this machine, and, since nobody knows about those of others,
+    whatever is a day old.
     """
     mine = f"{TEMPORARY}{platform.node()}-"
     for path in folder.glob(f"{TEMPORARY}*"):
         pid = path.name.removeprefix(mine).partition("-")[0] if path.name.startswith(mine) else ""
         with suppress(FileNotFoundError):
-            if (pid.isdecimal() and not _is_alive(int(pid))) or path.lstat().st_mtime < time.time() - 86_400:
+            if (
+                pid.isdecimal() and not _is_alive(int(pid))
+            ) or path.lstat().st_mtime < time.time() - 86_400:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _is_alive(pid: int) -> bool:
-    """Tell whether another process has this number; this one has nothing half-written when it looks."""
+    """Tell whether another process has this number;
+    this one has nothing half-written when it looks.
+    """
     return pid != os.getpid() and psutil.pid_exists(pid)
 
 

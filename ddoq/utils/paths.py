@@ -1,4 +1,6 @@
-"""Paths as people write them in configurations and on command lines, made those of folders; once, here."""
+"""Paths as people write them in configurations and on command lines,
+made those of folders; once, here.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +15,17 @@ _OF_COMPONENTS = ("path", "root")  # the fields of components that hold one
 
 
 def expand_paths(part: Any, key: str = "") -> Any:
-    """Return a resolved configuration, or a part of it, in which every path is as ``expand_path`` returns it.
+    """Return a resolved configuration, or a part of it,
+    in which every path is as ``expand_path`` returns it.
 
     Raises:
         ConfigError: see ``expand_path``.
     """
     if isinstance(part, Mapping):
-        return {name: expand_paths(value, f"{key}.{name}" if key else str(name)) for name, value in part.items()}
+        return {
+            name: expand_paths(value, f"{key}.{name}" if key else str(name))
+            for name, value in part.items()
+        }
     if isinstance(part, list):
         return [expand_paths(value, f"{key}.{number}") for number, value in enumerate(part)]
     return expand_path(part, key) if isinstance(part, str) and is_path(key) else part
@@ -47,10 +53,15 @@ def expand_path(path: str, key: str) -> str:
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         user = path.partition("/")[0][1:]
-        known = f"there is no user '{user}' on this machine" if user else "the home folder is not known"
+        known = (
+            f"there is no user '{user}' on this machine" if user else "the home folder is not known"
+        )
         here = f"'{key}=\"./{path}\"'"
-        raise ConfigError(f"{key}: {path}: {known}", f"write the whole path, or {here} for a folder of that name")
-    if ":" in expanded and not key.endswith("path"):  # Arrow takes exp:1/x for a URL, but not /here/exp:1/x
+        raise ConfigError(
+            f"{key}: {path}: {known}", f"write the whole path, or {here} for a folder of that name"
+        )
+    # Arrow takes exp:1/x for a URL, but not /here/exp:1/x.
+    if ":" in expanded and not key.endswith("path"):
         return os.path.abspath(expanded)
     return expanded
 

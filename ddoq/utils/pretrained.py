@@ -24,7 +24,8 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
         model: timm's name.
         path: a local file of weights; ``None``: those that timm names, from the hub.
         key: config key that errors name.
-        num_classes: outputs of the classifier, which have to be those of the weights; 0: without its classifier.
+        num_classes: outputs of the classifier, which have to be those of the weights;
+            0: without its classifier.
         options: of ``timm.create_model``.
 
     Raises:
@@ -37,8 +38,8 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
     if path:
         found = read_weights(path, model, key)
         outputs = num_classes or len(found.get(f"{_first(config.classifier)}.weight", ()))
-        # Where these are not the numbers of the file, timm drops the classifier and takes whatever else is missing
-        # for granted: the network keeps random weights there.
+        # Where these are not the numbers of the file, timm drops the classifier and takes whatever
+        # else is missing for granted: the network keeps random weights there.
         weights = {"state_dict": found, "num_classes": outputs}
         require_outputs(found, config.classifier, outputs, path, key)
     else:
@@ -74,8 +75,12 @@ def timm_config(model: str, key: str):
     return config
 
 
-def require_outputs(weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str) -> None:
-    """Raise DataError where a file's classifier has another number of outputs than the one that is asked for."""
+def require_outputs(
+    weights: dict, classifier: str | tuple[str, ...], wanted: int, path: str, key: str
+) -> None:
+    """Raise DataError where a file's classifier has another number of outputs than the one
+    that is asked for.
+    """
     name = f"{_first(classifier)}.weight"
     found = len(weights.get(name, range(wanted)))  # files with other names are for timm to convert
     if found != wanted:
@@ -89,20 +94,32 @@ def _first(names: str | tuple[str, ...] | None) -> str | None:
 def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError:
     part = key.rsplit(".", 1)[0]
     return DataError(
-        f"{part}.classes: the weights of {weights} know {found} classes, not the {wanted} that are asked for",
-        f"set {part}.classes to what the outputs are (imagenet or dataset), or take other weights with {key}",
+        f"{part}.classes: the weights of {weights} know {found} classes, "
+        f"not the {wanted} that are asked for",
+        f"set {part}.classes to what the outputs are (imagenet or dataset), "
+        f"or take other weights with {key}",
     )
 
 
 def _require_hub(hub_id: str | None, key: str) -> None:
-    """Raise DataError at once where a timm model is neither in the local cache nor to be had from the hub."""
+    """Raise DataError at once where a timm model is neither in the local cache nor
+    to be had from the hub.
+    """
     if hub_id is None:
-        raise DataError(f"{key}: timm names no weights for this model", f"set {key} to a file of weights")
+        raise DataError(
+            f"{key}: timm names no weights for this model", f"set {key} to a file of weights"
+        )
     if not huggingface_hub.try_to_load_from_cache(hub_id, "model.safetensors"):
-        hub_files(hub_id, key, f"download model.safetensors elsewhere and set {key}=/that/model.safetensors")
+        hub_files(
+            hub_id,
+            key,
+            f"download model.safetensors elsewhere and set {key}=/that/model.safetensors",
+        )
 
 
-def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key: str, precision: str = "float32"):
+def load_pretrained(
+    path: str, class_names: tuple[str, ...], subfolder: str, key: str, precision: str = "float32"
+):
     """Load a diffusers model whose class is one of ``class_names``; weights are never unpickled.
 
     Args:
@@ -127,15 +144,21 @@ def load_pretrained(path: str, class_names: tuple[str, ...], subfolder: str, key
 
 
 def _from_file(model_class, path: str, folder: Path, key: str):
-    """Return a model of diffusers from one file, in its names or in those of CompVis, beside its configuration."""
+    """Return a model of diffusers from one file, in its names or in those of CompVis,
+    beside its configuration.
+    """
     with loading(path, key):
-        model = model_class.from_single_file(read_weights(path, path, key), config=str(folder), local_files_only=True)
+        model = model_class.from_single_file(
+            read_weights(path, path, key), config=str(folder), local_files_only=True
+        )
     require_finite(model, path, key)
     return model
 
 
 def _from_folder(library, name: str, folder: Path, key: str, **options):
-    """Return a model of diffusers or transformers, all of whose weights are in the folder and finite."""
+    """Return a model of diffusers or transformers,
+    all of whose weights are in the folder and finite.
+    """
     library.utils.logging.disable_progress_bar()
     library.utils.logging.set_verbosity_error()
     with loading(str(folder), key):
@@ -154,50 +177,69 @@ def _from_folder(library, name: str, folder: Path, key: str, **options):
 
 
 def _renamed(folder: Path, wanted: str, others: list[str]) -> str | None:
-    """Return the command that takes off what a wrapper has put before every name; ``None`` where none has."""
-    prefix = next((name.removesuffix(wanted) for name in others if name.endswith(f".{wanted}")), None)
+    """Return the command that takes off what a wrapper has put before every name;
+    ``None`` where none has.
+    """
+    prefix = next(
+        (name.removesuffix(wanted) for name in others if name.endswith(f".{wanted}")), None
+    )
     file = folder / f"{WEIGHTS}.safetensors"
     if prefix is None or not file.is_file():
         return None
     script = (
-        f"from safetensors.torch import load_file, save_file; f = '{file}'; save_file({{k.removeprefix("
-        f"'{prefix}'): v for k, v in load_file(f).items()}}, f, metadata={{'format': 'pt'}})"
+        "from safetensors.torch import load_file, save_file; "
+        f"f = '{file}'; "
+        f"save_file({{k.removeprefix('{prefix}'): v for k, v in load_file(f).items()}}, "
+        "f, metadata={'format': 'pt'})"
     )
     return f'its names begin with "{prefix}"; take that off: python -c "{script}"'
 
 
 def read_scheduler(path: str, key: str) -> dict[str, Any]:
-    """Return what a model's ``scheduler_config.json`` says; ``path``: a local folder, or a hub id."""
+    """Return what a model's ``scheduler_config.json`` says;
+    ``path``: a local folder, or a hub id.
+    """
     return read_config(model_folder(path, "scheduler", key, _SCHEDULER) / _SCHEDULER, key)
 
 
 def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):
-    """Return a model's scheduler: as it was saved, or of another class with the same noise schedule.
+    """Return a model's scheduler: as it was saved,
+    or of another class with the same noise schedule.
 
     Args:
         saved: its ``scheduler_config.json``.
-        name: class name in diffusers; ``None`` for the model's own. Another class takes trailing times: the others
-            skip the noisiest ones, which matters where few steps are run.
+        name: class name in diffusers; ``None`` for the model's own. Another class takes trailing
+            times: the others skip the noisiest ones, which matters where few steps are run.
         key: config key that errors name.
     """
     import diffusers
 
     name, own = name or saved.get("_class_name"), name is None
     scheduler_class = getattr(diffusers, str(name), None)
-    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)):
-        raise DataError(f"{key}: {_SCHEDULER} names '{name}', no scheduler", f"replace {_SCHEDULER} by the model's")
+    if not (
+        isinstance(scheduler_class, type) and issubclass(scheduler_class, diffusers.SchedulerMixin)
+    ):
+        raise DataError(
+            f"{key}: {_SCHEDULER} names '{name}', no scheduler",
+            f"replace {_SCHEDULER} by the model's",
+        )
     known = inspect.signature(scheduler_class.__init__).parameters
     changes = {"clip_sample": False}  # it would clip latents to [-1, 1]
     if not own:  # without the warm-up of PNDM, which has to start from the noisiest time
         changes |= {"timestep_spacing": "trailing", "skip_prk_steps": True}
-    # A class that has no use for a learned variance would carry the word on, and be given the variance.
+    # A class that has no use for a learned variance would carry the word on,
+    # and be given the variance.
     kept = {k: v for k, v in saved.items() if k in known or k != "variance_type"}
     with loading(f"a {name}", key):
-        return scheduler_class.from_config({**kept, **{k: v for k, v in changes.items() if k in known}})
+        return scheduler_class.from_config(
+            {**kept, **{k: v for k, v in changes.items() if k in known}}
+        )
 
 
 def load_text_encoder(path: str, key: str, precision: str):
-    """Return the CLIP tokenizer and text encoder of a Stable Diffusion model, ready for inference."""
+    """Return the CLIP tokenizer and text encoder of a Stable Diffusion model,
+    ready for inference.
+    """
     import transformers
 
     tokenizer = model_folder(path, "tokenizer", key, "tokenizer_config.json")
@@ -205,20 +247,27 @@ def load_text_encoder(path: str, key: str, precision: str):
     with loading(str(tokenizer), key):
         words = transformers.CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
     variant = {"variant": HALF} if not any(encoder.glob("*model.[sb]*")) else {}
-    return words, for_inference(_from_folder(transformers, "CLIPTextModel", encoder, key, **variant), precision)
+    return words, for_inference(
+        _from_folder(transformers, "CLIPTextModel", encoder, key, **variant), precision
+    )
 
 
 def for_inference(model, precision: str):
-    """Freeze a network, give it its precision, e.g. ``bfloat16``, and the layout in which convolutions are fastest."""
+    """Freeze a network, give it its precision, e.g. ``bfloat16``,
+    and the layout in which convolutions are fastest.
+    """
     import torch
 
     model.requires_grad_(False).eval()
-    # not model.to: that of diffusers warns about parts it would rather keep in float32, of which these have none
+    # not model.to: that of diffusers warns about parts it would rather keep in float32,
+    # of which these have none
     return torch.nn.Module.to(model, getattr(torch, precision), memory_format=torch.channels_last)
 
 
 def compile_blocks(network) -> None:
-    """Compile every transformer and residual block of a diffusers network: all of one kind share their code."""
+    """Compile every transformer and residual block of a diffusers network:
+    all of one kind share their code.
+    """
     from diffusers.models.attention import BasicTransformerBlock
     from diffusers.models.resnet import ResnetBlock2D
 

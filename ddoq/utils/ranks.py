@@ -1,4 +1,7 @@
-"""Several processes that compute one run together. This one is alone; ``ddoq.engine.ranks`` has company."""
+"""Several processes that compute one run together.
+
+This one is alone; ``ddoq.engine.ranks`` has company.
+"""
 
 from __future__ import annotations
 
@@ -76,15 +79,19 @@ def company() -> int:
 
 
 def granted(name: str) -> int:
-    """Return how many tasks or GPUs SLURM has granted, by one of its variables; 1 where that says nothing."""
+    """Return how many tasks or GPUs SLURM has granted, by one of its variables;
+    1 where that says nothing.
+    """
     text = os.environ.get(name, "")
     return int(text) if text.isdecimal() else 1
 
 
 def unused_tasks() -> int:
-    """Return how many tasks SLURM has granted where this process is none of them, but of a shell or script; else 0.
+    """Return how many tasks SLURM has granted where this process is none of them,
+    but of a shell or script; else 0.
 
-    Such a shell may have all variables that srun sets, or some of them. It gets one process, and awaits nothing.
+    Such a shell may have all variables that srun sets, or some of them.
+    It gets one process, and awaits nothing.
     """
     tasks = granted("SLURM_NTASKS")
     return tasks if tasks > 1 and "RANK" not in os.environ and not _is_task() else 0
@@ -100,8 +107,10 @@ def _place_of_torchrun() -> Place:
         )
     if rank >= size:
         raise ConfigError(
-            f"environment: RANK={rank} is none of WORLD_SIZE={size} processes, which are numbered from 0",
-            "unset RANK and WORLD_SIZE to run one process, or start several with torchrun, which sets both",
+            f"environment: RANK={rank} is none of WORLD_SIZE={size} processes, "
+            "which are numbered from 0",
+            "unset RANK and WORLD_SIZE to run one process, "
+            "or start several with torchrun, which sets both",
         )
     by = "torchrun: " if "TORCHELASTIC_RUN_ID" in os.environ else "variables: "
     start = f"{by}RANK={rank} WORLD_SIZE={size}"
@@ -110,20 +119,31 @@ def _place_of_torchrun() -> Place:
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         if not os.environ.get(name):
             raise ConfigError(
-                f"environment: RANK={rank} WORLD_SIZE={size} without {name}, where process 0 is to be found",
-                "start the processes with torchrun, or unset RANK and WORLD_SIZE to run one process",
+                f"environment: RANK={rank} WORLD_SIZE={size} without {name}, "
+                "where process 0 is to be found",
+                "start the processes with torchrun, "
+                "or unset RANK and WORLD_SIZE to run one process",
             )
     address, port = os.environ["MASTER_ADDR"], number("MASTER_PORT")
-    attempt = [os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")]
-    return Place(rank, size, f"{start} MASTER_ADDR={address} MASTER_PORT={port}", address, port, ".".join(attempt))
+    attempt = [
+        os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
+    ]
+    return Place(
+        rank,
+        size,
+        f"{start} MASTER_ADDR={address} MASTER_PORT={port}",
+        address,
+        port,
+        ".".join(attempt),
+    )
 
 
 def _is_task() -> bool:
     """Tell whether srun started this process as one of several tasks.
 
-    Shells inside an allocation have the variables, too: that of ``salloc`` those of the job, that of ``srun --pty``
-    all of them (the other tasks' shells have ended at once), and what they submit inherits them. So the task has to
-    be this process or above it, and no shell on a terminal.
+    Shells inside an allocation have the variables, too: that of ``salloc`` those of the job, that
+    of ``srun --pty`` all of them (the other tasks' shells have ended at once), and what they submit
+    inherits them. So the task has to be this process or above it, and no shell on a terminal.
     """
     names = ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS", "SLURM_TASK_PID", "SLURM_PROCID")
     values = [os.environ.get(name, "") for name in names]
@@ -144,7 +164,8 @@ def _ancestors() -> Iterator[int]:
             stat = Path(f"/proc/{process}/stat").read_text()
         except OSError:
             return
-        process = int(stat.rpartition(")")[2].split()[1])  # the name, in parentheses, may hold anything
+        # The name, in parentheses, may hold anything.
+        process = int(stat.rpartition(")")[2].split()[1])
 
 
 def _on_terminal(process: int) -> bool:
@@ -166,7 +187,9 @@ def _place_of_srun() -> Place:
 
 
 def _first_node(nodes: str) -> str:
-    """Return the first name of a list as SLURM writes it: ``gpu[07-09,12],login`` begins with ``gpu07``."""
+    """Return the first name of a list as SLURM writes it:
+    ``gpu[07-09,12],login`` begins with ``gpu07``.
+    """
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", re.match(r"(?:\[[^\]]*\]|[^,])*", nodes).group())
 
 

@@ -1,4 +1,6 @@
-"""How a pretrained VAE's latents are brought to unit variance, as its ``config.json`` says and its pipelines do."""
+"""How a pretrained VAE's latents are brought to unit variance,
+as its ``config.json`` says and its pipelines do.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +11,16 @@ from typing import Any
 
 from ddoq.errors import DataError
 
-#: The classes of diffusers that ddoq reads, with the scaling factor that stands for one that is not stated.
+#: The classes of diffusers that ddoq reads,
+#: with the scaling factor that stands for one that is not stated.
 VAE_SCALES = {"AutoencoderKL": 0.18215, "AutoencoderTiny": 1.0}
 _REMEDY = "replace it by the model's own"
 
 
 @dataclass(frozen=True)
 class LatentScale:
-    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``; each is a number, or a tuple of one per channel.
+    """``z = (E(x) - shift) * scale`` and ``x = D(z / scale + shift)``;
+    each is a number, or a tuple of one per channel.
 
     Attributes:
         shift: ``shift_factor``, or ``latents_mean``.
@@ -32,15 +36,17 @@ class LatentScale:
 def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
     """Return what a VAE's configuration says of its latents.
 
-    A model with ``latents_mean`` and ``latents_std`` is scaled as in Stable Diffusion XL's pipelines,
-    ``(E(x) - mean) * scaling_factor / std``; one with a ``shift_factor`` as in Stable Diffusion 3's.
+    A model with ``latents_mean`` and ``latents_std`` is scaled as in Stable Diffusion XL's
+    pipelines, ``(E(x) - mean) * scaling_factor / std``; one with a ``shift_factor`` as in
+    Stable Diffusion 3's.
 
     Args:
         known: ``config.json`` of the VAE.
         key: config key that errors name.
 
     Raises:
-        DataError: a number is none, is zero where it divides, or there are too few or contradictory ones.
+        DataError: a number is none, is zero where it divides,
+            or there are too few or contradictory ones.
     """
     default = VAE_SCALES[known.get("_class_name")]
     factor = _positive(known, "scaling_factor", known.get("scaling_factor", default), key)
@@ -51,15 +57,22 @@ def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
     if not names:
         return LatentScale(shift, factor, assumed)
     if len(names) == 1 or shift:
-        which = "shift_factor beside latents_mean" if shift else f"{names[0]} without the other of the two"
+        which = (
+            "shift_factor beside latents_mean"
+            if shift
+            else f"{names[0]} without the other of the two"
+        )
         raise DataError(
-            f"{key}: config.json of the encoder has {which}, and no pipeline of diffusers reads that",
-            "keep those that the model was trained with: scaling_factor and shift_factor, or scaling_factor, "
-            "latents_mean and latents_std",
+            f"{key}: config.json of the encoder has {which}, "
+            "and no pipeline of diffusers reads that",
+            "keep those that the model was trained with: scaling_factor and shift_factor, "
+            "or scaling_factor, latents_mean and latents_std",
         )
     mean, std = (_per_channel(known, name, key) for name in names)
     mean = tuple(_finite(known, "latents_mean", value, key) for value in mean)
-    return LatentScale(mean, tuple(factor / _positive(known, "latents_std", value, key) for value in std), assumed)
+    return LatentScale(
+        mean, tuple(factor / _positive(known, "latents_std", value, key) for value in std), assumed
+    )
 
 
 def is_normalised(known: Mapping[str, Any]) -> bool:
@@ -72,7 +85,9 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
     if not isinstance(values, list | tuple) or len(values) != channels:
         num = len(values) if isinstance(values, list | tuple) else "no"
         raise DataError(
-            f"{key}: config.json of the encoder has {num} numbers in {name}, and latent_channels={channels}", _REMEDY
+            f"{key}: config.json of the encoder has {num} numbers in {name}, "
+            f"and latent_channels={channels}",
+            _REMEDY,
         )
     return list(values)
 
@@ -80,7 +95,9 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
 def _finite(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, which is no finite number", _REMEDY
+            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, "
+            "which is no finite number",
+            _REMEDY,
         )
     return float(value)
 
@@ -88,7 +105,8 @@ def _finite(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
 def _positive(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
     if _finite(known, name, value, key) <= 0:
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, and latents cannot be scaled by that",
+            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, "
+            "and latents cannot be scaled by that",
             _REMEDY,
         )
     return float(value)

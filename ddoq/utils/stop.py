@@ -1,4 +1,6 @@
-"""Signals that ask a run to stop: what it has computed stays, and the same command goes on from there."""
+"""Signals that ask a run to stop: what it has computed stays,
+and the same command goes on from there.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-#: ``scancel``, a time limit and preemption send SIGTERM; ``sbatch --signal=USR1@120`` warns before a time limit.
+#: ``scancel``, a time limit and preemption send SIGTERM;
+#: ``sbatch --signal=USR1@120`` warns before a time limit.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
-    """A signal asked this process to stop. Not an ``Exception``: whoever handles errors must not go on.
+    """A signal asked this process to stop. Not an ``Exception``: whoever handles
+    errors must not go on.
 
     Attributes:
         number: of the signal; ``128 + number`` is the exit code.
@@ -26,7 +30,8 @@ class Stopped(BaseException):
 
 @contextmanager
 def stoppable() -> Iterator[None]:
-    """Raise ``Stopped`` in the block when a signal arrives, so that it is left the way errors leave it.
+    """Raise ``Stopped`` in the block when a signal arrives,
+    so that it is left the way errors leave it.
 
     Outside the main thread, where Python delivers no signals, nothing changes.
     """
@@ -35,7 +40,8 @@ def stoppable() -> Iterator[None]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        for other in SIGNALS:  # SLURM sends SIGTERM more than once; the way out is not to be interrupted
+        # SLURM sends SIGTERM more than once; the way out is not to be interrupted.
+        for other in SIGNALS:
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 

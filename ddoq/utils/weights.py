@@ -38,7 +38,9 @@ def require_file(path: str, key: str) -> None:
             f"set {key}={files[0]}" if files else f"set {key} to a file ({', '.join(_FILES)})",
         )
     if not Path(path).is_file():
-        raise DataError(f"{key}: there is no file {path}", f"put the weights there, or correct {key}")
+        raise DataError(
+            f"{key}: there is no file {path}", f"put the weights there, or correct {key}"
+        )
 
 
 #: Endings of files of weights.
@@ -46,7 +48,10 @@ _FILES = (".safetensors", ".pth", ".pt", ".ckpt", ".bin")
 
 
 def check_file(path: Path, key: str) -> None:
-    """Raise DataError where a ``.safetensors`` file is none or is cut off. Its header tells; no weights are read."""
+    """Raise DataError where a ``.safetensors`` file is none or is cut off.
+
+    Its header tells; no weights are read.
+    """
     if path.suffix == ".safetensors":
         with loading(str(path), key), safe_open(path, "np"):
             pass
@@ -61,19 +66,29 @@ def read_config(file: Path, key: str) -> dict[str, Any]:
     try:
         found = read_json(file)
     except (OSError, ValueError) as error:
-        raise DataError(f"{key}: {file} is no JSON ({reason(error)})", "replace it by the model's own") from error
+        raise DataError(
+            f"{key}: {file} is no JSON ({reason(error)})", "replace it by the model's own"
+        ) from error
     if not isinstance(found, dict):
         raise DataError(f"{key}: {file} holds no JSON object", "replace it by the model's own")
     return found
 
 
-def require_class(known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str) -> str:
-    """Return the class of a model, by its ``config.json``; raise ConfigError where it is none of those that fit."""
+def require_class(
+    known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str
+) -> str:
+    """Return the class of a model, by its ``config.json``;
+    raise ConfigError where it is none of those that fit.
+    """
     name = known.get("_class_name")
-    # Published DiT checkpoints still carry the class name from before diffusers split its transformers up.
+    # Published DiT checkpoints still carry the class name from
+    # before diffusers split its transformers up.
     name = class_names[0] if name == "Transformer2DModel" else name
     if name not in class_names:
-        raise ConfigError(f"{key}: {folder} holds a {name}", f"give a folder with one of: {', '.join(class_names)}")
+        raise ConfigError(
+            f"{key}: {folder} holds a {name}",
+            f"give a folder with one of: {', '.join(class_names)}",
+        )
     return name
 
 
@@ -87,13 +102,18 @@ def variant_of(folder: Path, key: str) -> bool:
     endings = ("safetensors", "safetensors.index.json", "bin", "bin.index.json")
     if names & {f"{WEIGHTS}.{ending}" for ending in endings}:
         return False
-    if f"{WEIGHTS}.{HALF}.safetensors" in names or f"{WEIGHTS}.safetensors.index.{HALF}.json" in names:
+    if (
+        f"{WEIGHTS}.{HALF}.safetensors" in names
+        or f"{WEIGHTS}.safetensors.index.{HALF}.json" in names
+    ):
         return True
     others = [file for file in sorted(folder.iterdir()) if file.suffix in (".safetensors", ".bin")]
     wanted = folder / f"{WEIGHTS}{others[0].suffix if others else '.safetensors'}"
     raise DataError(
         f"{key}: {folder} has config.json, and no {wanted.name}",
-        f"rename {others[0]} to {wanted.name}" if len(others) == 1 else f"put {wanted.name} of this model there",
+        f"rename {others[0]} to {wanted.name}"
+        if len(others) == 1
+        else f"put {wanted.name} of this model there",
     )
 
 
@@ -104,14 +124,18 @@ def loading(model: str, key: str) -> Iterator[None]:
         yield
     except DdoqError:
         raise
-    except Exception as error:  # torch, safetensors and the models raise whatever damaged bytes lead them to
+    except Exception as error:
+        # Torch, safetensors and the models raise whatever damaged bytes lead them to.
         raise DataError(
-            f"{key}: the weights of {model} do not load ({reason(error)})", "check the file and the model"
+            f"{key}: the weights of {model} do not load ({reason(error)})",
+            "check the file and the model",
         ) from error
 
 
 def reason(error: Exception) -> str:
-    """Return the first sentence of an error, cut to 200 characters; torch puts what is wrong into its second line."""
+    """Return the first sentence of an error, cut to 200 characters;
+    torch puts what is wrong into its second line.
+    """
     first, *others = str(error).splitlines() or [type(error).__name__]
     said = f"{first} {others[0]}" if first.endswith(":") and others else first.split(". ")[0]
     return shorten(said, 200, placeholder=" …")

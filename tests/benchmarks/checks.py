@@ -1,4 +1,5 @@
-"""CPU seconds of the checks of what stages hand over, inside a run: `python tests/benchmarks/checks.py [OVERRIDE ...]`.
+"""CPU seconds of the checks of what stages hand over, inside a run:
+`python tests/benchmarks/checks.py [OVERRIDE ...]`.
 
 Run in this process into a folder of its own, so that nothing is in the store; probes are no checks.
 """
@@ -29,7 +30,9 @@ CHECKS = (
 
 
 class Clock:
-    """Sums the CPU seconds of calls, those inside another one once, in whatever threads they are."""
+    """Sums the CPU seconds of calls, those inside another one once,
+    in whatever threads they are.
+    """
 
     def __init__(self):
         self.seconds, self.calls, self._inside = Counter(), Counter(), threading.local()

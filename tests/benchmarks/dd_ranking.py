@@ -1,17 +1,21 @@
-"""Our evaluator against DD-Ranking's, on a distilled folder of CIFAR-10: `dd_ranking.py outputs/runs/<run>/distilled`.
+"""Our evaluator against DD-Ranking's, on a distilled folder of CIFAR-10:
+`dd_ranking.py outputs/runs/<run>/distilled`.
 
-The form of CIFAR-10 that the folder was made of is given by `--data`; the README's rows are of the JPEG form.
+The form of CIFAR-10 that the folder was made of is given by `--data`;
+the README's rows are of the JPEG form.
 
-Needs DD-Ranking (Li et al. 2025): `pip install --no-deps ddranking kornia kornia_rs tqdm pandas`, or its checkout on
-PYTHONPATH (0.2.0 asks for numpy below 2 and scipy below 1.16; what is called here runs with later ones).
-Its ConvNet-3 is trained and tested by the loops of its LabelRobustScoreHard (its GeneralEvaluator ends with a NameError
-in 0.2.0), our ConvNet-D3 by ours: with the same images, hard labels, no weights, and the same normalisation, initial
-weights, SGD, batch size, epochs and steps of the rate. Two recipes: `plain` sees all images in every batch and has no
-augmentation, so nothing is random and the two students should end as one; `dsa` has small batches and DSA, where order
-and augmentation are each side's own.
-Besides the distilled set: `random`, as many real images, drawn for every seed, for the improvement over random; and
-`full`, the train split for as many gradient steps, by ours alone. Accuracies are fractions of the test images; `best`
-is that of the best tenth epoch.
+Needs DD-Ranking (Li et al. 2025): `pip install --no-deps ddranking kornia kornia_rs tqdm pandas`,
+or its checkout on PYTHONPATH (0.2.0 asks for numpy below 2 and scipy below 1.16; what is called
+here runs with later ones). Its ConvNet-3 is trained and tested by the loops of its
+LabelRobustScoreHard (its GeneralEvaluator ends with a NameError in 0.2.0), our ConvNet-D3 by ours:
+with the same images, hard labels, no weights, and the same normalisation, initial weights, SGD,
+batch size, epochs and steps of the rate. Two recipes: `plain` sees all images in every batch and
+has no augmentation, so nothing is random and the two students should end as one; `dsa` has small
+batches and DSA, where order and augmentation are each side's own.
+
+Besides the distilled set: `random`, as many real images, drawn for every seed, for the improvement
+over random; and `full`, the train split for as many gradient steps, by ours alone. Accuracies are
+fractions of the test images; `best` is that of the best tenth epoch.
 """
 
 from __future__ import annotations
@@ -56,12 +60,17 @@ try:
 except ImportError as error:
     raise SystemExit(
         f"DD-Ranking cannot be imported: {error}\n"
-        "  -> pip install --no-deps ddranking kornia kornia_rs tqdm pandas, or put its checkout on PYTHONPATH"
+        "  -> pip install --no-deps ddranking kornia kornia_rs tqdm pandas, "
+        "or put its checkout on PYTHONPATH"
     ) from None
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = ROOT / "outputs" / "benchmarks" / "dd_ranking.json"
-DATA = [Path(os.environ.get("DDOQ_DATA", "outputs/data")), ROOT / "data", ROOT.parent / "shared" / "data"]
+DATA = [
+    Path(os.environ.get("DDOQ_DATA", "outputs/data")),
+    ROOT / "data",
+    ROOT.parent / "shared" / "data",
+]
 NUM_CLASSES, SIZE = 10, 32
 INTERVAL = 10  # epochs between two tests: DD-Ranking's
 DSA_STRATEGY = "color_crop_cutout_flip_scale_rotate"
@@ -83,27 +92,45 @@ class Measured:
 
 
 def read_cifar10(split: str, every: int = 1, root: Path | None = None) -> Split:
-    """Return uint8 images ``[n, 3, 32, 32]`` and labels ``[n]`` of a split, or of every so many-th image."""
+    """Return uint8 images ``[n, 3, 32, 32]`` and labels ``[n]`` of a split,
+    or of every so many-th image.
+    """
     source = CIFAR10("cifar10", SIZE, 3, search=tuple(DATA), root=root and str(root)).open()
     rows = np.flatnonzero(source.split == split)[::every].tolist()
-    return torch.stack([to_uint8(source.read(i), SIZE, 3) for i in rows]), torch.from_numpy(source.labels[rows])
+    return torch.stack([to_uint8(source.read(i), SIZE, 3) for i in rows]), torch.from_numpy(
+        source.labels[rows]
+    )
 
 
 def read_distilled(folder: Path) -> TrainingSet:
-    """Return a distilled set of CIFAR-10 with hard labels and without weights: DD-Ranking knows no weights."""
+    """Return a distilled set of CIFAR-10 with hard labels and without weights:
+    DD-Ranking knows no weights.
+    """
     distilled = load_distilled(folder)
     images, num_classes = distilled.training_set().images, len(distilled.class_names)
     if (num_classes, *images.shape[1:]) != (NUM_CLASSES, 3, SIZE, SIZE):
         raise DataError(
-            f"{folder} is no distilled CIFAR-10", "give the folder distilled/ of a run with dataset=cifar10"
+            f"{folder} is no distilled CIFAR-10",
+            "give the folder distilled/ of a run with dataset=cifar10",
         )
     return TrainingSet.of_images(images, distilled.labels, num_classes)
 
 
 def recipes(num_images: int, epochs: int) -> dict[str, Protocol]:
     """Return the recipes by name."""
-    options = {"optimizer": "sgd", "learning_rate": 0.01, "momentum": 0.9, "weight_decay": 5e-4, "epochs": epochs}
-    options |= {"schedule": "step", "schedule_by": "epoch", "milestones": (0.5,), "milestone_factor": 0.1}
+    options = {
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.9,
+        "weight_decay": 5e-4,
+        "epochs": epochs,
+    }
+    options |= {
+        "schedule": "step",
+        "schedule_by": "epoch",
+        "milestones": (0.5,),
+        "milestone_factor": 0.1,
+    }
     options |= {"num_evaluations": epochs // INTERVAL}
     augmented = Protocol(32, augmentation=Augmentation(dsa=DSA_STRATEGY), **options)
     return {"plain": Protocol(num_images, **options), "dsa": augmented}
@@ -117,22 +144,36 @@ class TheirEvaluator(LabelRobustScoreHard):
 
     def __init__(self, recipe: Protocol, test: Split, device: str):
         self.use_dist, self.rank, self.num_workers, self.device = False, 0, 0, device
-        self.optimizer, self.momentum, self.weight_decay = recipe.optimizer, recipe.momentum, recipe.weight_decay
+        self.optimizer, self.momentum, self.weight_decay = (
+            recipe.optimizer,
+            recipe.momentum,
+            recipe.weight_decay,
+        )
         self.lr_scheduler, self.step_size = "step", recipe.epochs // 2
-        self.num_epochs, self.test_interval, self.syn_batch_size = recipe.epochs, INTERVAL, recipe.batch_size
+        self.num_epochs, self.test_interval, self.syn_batch_size = (
+            recipe.epochs,
+            INTERVAL,
+            recipe.batch_size,
+        )
         self.aug_func = DSA(dict(DSA_RANGES)) if recipe.augmentation.dsa else None
         self.class_map = {label: label for label in range(NUM_CLASSES)}
         self.test_loader_syn = DataLoader(TensorDataset(*test), batch_size=256)
 
-    def train(self, network: nn.Module, images: Tensor, labels: Tensor, rate: float) -> tuple[float, float]:
-        """Train in place on normalised images; return the last and the best accuracy as fractions."""
+    def train(
+        self, network: nn.Module, images: Tensor, labels: Tensor, rate: float
+    ) -> tuple[float, float]:
+        """Train in place on normalised images; return the last
+        and the best accuracy as fractions.
+        """
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             best = self._compute_hard_label_metrics(network, images, None, rate, labels, mode="syn")
             last = validate(network, self.test_loader_syn, self.device, self.class_map)
         return last / 100, best / 100
 
 
-def by_theirs(data: TrainingSet, test: Split, recipe: Protocol, normalize: Normalize, seed: int) -> Measured:
+def by_theirs(
+    data: TrainingSet, test: Split, recipe: Protocol, normalize: Normalize, seed: int
+) -> Measured:
     """Return DD-Ranking's student of a training set, measured by DD-Ranking."""
     device = device_of("auto")
     torch.manual_seed(item_seed(seed, "weights"))
@@ -145,20 +186,29 @@ def by_theirs(data: TrainingSet, test: Split, recipe: Protocol, normalize: Norma
     return Measured(last, best, network.cpu(), time.perf_counter() - start)
 
 
-def by_ours(data: TrainingSet, test: Split, recipe: Protocol, normalize: Normalize, seed: int) -> Measured:
+def by_ours(
+    data: TrainingSet, test: Split, recipe: Protocol, normalize: Normalize, seed: int
+) -> Measured:
     """Return our student of a training set, measured by us."""
     torch.manual_seed(item_seed(seed, "weights"))
     network, start = ConvNet(3, NUM_CLASSES, SIZE), time.perf_counter()
     measures = train_student(network, data, test, recipe, normalize, seed, "auto")
-    return Measured(measures["top1"], measures["top1_best"], network.cpu(), time.perf_counter() - start)
+    return Measured(
+        measures["top1"], measures["top1_best"], network.cpu(), time.perf_counter() - start
+    )
 
 
 @torch.inference_mode()
 def distance(ours: nn.Module, theirs: nn.Module, images: Tensor) -> dict[str, float]:
-    """Return the largest difference of two students' weights, and the share of images that they label alike."""
+    """Return the largest difference of two students' weights,
+    and the share of images that they label alike.
+    """
     pairs = zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True)
     alike = ours.eval()(images).argmax(1) == theirs.eval()(images).argmax(1)
-    return {"weights": max((a - b).abs().max().item() for a, b in pairs), "alike": alike.double().mean().item()}
+    return {
+        "weights": max((a - b).abs().max().item() for a, b in pairs),
+        "alike": alike.double().mean().item(),
+    }
 
 
 def random_set(images: Tensor, labels: Tensor, ipc: int, seed: int) -> TrainingSet:
@@ -168,8 +218,12 @@ def random_set(images: Tensor, labels: Tensor, ipc: int, seed: int) -> TrainingS
     return TrainingSet.of_images(images[rows], labels[rows], NUM_CLASSES)
 
 
-def rows_of(distilled: TrainingSet, train: Split, test: Split, epochs: int, num_seeds: int) -> Iterator[dict]:
-    """Yield one row per recipe, set, seed and side; DD-Ranking's hold the ``distance`` from ours."""
+def rows_of(
+    distilled: TrainingSet, train: Split, test: Split, epochs: int, num_seeds: int
+) -> Iterator[dict]:
+    """Yield one row per recipe, set, seed and side;
+    DD-Ranking's hold the ``distance`` from ours.
+    """
     pixels = train[0].float() / 255
     normalize = Normalize(pixels.mean((0, 2, 3)).tolist(), pixels.std((0, 2, 3)).tolist())
     del pixels  # 600 MB
@@ -184,7 +238,9 @@ def rows_of(distilled: TrainingSet, train: Split, test: Split, epochs: int, num_
                 full = by_ours(everything, test, replace(protocol, **steps), normalize, seed)
                 yield row_of(recipe, "full", seed, "ours", full)
             for name, data in sets.items():
-                ours, theirs = (side(data, test, protocol, normalize, seed) for side in (by_ours, by_theirs))
+                ours, theirs = (
+                    side(data, test, protocol, normalize, seed) for side in (by_ours, by_theirs)
+                )
                 apart = distance(ours.network, theirs.network, normalized)
                 yield row_of(recipe, name, seed, "ours", ours)
                 yield row_of(recipe, name, seed, "DD-Ranking", theirs) | apart
@@ -202,7 +258,9 @@ def values(rows: list[dict], key: str, **known: str) -> list[float]:
 
 
 def table_of(rows: list[dict]) -> Table:
-    """Return mean and standard deviation over seeds, and the paired difference ours - theirs, in percent."""
+    """Return mean and standard deviation over seeds,
+    and the paired difference ours - theirs, in percent.
+    """
     table = Table("recipe", "set", "top-1 %", "ours", "DD-Ranking", "difference", box=None)
     for recipe, data in dict.fromkeys((row["recipe"], row["set"]) for row in rows):
         here = {"recipe": recipe, "set": data}
@@ -211,16 +269,21 @@ def table_of(rows: list[dict]) -> Table:
             found = [summarize(ours)]
             if theirs:
                 found += [summarize(theirs), compare_paired(ours, theirs).difference]
-            table.add_row(recipe, data, key, *(f"{100 * one.mean:.2f} ± {100 * one.std:.2f}" for one in found))
+            table.add_row(
+                recipe, data, key, *(f"{100 * one.mean:.2f} ± {100 * one.std:.2f}" for one in found)
+            )
     return table
 
 
 def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
-    """Return HLR, IOR and LRS of each side, from mean last accuracies as fractions; HLR's full data are ours."""
+    """Return HLR, IOR and LRS of each side, from mean last accuracies as fractions;
+    HLR's full data are ours.
+    """
     full, found = summarize(values(rows, "last", recipe="dsa", set="full")).mean, {}
     for side in ("ours", "DD-Ranking"):
         distilled, random = (
-            summarize(values(rows, "last", recipe="dsa", set=data, side=side)).mean for data in ("distilled", "random")
+            summarize(values(rows, "last", recipe="dsa", set=data, side=side)).mean
+            for data in ("distilled", "random")
         )
         hlr, ior = hard_label_recovery(full, distilled), improvement_over_random(distilled, random)
         found[side] = {"hlr": hlr, "ior": ior, "lrs": label_robust_score(ior, hlr)}
@@ -230,14 +293,25 @@ def scores(rows: list[dict]) -> dict[str, dict[str, float]]:
 def main() -> None:
     """Train both sides on a folder; print the table and write the rows."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="outputs/runs/<run>/distilled of a run on CIFAR-10")
-    parser.add_argument("--data", type=Path, help="folder of CIFAR-10 (default: what dataset=cifar10 finds)")
+    parser.add_argument(
+        "folder", type=Path, help="outputs/runs/<run>/distilled of a run on CIFAR-10"
+    )
+    parser.add_argument(
+        "--data", type=Path, help="folder of CIFAR-10 (default: what dataset=cifar10 finds)"
+    )
     parser.add_argument("--epochs", type=int, default=40, help="a multiple of 20 (default: 40)")
-    parser.add_argument("--seeds", type=int, default=3, help="students per side, at least 2 (default: 3)")
-    parser.add_argument("--every", type=int, default=10, help="test on every so many-th test image (default: 10)")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="students per side, at least 2 (default: 3)"
+    )
+    parser.add_argument(
+        "--every", type=int, default=10, help="test on every so many-th test image (default: 10)"
+    )
     asked, console = parser.parse_args(), Console(width=130)
     if asked.epochs < 1 or asked.epochs % (2 * INTERVAL):
-        parser.error("--epochs: the rate falls half-way and every tenth epoch is tested: give a multiple of 20")
+        parser.error(
+            "--epochs: the rate falls half-way and every tenth epoch is tested: "
+            "give a multiple of 20"
+        )
     try:
         distilled, train = read_distilled(asked.folder), read_cifar10("train", root=asked.data)
         test = read_cifar10("test", asked.every, asked.data)
@@ -245,16 +319,27 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     start, rows = time.perf_counter(), []
     for row in rows_of(distilled, train, test, asked.epochs, asked.seeds):
-        console.print({key: round(value, 6) if isinstance(value, float) else value for key, value in row.items()})
+        console.print(
+            {
+                key: round(value, 6) if isinstance(value, float) else value
+                for key, value in row.items()
+            }
+        )
         rows.append(row)
-    version = next((found.version for found in metadata.distributions(name="ddranking")), "a checkout")
+    version = next(
+        (found.version for found in metadata.distributions(name="ddranking")), "a checkout"
+    )
     done = {
         "folder": str(asked.folder),
         "images": len(distilled.images),
         "epochs": asked.epochs,
         "tested": len(test[0]),
     }
-    done |= {"ddranking": version, "minutes": (time.perf_counter() - start) / 60, "scores": scores(rows)}
+    done |= {
+        "ddranking": version,
+        "minutes": (time.perf_counter() - start) / 60,
+        "scores": scores(rows),
+    }
     console.print(table_of(rows), done)
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)
     OUTPUT.write_text(json.dumps(done | {"machine": provenance(), "rows": rows}, indent=1))

@@ -1,7 +1,9 @@
-"""The figure of the study from its rows: `python tests/benchmarks/figures.py tests/assets/study.png`.
+"""The figure of the study from its rows:
+`python tests/benchmarks/figures.py tests/assets/study.png`.
 
-Accuracy against images per class; W2 against centroids on log-log axes (its slope is the rate); what the centroid adds
-to diffusion from noise alone, against the strength of diffusion. Bars are Student's 95 % intervals.
+Accuracy against images per class; W2 against centroids on log-log axes (its slope is the rate);
+what the centroid adds to diffusion from noise alone, against the strength of diffusion. Bars are
+Student's 95 % intervals.
 """
 
 from __future__ import annotations
@@ -31,7 +33,17 @@ def line(axes: Axes, rows: list[dict], along: str, less: float = 0.0, **style: s
     rows = sorted(rows, key=lambda row: float(row[along]))
     scores = [accuracy(row) for row in rows]
     x, y = [float(row[along]) for row in rows], [score.mean - less for score in scores]
-    axes.errorbar(x, y, [score.ci95 for score in scores], marker="o", ms=3, lw=1.2, capsize=2, elinewidth=0.8, **style)
+    axes.errorbar(
+        x,
+        y,
+        [score.ci95 for score in scores],
+        marker="o",
+        ms=3,
+        lw=1.2,
+        capsize=2,
+        elinewidth=0.8,
+        **style,
+    )
 
 
 def accuracies(axes: Axes) -> None:
@@ -39,24 +51,46 @@ def accuracies(axes: Axes) -> None:
     for name, colour in INK.items():
         if (file := ROWS / f"rate-{name}.csv").exists():
             for arm, dashes in ARMS.items():
-                line(axes, [row for row in read(file) if row["arm"] == arm], "ipc", color=colour, ls=dashes)
+                line(
+                    axes,
+                    [row for row in read(file) if row["arm"] == arm],
+                    "ipc",
+                    color=colour,
+                    ls=dashes,
+                )
     axes.set(xscale="log", xlabel="images per class", ylabel="top-1 on test, %")
 
 
 def distances(axes: Axes) -> None:
-    """Draw W2 over the standard deviation of a class against the number of centroids, of k-means in latents."""
+    """Draw W2 over the standard deviation of a class against the number of centroids,
+    of k-means in latents.
+    """
     with (ROWS / "curves.csv").open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if (row["space"], row["quantizer"]) == ("latents", "kmeans")]
+        rows = [
+            row
+            for row in csv.DictReader(file)
+            if (row["space"], row["quantizer"]) == ("latents", "kmeans")
+        ]
     rows = [row for row in rows if int(row["num_centroids"]) <= FITTED]
     for name, colour in INK.items():
         own = [row for row in rows if row["data"] == name]
-        x, y = [int(row["num_centroids"]) for row in own], [float(row["w2_squared"]) ** 0.5 for row in own]
+        x = [int(row["num_centroids"]) for row in own]
+        y = [float(row["w2_squared"]) ** 0.5 for row in own]
         axes.plot(x, y, marker="o", ms=3, lw=1.2, color=colour)
         axes.annotate(
-            f"slope {float(own[0]['slope']):.3f}", (x[-1], y[-1]), color=colour, fontsize=8, ha="right", va="top"
+            f"slope {float(own[0]['slope']):.3f}",
+            (x[-1], y[-1]),
+            color=colour,
+            fontsize=8,
+            ha="right",
+            va="top",
         )
-    axes.set(xscale="log", yscale="log", xlabel="centroids per class", ylabel="W2 / standard deviation")
-    axes.set_yticks(ticks := [0.5, 0.6, 0.7, 0.8, 0.9, 1], [f"{tick:g}" for tick in ticks], minor=False)
+    axes.set(
+        xscale="log", yscale="log", xlabel="centroids per class", ylabel="W2 / standard deviation"
+    )
+    axes.set_yticks(
+        ticks := [0.5, 0.6, 0.7, 0.8, 0.9, 1], [f"{tick:g}" for tick in ticks], minor=False
+    )
     axes.minorticks_off()
 
 
@@ -65,7 +99,9 @@ def strengths(axes: Axes) -> None:
     for name, colour in INK.items():
         for file in sorted(ROWS.glob(f"strengths*-{name}.csv")):
             for space, dashes in SPACES.items():
-                rows = [row for row in read(file) if (row["space"], row["weighting"]) == (space, "mass")]
+                rows = [
+                    row for row in read(file) if (row["space"], row["weighting"]) == (space, "mass")
+                ]
                 if rows:
                     (alone,) = (row for row in rows if float(row["strength"]) == 1)
                     noise = accuracy(alone).mean
@@ -82,6 +118,8 @@ if __name__ == "__main__":
         draw(axes)
         axes.spines[["top", "right"]].set_visible(False)
     keys = [Line2D([], [], color=INK[name], label=title) for name, title in DATA.items()]
-    keys += [Line2D([], [], color="#475569", ls=dashes, label=what) for dashes, what in LEGEND.items()]
+    keys += [
+        Line2D([], [], color="#475569", ls=dashes, label=what) for dashes, what in LEGEND.items()
+    ]
     figure.legend(handles=keys, loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     figure.savefig(sys.argv[1], dpi=100)

@@ -1,7 +1,9 @@
-"""A million latents of 1,000 classes through the store: `python tests/benchmarks/load.py [latents] [dim] [classes]`.
+"""A million latents of 1,000 classes through the store:
+`python tests/benchmarks/load.py [latents] [dim] [classes]`.
 
-Shards are written as ``encode`` writes them; then ``quantize``, and the hash of its input, run on one thread: once with
-the images in the order of their classes, as folders have them, and once shuffled. Seconds and peak memory of each step.
+Shards are written as ``encode`` writes them; then ``quantize``, and the hash of its input, run on
+one thread: once with the images in the order of their classes, as folders have them, and once
+shuffled. Seconds and peak memory of each step.
 """
 
 from __future__ import annotations
@@ -56,19 +58,32 @@ def told(what: str) -> Iterator[None]:
     with measure_cost() as cost:
         yield
     cpu = time.process_time() - before
-    print(f"{what:<44} {cost['seconds']:8.1f} s ({cpu:6.1f} s of CPU)   peak {cost['peak_mib']:7.0f} MiB", flush=True)
+    print(
+        f"{what:<44} {cost['seconds']:8.1f} s "
+        f"({cpu:6.1f} s of CPU)   peak {cost['peak_mib']:7.0f} MiB",
+        flush=True,
+    )
 
 
 def measure(order: str, labels: np.ndarray, dim: int) -> None:
     """Print one line per step, for latents in an order."""
     first = Node("encode", 1, {"order": order})
     space = {"name": "latents", "representative": "mean"}
-    identity = {"quantizer": asdict(KMeansConf(name="kmeans")), "space": space, "ipc": IPC, "allocation": "equal"}
+    identity = {
+        "quantizer": asdict(KMeansConf(name="kmeans")),
+        "space": space,
+        "ipc": IPC,
+        "allocation": "equal",
+    }
     identity |= {"on_small_class": "error", "seed": 0, "num_folds": 0}
     second = Node("quantize", 1, identity, {"encode": first})
 
     def compute(node: Node, inputs: dict, folder: Path) -> dict:
-        return encode(folder, labels, dim) if node is first else quantize.run(node, inputs, folder, Here())
+        return (
+            encode(folder, labels, dim)
+            if node is first
+            else quantize.run(node, inputs, folder, Here())
+        )
 
     with tempfile.TemporaryDirectory() as place, threadpool_limits(1):
         with told(f"{order}: write and hash {len(labels):,} x {dim}"):

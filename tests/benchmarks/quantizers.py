@@ -1,7 +1,9 @@
-"""Quantizers against scikit-learn, faiss and POT: `make bench-quantizers`, or with the names of some sections.
+"""Quantizers against scikit-learn, faiss and POT:
+`make bench-quantizers`, or with the names of some sections.
 
-Both sides run in one process, interleaved, on one thread each; times are CPU seconds, medians over seeds. Distortions
-are recomputed from the centroids and divided by the variance of the class. Writes outputs/benchmarks/quantizers.json.
+Both sides run in one process, interleaved, on one thread each; times are CPU seconds, medians over
+seeds. Distortions are recomputed from the centroids and divided by the variance of the class.
+Writes outputs/benchmarks/quantizers.json.
 """
 
 from __future__ import annotations
@@ -97,12 +99,18 @@ def large_sets() -> Iterator[tuple[str, np.ndarray]]:
 def bench_kmeans() -> Iterator[dict]:
     """Ours with 1 and 10 starts against scikit-learn with 1 and 10 and one run of faiss.
 
-    Ten starts of scikit-learn are ten runs with one: their times are summed, the best distortion counts.
+    Ten starts of scikit-learn are ten runs with one:
+    their times are summed, the best distortion counts.
     """
     for name, points in small_sets():
         tensor = torch.from_numpy(points)
         for num in KS:
-            runs: dict[str, list] = {"sklearn": [], "faiss": [], "ours, 1 start": [], "ours, 10 starts": []}
+            runs: dict[str, list] = {
+                "sklearn": [],
+                "faiss": [],
+                "ours, 1 start": [],
+                "ours, 10 starts": [],
+            }
             for seed in range(10):
                 runs["sklearn"].append(timed(run_sklearn, points, num, seed))
                 if seed < REPEATS:
@@ -111,15 +119,28 @@ def bench_kmeans() -> Iterator[dict]:
                     ten = KMeans(num, 10, search="exchange")
                     for label, quantizer in (("ours, 1 start", one), ("ours, 10 starts", ten)):
                         runs[label].append(timed(ours, quantizer, tensor, seed))
-            found = {key: [(s, distortion(points, c)) for s, c in values] for key, values in runs.items()}
+            found = {
+                key: [(s, distortion(points, c)) for s, c in values] for key, values in runs.items()
+            }
             reference = sum(s for s, _ in found["sklearn"]), min(d for _, d in found["sklearn"])
             for key, values in found.items():
-                seconds, best = statistics.median(s for s, _ in values), statistics.median(d for _, d in values)
-                yield row("kmeans", name, num, f"{key}, 1 start" if key == "sklearn" else key, seconds, best, reference)
+                seconds = statistics.median(s for s, _ in values)
+                best = statistics.median(d for _, d in values)
+                yield row(
+                    "kmeans",
+                    name,
+                    num,
+                    f"{key}, 1 start" if key == "sklearn" else key,
+                    seconds,
+                    best,
+                    reference,
+                )
             yield row("kmeans", name, num, "sklearn, 10 starts", *reference, reference)
 
 
-def row(section: str, data: str, num: int, method: str, seconds: float, value: float, reference: tuple) -> dict:
+def row(
+    section: str, data: str, num: int, method: str, seconds: float, value: float, reference: tuple
+) -> dict:
     """Return a line of the table; ``reference`` is what to compare with, seconds and distortion."""
     return {
         "section": section,
@@ -167,11 +188,15 @@ def bench_sweep() -> Iterator[dict]:
             whole.append(time.process_time() - start)
         reference = statistics.median(single), 1.0
         yield row("sweep", name, max(KS), "alone", reference[0], 1.0, reference)
-        yield row("sweep", name, max(KS), "10, 50, 100, 200", statistics.median(whole), 1.0, reference)
+        yield row(
+            "sweep", name, max(KS), "10, 50, 100, 200", statistics.median(whole), 1.0, reference
+        )
 
 
 def bench_barycenter() -> Iterator[dict]:
-    """The balanced barycentre against POT's, in float32 and in float64; W2² with equal masses over the variance."""
+    """The balanced barycentre against POT's, in float32 and in float64;
+    W2² with equal masses over the variance.
+    """
     for name, points in small_sets():
         tensor, mass = torch.from_numpy(points), np.full(len(points), 1 / len(points))
         variance = PointCloud(tensor).variance
@@ -185,25 +210,39 @@ def bench_barycenter() -> Iterator[dict]:
                 runs["ours"].append(timed(ours, Barycenter(num), tensor, seed))
             found = {}
             for key, values in runs.items():
-                atoms = [torch.from_numpy(np.asarray(centroids, np.float32)) for _, centroids in values]
+                atoms = [
+                    torch.from_numpy(np.asarray(centroids, np.float32)) for _, centroids in values
+                ]
                 costs = [w2_squared(tensor, points_of, torch.ones(num)) for points_of in atoms]
-                found[key] = statistics.median(s for s, _ in values), statistics.median(costs) / variance
+                found[key] = (
+                    statistics.median(s for s, _ in values),
+                    statistics.median(costs) / variance,
+                )
             for key, (seconds, value) in found.items():
                 yield row("barycenter", name, num, key, seconds, value, found["POT, float32"])
 
 
 def bench_held_out() -> Iterator[dict]:
-    """Lloyd against exchanges on latents that the centroids were not fitted to: five folds, mean of 3 seeds."""
+    """Lloyd against exchanges on latents that the centroids were not fitted to:
+    five folds, mean of 3 seeds.
+    """
     sets = [("synthetic 1300 × 4096", latents.synthetic(1300, 32, 0))]
     if latents.SHARED.is_dir():
         sets += [(f"ImageNette class {c}, tiny VAE", latents.imagenette(c)) for c in (0, 1)]
-        sets += [("Fashion-MNIST shirts", latents.fashion_mnist(6)), ("CIFAR-10 cats", latents.cifar10(3)[:, ::4])]
+        sets += [
+            ("Fashion-MNIST shirts", latents.fashion_mnist(6)),
+            ("CIFAR-10 cats", latents.cifar10(3)[:, ::4]),
+        ]
     for name, points in sets:
         for num in (5, 10, 20, 50, 100, 200):
             found = {}
             for search in ("lloyd", "exchange"):
-                cloud, quantizer = PointCloud(torch.from_numpy(points)), KMeans(num, 5, search=search)
-                folds = [quantizer.fit(cloud, generator(seed), num_folds=5).held_out_distortion for seed in range(3)]
+                cloud = PointCloud(torch.from_numpy(points))
+                quantizer = KMeans(num, 5, search=search)
+                folds = [
+                    quantizer.fit(cloud, generator(seed), num_folds=5).held_out_distortion
+                    for seed in range(3)
+                ]
                 found[search] = 1.0, statistics.mean(folds) / cloud.variance
             for search, (seconds, value) in found.items():
                 label = f"{search}, {len(points) // num} per centroid"
@@ -211,7 +250,9 @@ def bench_held_out() -> Iterator[dict]:
 
 
 def bench_masses() -> Iterator[dict]:
-    """What masses take off W2² against equal weights, for D4M's points and for k-means; and what float16 changes."""
+    """What masses take off W2² against equal weights, for D4M's points and for k-means;
+    and what float16 changes.
+    """
     sets = [("synthetic 1300 × 4096", latents.synthetic(1300, 32, 0))]
     if latents.SHARED.is_dir():
         sets += [
@@ -226,17 +267,23 @@ def bench_masses() -> Iterator[dict]:
                 for seed in range(REPEATS):
                     codebook = quantizer.fit(tensor, generator(seed))
                     equal = w2_squared(tensor, codebook.centroids, torch.ones(num))
-                    found.append((equal / codebook.variance, codebook.distortion / codebook.variance))
+                    found.append(
+                        (equal / codebook.variance, codebook.distortion / codebook.variance)
+                    )
                 equal, masses = (statistics.mean(values) for values in zip(*found, strict=True))
                 yield row("masses", name, num, f"{label}, equal", 1.0, equal, (1.0, equal))
                 yield row("masses", name, num, f"{label}, masses", 1.0, masses, (1.0, equal))
-            half = distortion(points, KMeans(num).fit(tensor.half(), generator(0)).centroids.numpy())
+            half = distortion(
+                points, KMeans(num).fit(tensor.half(), generator(0)).centroids.numpy()
+            )
             full = distortion(points, KMeans(num).fit(tensor, generator(0)).centroids.numpy())
             yield row("masses", name, num, "k-means, fitted to float16", 1.0, half, (1.0, full))
 
 
 def bench_imagenet(num_classes: int = 40) -> Iterator[dict]:
-    """A slice of ImageNet-1K's shape from float16 on disk, all four K, on two threads: wall seconds and memory."""
+    """A slice of ImageNet-1K's shape from float16 on disk, all four K, on two threads:
+    wall seconds and memory.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "latents.npy"
         stored = np.lib.format.open_memmap(path, "w+", np.float16, (num_classes, 1300, 4096))
@@ -288,7 +335,9 @@ def main(names: list[str]) -> None:
         quantizer.fit(warm, generator(0)), quantizer.fit(warm[:100], generator(0))
     console = Console()
     for name in names or SECTIONS:
-        table = Table("data", "K", "method", "ms", "value", "times faster", "change %", title=name, box=None)
+        table = Table(
+            "data", "K", "method", "ms", "value", "times faster", "change %", title=name, box=None
+        )
         rows = list(SECTIONS[name]())
         for one in rows:
             cells = f"{one['milliseconds']:.0f}", f"{one['relative_distortion']:.4f}"

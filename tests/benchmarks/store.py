@@ -1,4 +1,6 @@
-"""Time `ddoq store` on a synthetic store: `python tests/benchmarks/store.py [50000]`, and the hashing of inputs."""
+"""Time `ddoq store` on a synthetic store:
+`python tests/benchmarks/store.py [50000]`, and the hashing of inputs.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,22 @@ def fill(outputs: Path, num: int) -> None:
         folder = outputs / "store" / stage / key
         folder.mkdir(parents=True)
         cost = {"seconds": 1.5, "peak_mib": 100, "bytes": 0}
-        manifest = {"key": key, "title": "ddoq", "body": body, "facts": {"top1": 0.5}, "cost": cost, "files": {}}
+        manifest = {
+            "key": key,
+            "title": "ddoq",
+            "body": body,
+            "facts": {"top1": 0.5},
+            "cost": cost,
+            "files": {},
+        }
         (folder / "manifest.json").write_text(json.dumps(manifest))
         (folder.parent / f".{key}.lock").touch()
-        lines.append(json.dumps({"time": 1.0, "stage": stage, "key": key, "title": "ddoq", "pid": 1, **cost}))
-        runs.setdefault(i // 100, []).append({"stage": stage, "title": "ddoq", "key": key, "state": "hit"})
+        lines.append(
+            json.dumps({"time": 1.0, "stage": stage, "key": key, "title": "ddoq", "pid": 1, **cost})
+        )
+        runs.setdefault(i // 100, []).append(
+            {"stage": stage, "title": "ddoq", "key": key, "state": "hit"}
+        )
     (outputs / "store" / "ledger.jsonl").write_text("\n".join(lines) + "\n")
     for run, plan in runs.items():
         write_json(outputs / "runs" / f"run-{run}" / "plan.json", plan)
@@ -42,14 +55,25 @@ def main(num: int) -> None:
     with tempfile.TemporaryDirectory() as place:
         outputs = Path(place)
         fill(outputs, num)
-        for command in ("ls", "ls --runs", "ls evaluate", "ls evaluate --runs", "du", "gc --dry-run", "verify"):
+        for command in (
+            "ls",
+            "ls --runs",
+            "ls evaluate",
+            "ls evaluate --runs",
+            "du",
+            "gc --dry-run",
+            "verify",
+        ):
             start = time.perf_counter()
             done = subprocess.run(
                 [sys.executable, "-m", "ddoq.run", "store", *command.split(), "--outputs", place],
                 capture_output=True,
                 check=True,
             )
-            print(f"{num:,} artefacts: {command:<20} {time.perf_counter() - start:5.2f} s {len(done.stdout):,} bytes")
+            print(
+                f"{num:,} artefacts: "
+                f"{command:<20} {time.perf_counter() - start:5.2f} s {len(done.stdout):,} bytes"
+            )
         for name, files, size in (("one file", 1, 2**30), ("PNG-like", 20_000, 2_000)):
             folder = outputs / name
             folder.mkdir()
@@ -61,7 +85,10 @@ def main(num: int) -> None:
             assert not damage(folder, known)
             seconds = time.perf_counter() - start - written
             rates = f"{files * size / 1e6 / seconds:,.0f} MB/s, {files / seconds:,.0f} files/s"
-            print(f"{name}: {files} x {size:,} bytes described in {written:.2f} s, checked in {seconds:.2f} s: {rates}")
+            print(
+                f"{name}: {files} x {size:,} bytes described in {written:.2f} s, "
+                f"checked in {seconds:.2f} s: {rates}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""The tables of the study from its rows: `python tests/benchmarks/study.py`, or with files: `... rows.csv ...`.
+"""The tables of the study from its rows: `python tests/benchmarks/study.py`, or with files:
+`... rows.csv ...`.
 
-Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the like), kept in
-``tests/benchmarks/study``. Without arguments, prints the tables that the README and ``tests/benchmarks/README.md`` show
-(``tests/test_study.py`` compares them). Of a file, prints every arm with mean, standard deviation and Student's 95 %
-interval, and its paired differences, over the same seeds, from random real images, from D4M, and from its twin with
-equal weights.
+Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the
+like), kept in ``tests/benchmarks/study``. Without arguments, prints the tables that the README and
+``tests/benchmarks/README.md`` show (``tests/test_study.py`` compares them). Of a file, prints every
+arm with mean, standard deviation and Student's 95 % interval, and its paired differences, over the
+same seeds, from random real images, from D4M, and from its twin with equal weights.
 """
 
 from __future__ import annotations
@@ -27,9 +28,21 @@ HEADLINE = {
     "nearest": {"arm": "nearest"},
     "d4m": {"arm": "d4m"},
     "DDOQ, cells of latents": {"space": "latents", "quantizer": "kmeans", "weighting": "mass"},
-    "**DDOQ, cells of features, as real images**": {"space": "teacher", "weighting": "mass", "push": "real"},
-    "**DDOQ, cells of features, decoded**": {"space": "teacher", "weighting": "mass", "push": "decode"},
-    "DDOQ, cells of features, through the DiT": {"space": "teacher", "weighting": "mass", "push": "dit"},
+    "**DDOQ, cells of features, as real images**": {
+        "space": "teacher",
+        "weighting": "mass",
+        "push": "real",
+    },
+    "**DDOQ, cells of features, decoded**": {
+        "space": "teacher",
+        "weighting": "mass",
+        "push": "decode",
+    },
+    "DDOQ, cells of features, through the DiT": {
+        "space": "teacher",
+        "weighting": "mass",
+        "push": "dit",
+    },
 }
 #: Lines of the table of causes; each shows its row with equal weights and its row with masses.
 CAUSES = {
@@ -49,7 +62,8 @@ CAUSES = {
 #: What tells arms of the same name apart, where it differs between them.
 TOLD = ("ipc", "labels", "teacher", "student", "space", "variant")
 #: What arms have in common that may be compared, and what twins have besides.
-SAME, TWIN = ("ipc", "labels", "teacher", "student"), ("quantizer", "generator", "strength", "space")
+SAME = ("ipc", "labels", "teacher", "student")
+TWIN = ("quantizer", "generator", "strength", "space")
 COLUMNS = (
     "top-1 %",
     "95 % interval",
@@ -63,7 +77,8 @@ COLUMNS = (
 
 
 def read(file: Path) -> list[dict]:
-    """Return the rows of a file on the test split, with the accuracy of each seed in percent under ``top1``.
+    """Return the rows of a file on the test split,
+    with the accuracy of each seed in percent under ``top1``.
 
     Files ``validation-*``, by which defaults were chosen, are of the validation split.
     """
@@ -72,36 +87,53 @@ def read(file: Path) -> list[dict]:
         rows = [row for row in csv.DictReader(lines) if row["split"] == split]
     for row in rows:
         row["push"] = row["generator"].partition("_")[0]  # real, decode or dit
-        row["top1"] = dict(zip(row["seeds"].split(), (100 * float(one) for one in row["top1"].split()), strict=True))
+        row["top1"] = dict(
+            zip(
+                row["seeds"].split(), (100 * float(one) for one in row["top1"].split()), strict=True
+            )
+        )
     return rows
 
 
 def difference(row: dict, other: dict | None) -> str:
-    """Return ``mean ± std (p)`` of the paired differences, a dash where there is nothing to pair."""
+    """Return ``mean ± std (p)`` of the paired differences,
+    a dash where there is nothing to pair.
+    """
     seeds = [seed for seed in row["top1"] if other and other is not row and seed in other["top1"]]
     if len(seeds) < 2:
         return "–"
-    paired = compare_paired([row["top1"][seed] for seed in seeds], [other["top1"][seed] for seed in seeds])
+    paired = compare_paired(
+        [row["top1"][seed] for seed in seeds], [other["top1"][seed] for seed in seeds]
+    )
     p = "< 0.001" if paired.p_value < 0.001 else f"= {paired.p_value:.2g}"
     return f"{paired.difference.mean:+.1f} ± {paired.difference.std:.1f} (p {p})"
 
 
 def transport(row: dict) -> tuple[str, str]:
-    """Return W2² with the masses of cells over the variance, and how W2 changes by them from equal masses."""
+    """Return W2² with the masses of cells over the variance,
+    and how W2 changes by them from equal masses.
+    """
     if not row["w2_squared"]:
         return "–", "–"
-    own, equal, variance = (float(row[name]) for name in ("w2_squared", "w2_squared_uniform", "variance"))
+    own, equal, variance = (
+        float(row[name]) for name in ("w2_squared", "w2_squared_uniform", "variance")
+    )
     return f"{own / variance:.3f}", f"{100 * ((own / equal) ** 0.5 - 1):+.1f} %"
 
 
 def baselines(row: dict, rows: list[dict]) -> list[dict | None]:
-    """Return what an arm is compared with: random, D4M, and its twin with equal weights; ``None`` for none."""
+    """Return what an arm is compared with: random, D4M, and its twin with equal weights;
+    ``None`` for none.
+    """
     alike = [one for one in rows if all(one[key] == row[key] for key in SAME)]
     plain = [one for one in alike if one["weighting"] == "uniform" != row["weighting"]]
     twins = [one for one in plain if all(one[key] == row[key] for key in TWIN)]
     named = [next((one for one in alike if one["arm"] == name), None) for name in ("random", "d4m")]
     parts = set(row["variant"].split(", "))  # of several twins, the one that differs least
-    return [*named, max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None)]
+    return [
+        *named,
+        max(twins, key=lambda one: len(parts & set(one["variant"].split(", "))), default=None),
+    ]
 
 
 def accuracy(row: dict) -> Summary:
@@ -123,7 +155,9 @@ def interval(row: dict) -> str:
 
 def find(rows: Iterable[dict], **wanted: str) -> dict | None:
     """Return the first row with these entries."""
-    return next((row for row in rows if all(row[key] == value for key, value in wanted.items())), None)
+    return next(
+        (row for row in rows if all(row[key] == value for key, value in wanted.items())), None
+    )
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
@@ -139,7 +173,9 @@ def details(rows: list[dict]) -> str:
     for row in rows:
         own = [score(row), interval(row), str(len(row["top1"]))]
         differences = [difference(row, other) for other in baselines(row, rows)]
-        lines.append([row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)])
+        lines.append(
+            [row["arm"], *(row[part] or "–" for part in told), *own, *differences, *transport(row)]
+        )
     return markdown(lines)
 
 
@@ -162,10 +198,13 @@ def causes() -> str:
         cells = []
         for of_set in rows:
             plain, mass = (
-                [row for row in of_set if row["weighting"] in kinds] for kinds in (("", "uniform"), ("mass",))
+                [row for row in of_set if row["weighting"] in kinds]
+                for kinds in (("", "uniform"), ("mass",))
             )
             shown = [find(plain, **wanted), find(mass, **wanted)]
-            cells.append(" / ".join(score(row) if row else "–" for row in (shown if shown[1] else shown[:1])))
+            cells.append(
+                " / ".join(score(row) if row else "–" for row in (shown if shown[1] else shown[:1]))
+            )
         lines.append([title, *cells])
     return markdown(lines)
 
@@ -174,13 +213,35 @@ def distances() -> str:
     """Return what masses change of W2, W2² itself, and its rate, by data set and quantizer."""
     with (ROWS / "curves.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["space"] == "latents"]
-    lines = [["", "quantizer", "masses, K = 10", "K = 50", "W2² / variance, 10", "50", "slope", "dimension"]]
+    lines = [
+        [
+            "",
+            "quantizer",
+            "masses, K = 10",
+            "K = 50",
+            "W2² / variance, 10",
+            "50",
+            "slope",
+            "dimension",
+        ]
+    ]
     for name, title in DATA.items():
         for quantizer in ("random", "d4m", "kmeans", "barycenter"):
-            ten, fifty = (find(rows, data=name, quantizer=quantizer, num_centroids=number) for number in ("10", "50"))
+            ten, fifty = (
+                find(rows, data=name, quantizer=quantizer, num_centroids=number)
+                for number in ("10", "50")
+            )
             own = [f"{float(row['masses']):+.1f}" for row in (ten, fifty)]
             own += [f"{float(row['w2_squared']):.3f}" for row in (ten, fifty)]
-            lines.append([title, quantizer, *own, f"{float(ten['slope']):.3f}", f"{float(ten['dimension']):.1f}"])
+            lines.append(
+                [
+                    title,
+                    quantizer,
+                    *own,
+                    f"{float(ten['slope']):.3f}",
+                    f"{float(ten['dimension']):.1f}",
+                ]
+            )
     return markdown(lines)
 
 
@@ -200,7 +261,10 @@ def costs() -> str:
     for name, title in DATA.items():
         for row in read(ROWS / f"headline-{name}.csv"):
             if row["ipc"]:
-                seconds = [f"{float(row[key]):.1f}" for key in ("distil_seconds", "shared_seconds", "seconds")]
+                seconds = [
+                    f"{float(row[key]):.1f}"
+                    for key in ("distil_seconds", "shared_seconds", "seconds")
+                ]
                 lines.append(
                     [
                         title,
@@ -214,7 +278,9 @@ def costs() -> str:
 
 
 def rates() -> str:
-    """Return accuracy by images per class of every data set whose rate was measured, and the slope of the error."""
+    """Return accuracy by images per class of every data set whose rate was measured,
+    and the slope of the error.
+    """
     found = {name: read(file) for name in DATA if (file := ROWS / f"rate-{name}.csv").exists()}
     numbers = sorted({int(row["ipc"]) for rows in found.values() for row in rows if row["ipc"]})
     lines = [["", "arm", *(str(number) for number in numbers), "slope of the error"]]
@@ -222,9 +288,13 @@ def rates() -> str:
         for arm in dict.fromkeys(row["arm"] for row in rows if row["ipc"]):
             own = [row for row in rows if row["arm"] == arm]
             errors = [100 - accuracy(row).mean for row in own]
-            slope = linear_regression([log(int(row["ipc"])) for row in own], [log(error) for error in errors]).slope
+            slope = linear_regression(
+                [log(int(row["ipc"])) for row in own], [log(error) for error in errors]
+            ).slope
             cells = [find(own, ipc=str(number)) for number in numbers]
-            lines.append([DATA[name], arm, *(score(row) if row else "–" for row in cells), f"{slope:.2f}"])
+            lines.append(
+                [DATA[name], arm, *(score(row) if row else "–" for row in cells), f"{slope:.2f}"]
+            )
     return markdown(lines)
 
 
