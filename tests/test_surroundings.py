@@ -266,7 +266,8 @@ def test_temporary_folder_of_somebody_else_is_not_trusted(shell, tmp_path):
 
 def test_import_leaves_a_notebooks_surroundings_alone():
     code = (
-        "import os, sys; before = dict(os.environ), sys.stdout.errors;"
+        "import os, sys, sklearn;"  # which sets KMP_* itself
+        "before = dict(os.environ), sys.stdout.errors;"
         "import ddoq, ddoq.quantizers.compiled, matplotlib;"
         "import ddoq.report.figures; assert (dict(os.environ), sys.stdout.errors) == before;"
         "assert matplotlib.rcParams['font.size'] == 10;"
