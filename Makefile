@@ -24,7 +24,7 @@ run: install ## run the main job on scikit-learn's digits (ARGS="+experiment=fas
 	$(BIN)/python -m ddoq.run $(ARGS)
 
 test: install ## run the test suite, one process per core
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope -m "not slow and not gpu and not slurm"
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadscope --no-loadscope-reorder -m "not slow and not gpu and not slurm"
 
 test-slow: install ## run the long tests
 	$(BIN)/python -m pytest -m slow

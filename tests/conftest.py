@@ -44,6 +44,27 @@ TINY = (
 )
 
 
+#: Files whose tests take longest. Where files are shared out among processes, these go first,
+#: so that no process is left with one of them in the end.
+LONGEST = (
+    "test_end_to_end",
+    "test_sweeps",
+    "test_orders",
+    "test_imagenet",
+    "test_kills",
+    "test_golden",
+    "test_evaluator",
+    "test_compatible",
+    "test_methods",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, in the order of ``LONGEST``."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
 def composition(*overrides: str) -> DictConfig:
     """Return the configuration of some overrides as Hydra has it,
     with its types and interpolations.
