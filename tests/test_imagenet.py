@@ -178,7 +178,7 @@ def test_a_process_that_fails_stops_the_others_with_its_reason(
         b"nothing"
     )
     done = torchrun(overrides("imagenette_dit", broken, images, tmp_path / "out"), one_thread)
-    assert done.returncode != 0 and "ddoq: error: encoder.path: the weights in" in done.stderr
+    assert done.returncode != 0 and "ddoq: error: encoder.path: the weights of" in done.stderr
 
 
 @pytest.mark.parametrize("stage", [pytest.param("encode", marks=pytest.mark.slow), "generate"])
