@@ -17,7 +17,7 @@ from ddoq.config.form import check_form, complain
 from ddoq.config.parts import components
 from ddoq.config.schema import COMPONENTS, WaveResourcesConf
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.pipeline.stages import STAGES
+from ddoq.pipeline.stages import STAGES, reaches
 
 _ALLOCATIONS = ("equal", "error")
 _PRECISIONS = ("float32", "bfloat16", "float16")
@@ -189,7 +189,7 @@ def _stages(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if stage not in waves:
             yield f"sweep.waves: no wave ends with '{stage}'", did_you_mean(stage, waves)
     until, start = _get(config, "run.until"), _get(config, "run.from")
-    if until in STAGES and start in STAGES and STAGES.index(start) > STAGES.index(until):
+    if until in STAGES and start in STAGES and not reaches(until, start):
         yield (
             f"run.from: {start} comes after run.until={until}",
             "swap them, or leave run.until out",

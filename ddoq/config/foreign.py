@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +83,12 @@ def _check_file(file: Path) -> None:
 
 def _called(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the path and the name of whatever would be called or imported."""
-    for key, inner in (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    ):
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    for key, inner in items:
         here, said = f"{path}.{key}" if path else str(key), inner if isinstance(inner, str) else ""
         is_known = key == "_target_" and (said in _KNOWN or _PLUGIN.fullmatch(said))
         # Python's logging imports these.

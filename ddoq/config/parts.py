@@ -9,7 +9,7 @@ Which keys and kinds of values a component takes is ``ddoq.config.form``'s.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ddoq.config.arms import PARTS
@@ -122,15 +122,13 @@ def _targets(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the path of every mapping that Hydra would take for something to call,
     and what it would call.
     """
-    items = (
-        value.items()
-        if isinstance(value, Mapping)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    if isinstance(value, Mapping) and "_target_" in value:
-        yield path, value["_target_"]
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = value.items()
+        if "_target_" in value:
+            yield path, value["_target_"]
+    elif isinstance(value, list):
+        items = enumerate(value)
     for key, inner in items:
         yield from _targets(inner, f"{path}.{key}" if path else str(key))
 

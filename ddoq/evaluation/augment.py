@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from torch.nn.functional import grid_sample
 
 from ddoq.errors import ConfigError
-from ddoq.evaluation.dsa import OPERATIONS, check_operations, draw_dsa, take
+from ddoq.evaluation.dsa import apply_dsa, check_operations, draw_dsa, take
 
 Draws = dict[str, Tensor]  # random numbers of one batch, on the CPU; every tensor is [B, ...]
 
@@ -155,10 +155,9 @@ class Augmentation:
             images = _jitter(images, draws["jitter"])
         if "lighting" in draws:
             images = _light(images, draws["lighting"])
-        for name, operation in OPERATIONS.items():
-            if f"dsa_{name}" in draws:
-                mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
-                images = operation((images - mean) / std, draws[f"dsa_{name}"]) * std + mean
+        if any(name.startswith("dsa_") for name in draws):
+            mean, std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
+            images = apply_dsa((images - mean) / std, draws) * std + mean
         return images
 
     def mix(self, views: Tensor, draws: Draws) -> Tensor:

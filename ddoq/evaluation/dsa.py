@@ -83,10 +83,18 @@ def siamese(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
 
     ``draws``: of ``draw_dsa`` for one image, ``[1, ...]``; empty for none.
     """
+    alike = {name: drawn.expand(len(images), *drawn.shape[1:]) for name, drawn in draws.items()}
+    return apply_dsa(images, alike)
+
+
+def apply_dsa(images: Tensor, draws: Mapping[str, Tensor]) -> Tensor:
+    """Return normalised images ``[B, C, H, W]``, augmented by what was drawn; differentiable.
+
+    ``draws``: of ``draw_dsa`` for so many images; what is not of DSA is left aside.
+    """
     for name, operation in OPERATIONS.items():
         if f"dsa_{name}" in draws:
-            drawn = draws[f"dsa_{name}"]
-            images = operation(images, drawn.expand(len(images), *drawn.shape[1:]))
+            images = operation(images, draws[f"dsa_{name}"])
     return images
 
 

@@ -92,7 +92,7 @@ def _pushed_forward(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
 
 def _quantize(nodes: Nodes, arm: Conf, draw: int, title: str) -> Node:
     config = nodes.config
-    folds = config["measure"]["num_folds"] if draw == nodes.first_seed else 0
+    folds = nodes.measure.num_folds if draw == nodes.first_seed else 0
     identity = {
         "ipc": config["ipc"],
         "allocation": arm.get("allocation", "equal"),

@@ -82,8 +82,8 @@ class Experiment:
         """W2 against the number of centroids, for the main arm's quantizer and for random latents,
         by name.
         """
-        measure = self.config["measure"]
-        if not measure["curve"]:
+        measure = self.nodes.measure
+        if not measure.curve:
             return {}
         arms = {}
         if "random" in self.config["baselines"]:
@@ -91,8 +91,8 @@ class Experiment:
         if not is_method(self.main_arm):  # which has no quantizer
             arms[self.main_name.removesuffix("_uniform")] = self.main_arm
         identity = {
-            "num_centroids": sorted(set(measure["curve"])),
-            "num_folds": measure["num_folds"],
+            "num_centroids": sorted(set(measure.curve)),
+            "num_folds": measure.num_folds,
         }
         curves = {}
         for name, arm in arms.items():
@@ -104,7 +104,7 @@ class Experiment:
     @cached_property
     def fidelity(self) -> dict[str, Node]:
         """How each arm's first images look to the teacher, by arm."""
-        if not self.config["measure"]["fidelity"]:
+        if not self.nodes.measure.fidelity:
             return {}
         first: dict[str, Node] = {}
         for entry in self.entries:

@@ -11,6 +11,7 @@ from typing import Any
 
 import huggingface_hub
 
+from ddoq.config.settings import measure_of
 from ddoq.data.base import hash_files
 from ddoq.data.class_order import read_order
 from ddoq.errors import DataError
@@ -277,7 +278,7 @@ def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
     if config["space"]["name"] == "features":
         yield config["space"], "space.path"
     taught = config["protocol"]["labels"] != "hard" or config["compare"]["labels"]
-    if taught or config["measure"]["fidelity"] or config["space"]["name"] == "teacher":
+    if taught or measure_of(config).fidelity or config["space"]["name"] == "teacher":
         for teacher in (config["teacher"].get("members") or {"": config["teacher"]}).values():
             if "path" in teacher:
                 yield teacher, "teacher.path"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from ddoq.config.settings import measure_of
 from ddoq.experiment.models import Models, generator_identity
 from ddoq.experiment.teachers import members_of, place_of, teacher_identity
 from ddoq.pipeline.graph import Node
@@ -51,6 +52,7 @@ class Nodes:
 
     def __init__(self, config: Conf, fingerprint: str, models: Models):
         self.config, self.fingerprint, self.models = config, fingerprint, models
+        self.measure = measure_of(config)
         self.first_seed = 100 * config["seed"]  # students of different runs never share a seed
 
     def seeds(self, number: int) -> range:

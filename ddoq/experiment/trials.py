@@ -4,7 +4,7 @@ before they are used.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ddoq.experiment.entries import Entry
@@ -26,14 +26,13 @@ _OF_SAMPLING = (
 )
 
 
-def probes(nodes: Nodes, entries: Iterable[Entry]) -> list[Node]:
+def probes(nodes: Nodes, entries: Sequence[Entry]) -> list[Node]:
     """Return the probes of the encoder, if that is a network, and of pretrained generators.
 
     A DiT that ddoq fits there is only after the latents: ``generate`` tries it.
     """
     encoder, inputs = nodes.encoder_identity, {"index": nodes.index, "encoder": nodes.encoder}
     probed: dict[str, Node] = {}
-    entries = list(entries)
     is_network = nodes.config["encoder"]["_target_"] != "ddoq.encoders.Pixels"
     if is_network and any(entry.quantize for entry in entries):
         probed["encoder"] = make_node("probe", encoder, encoder["encoder"]["name"], **inputs)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from ddoq.pipeline.keys import digest, settled
-from ddoq.pipeline.stages import STAGES
+from ddoq.pipeline.stages import STAGES, reaches
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,4 +81,4 @@ def data_key(node: Node) -> str:
 
 def downstream(nodes: Iterable[Node], stage: str) -> list[Node]:
     """Return the nodes that belong to ``stage`` or to a later one."""
-    return [node for node in nodes if STAGES.index(node.stage) >= STAGES.index(stage)]
+    return [node for node in nodes if reaches(node.stage, stage)]

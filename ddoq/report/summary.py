@@ -295,13 +295,9 @@ def record(group: Group) -> dict[str, Any]:
 
 
 def _word(name: str, value: Any) -> str:
-    return (
-        _NONE.get(name, "–")
-        if value in (None, "")
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if value in (None, ""):
+        return _NONE.get(name, "–")
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _percent(group: Group, field: str) -> str:
