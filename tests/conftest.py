@@ -2,47 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig, OmegaConf
 
-from ddoq.config.names import register_resolvers, run_name
-from ddoq.config.schema import register
-from ddoq.job import run_job
-from ddoq.run import config_dir
-from ddoq.utils.console import console
-
-ROOT = Path(__file__).resolve().parents[1]
-# Before anything imports torch: a second thread makes networks this small no faster,
-# and where cores are shared slower.
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
-
-#: The processes of pytest-xdist have one; output is as wide as in a pipe.
-os.environ.pop("COLUMNS", None)
-console.width = 120
-
-SHARED = Path(os.environ.get("DDOQ_SHARED_DATA", ROOT.parent / "shared" / "data"))
-
-#: Overrides that shrink any experiment to seconds; the code paths stay the same.
-TINY = (
-    "protocol=smoke",
-    "student.width=8",
-    "generator.fit.num_steps=20",
-    "generator.fit.num_layers=1",
-    "generator.num_steps=4",
-    "quantizer.num_restarts=1",
-    "measure.curve=[2,10]",
-    "measure.num_folds=2",
-    "ablation.num_seeds=1",
-    "ablation.strengths=[0,1]",
-    "trainer.accelerator=cpu",
-)
-
+from support.runs import SHARED
 
 #: Files whose tests take longest. Where files are shared out among processes, these go first,
 #: so that no process is left with one of them in the end.
@@ -63,46 +27,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, in the order of ``LONGEST``."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
-
-
-def composition(*overrides: str) -> DictConfig:
-    """Return the configuration of some overrides as Hydra has it,
-    with its types and interpolations.
-    """
-    register()
-    register_resolvers()
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
-        return compose("config", list(overrides))
-
-
-def composed(*overrides: str) -> dict:
-    """Return the resolved configuration of some overrides, as ``run_job`` gets it."""
-    return OmegaConf.to_container(composition(*overrides), resolve=True)
-
-
-def run_here(*overrides: str) -> Path:
-    """Run in this process, which has torch already; return the run's folder.
-
-    Errors are raised, not printed.
-    """
-    config = composed(*overrides)
-    folder = Path(config["paths"]["outputs"]) / "runs" / run_name(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    run_job(config, folder)
-    return folder
-
-
-def artefacts(outputs: Path, *stages: str) -> dict[str, bytes]:
-    """Return the bytes of every file of the artefacts of some stages,
-    without what only describes the computation.
-    """
-    return {
-        str(file.relative_to(outputs)): file.read_bytes()
-        for stage in stages
-        for file in sorted((outputs / "store" / stage).rglob("*"))
-        if file.is_file() and file.name != "manifest.json" and not file.name.endswith(".lock")
-    }
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Schemas of the components: what is instantiated, one dataclass per choice of a group.
 
-Fields mirror the constructor (``tests/test_config.py`` holds them together), so a typo is
+Fields mirror the constructor (``tests/config/test_config.py`` holds them together), so a typo is
 rejected when the configuration is composed, before anything runs or is submitted.
 ``name`` is what tables say.
 """

@@ -15,10 +15,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from conftest import run_here
-
 from ddoq.data import image_set, indexed
 from ddoq.utils.handover import Batches, Handover
+from support.runs import run_here
 
 #: Where checks are called, by the object that holds them.
 CHECKS = (

@@ -35,7 +35,7 @@ from ddoq.utils.pretrained import compile_blocks
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from tiny_models import save_dit, save_stable_diffusion  # noqa: E402
+from support.tiny_models import save_dit, save_stable_diffusion  # noqa: E402
 
 OUTPUT = ROOT / "outputs" / "benchmarks" / "generators.json"
 SPACE = LabelSpace.from_classes(imagenet_wnids()[::16])  # 63 classes

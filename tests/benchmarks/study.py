@@ -3,9 +3,10 @@
 
 Rows are the ``table.csv`` of sweeps (`ddoq +experiment=fashion_mnist +study=headline` and the
 like), kept in ``tests/benchmarks/study``. Without arguments, prints the tables that the README and
-``tests/benchmarks/README.md`` show (``tests/test_study.py`` compares them). Of a file, prints every
-arm with mean, standard deviation and Student's 95 % interval, and its paired differences, over the
-same seeds, from random real images, from D4M, and from its twin with equal weights.
+``tests/benchmarks/README.md`` show (``tests/benchmarks/test_study.py`` compares them). Of a file,
+prints every arm with mean, standard deviation and Student's 95 % interval, and its paired
+differences, over the same seeds, from random real images, from D4M, and from its twin with equal
+weights.
 """
 
 from __future__ import annotations

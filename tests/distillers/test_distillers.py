@@ -1,0 +1,547 @@
+"""Methods that optimise images: what all promise, closed forms, the folder they write."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+from yaml import safe_load
+
+from ddoq.config.methods import resolved
+from ddoq.data.builtin import Digits
+from ddoq.data.distilled import TrainingSet, load_distilled, read_png, write_metadata
+from ddoq.data.image_set import ImageSet, write_image_set
+from ddoq.distillers import DM, Distiller, Task
+from ddoq.distillers.features import class_means, settled
+from ddoq.engine.distill import DistillModule
+from ddoq.engine.student import Normalize, ViewMaker
+from ddoq.engine.trainer import even_ends, fit_steps
+from ddoq.errors import ConfigError, DataError, StageError, StoreError
+from ddoq.evaluation.dsa import OPERATIONS, draw_dsa, siamese
+from ddoq.evaluation.protocol import Protocol
+from ddoq.pipeline.graph import Node
+from ddoq.quantizers import ClassCodebooks
+from ddoq.stages import distill, index
+from ddoq.stages.models import Models
+from ddoq.stages.runtime import Runtime
+from ddoq.students import ConvNet
+from ddoq.utils.io import write_json
+from ddoq.utils.seeding import item_generator, item_seed
+from support.runs import ROOT
+
+DSA = "color_crop_cutout_scale_rotate"
+#: One entry for each method, with as few steps as show that it works.
+ALL = [
+    DM(num_steps=20, learning_rate=1.0, dsa=DSA, batch_size=64),
+]
+
+
+def named(method) -> str:
+    return type(method).__name__
+
+
+def small_net(channels: int, size: int, norm: str = "instance"):
+    """Return what makes a small student from a seed."""
+
+    def make(*parts: object) -> nn.Module:
+        torch.manual_seed(item_seed("student", *parts))
+        return ConvNet(channels, 10, size, depth=2, width=8, norm=norm)
+
+    return make
+
+
+def digits_task(method=None, *, ipc: int = 2, seed: int = 0, norm: str = "instance") -> Task:
+    """Return the task of distilling digits, its images at their start."""
+    digits = load_digits()
+    images = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8)[:, None]
+    task = Task(
+        images,
+        torch.from_numpy(digits.target),
+        num_classes=10,
+        ipc=ipc,
+        mean=torch.tensor([0.3]),
+        std=torch.tensor([0.4]),
+        make_network=small_net(1, 8, norm),
+        seed=seed,
+    )
+    if method is not None:
+        task.synthetic = method.synthetic(task)
+    return task
+
+
+def photographs_task(method, size: int) -> Task:
+    """Return the task of distilling two classes of three coloured images."""
+    images = torch.randint(256, (6, 3, size, size), dtype=torch.uint8)
+    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
+    labels, make = torch.arange(6) % 2, small_net(3, size)
+    options = {"num_classes": 2, "ipc": 2, "mean": mean, "std": std, "make_network": make}
+    task = Task(images, labels, seed=0, **options)
+    task.synthetic = method.synthetic(task)
+    return task
+
+
+def fitted(method, task: Task, checkpoint=None, dies_at: int | None = None) -> DistillModule:
+    """Optimise the images of a task in five parts; the machine may fail before a step."""
+
+    def make_batch(step: int):
+        if step == dies_at:
+            raise KeyError("the machine failed")
+        return method.batch(task, step)
+
+    module = DistillModule(method, task)
+    ends = even_ends(method.num_steps, 5)
+    fit_steps(module, make_batch, ends, title="test", accelerator="cpu", checkpoint=checkpoint)
+    return module
+
+
+# --- what all of them promise --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ALL, ids=named)
+def test_the_loss_falls_and_the_same_seed_gives_the_same_bytes(method):
+    first, second = (fitted(method, digits_task(method)) for _ in range(2))
+    _, losses = first.history(4)
+    assert losses[-1] < 0.8 * losses[0]
+    assert torch.equal(first.task.pixels(), second.task.pixels())
+    assert torch.equal(first.losses, second.losses) and first.losses.min() > 0
+    other = fitted(method, digits_task(method, seed=1))
+    assert not torch.equal(first.task.pixels(), other.task.pixels())
+
+
+@pytest.mark.parametrize("method", ALL, ids=named)
+@pytest.mark.parametrize("dies_at", [1, 10, None])  # in the first part, between parts, at the end
+def test_cut_and_resumed_equals_undisturbed(method, dies_at, tmp_path):
+    whole = fitted(method, digits_task(method))
+    checkpoint = tmp_path / "last.ckpt"
+    if dies_at is None:
+        fitted(method, digits_task(method), checkpoint)
+    else:
+        with pytest.raises(KeyError):
+            fitted(method, digits_task(method), checkpoint, dies_at)
+        assert checkpoint.exists() == (dies_at >= 4)
+    torch.manual_seed(12345)  # the state that another process would have
+    resumed = fitted(method, digits_task(method), checkpoint)
+    assert torch.equal(whole.task.pixels(), resumed.task.pixels())
+    assert torch.equal(whole.losses, resumed.losses)
+
+
+@pytest.mark.parametrize("method", ALL, ids=named)
+def test_a_batch_is_of_its_classes_and_a_function_of_seed_and_step(method):
+    task, labels = digits_task(method), torch.from_numpy(load_digits().target)
+    batch = method.batch(task, 7)
+    assert batch.rows.shape == (10, 64) and (labels[batch.rows] == torch.arange(10)[:, None]).all()
+    assert all(len(rows.unique()) == 64 for rows in batch.rows)
+    method.batch(task, 3)
+    again = method.batch(digits_task(method), 7)
+    assert torch.equal(batch.rows, again.rows) and batch.draws.keys() == again.draws.keys()
+    assert not torch.equal(batch.rows, method.batch(task, 8).rows)
+    assert len({next(iter(method.batch(task, step).draws)) for step in range(20)}) == 5
+    large = replace(method, batch_size=10_000).batch(task, 0).rows
+    sizes = labels.bincount()
+    assert large.shape == (10, sizes.max())
+    repeats = [rows.bincount()[rows.unique()] for rows in large]
+    assert all(counts.max() - counts.min() <= 1 for counts in repeats)
+
+
+@pytest.mark.parametrize("method", ALL, ids=named)
+def test_images_start_as_those_of_their_class_or_as_noise(method):
+    task, labels = digits_task(method, ipc=5), torch.from_numpy(load_digits().target)
+    sources = task.synthetic.sources
+    assert torch.equal(labels[sources.flatten()], task.synthetic.labels)
+    assert len(sources.unique()) == 50 == len(task.synthetic)
+    started = (task.pixels() * 255).round().to(torch.uint8)
+    assert torch.equal(started, task.images[sources.flatten()])
+    noise = replace(method, start="noise").synthetic(task)
+    assert (noise.sources == -1).all() and abs(noise().std().item() - 1) < 0.05
+    task.ipc = 400  # more than there are
+    sources = method.synthetic(task).sources
+    assert sources.shape == (10, 400)
+    repeats = torch.stack([rows.bincount(minlength=2000).max() for rows in sources])
+    assert repeats.max() <= 3
+
+
+@pytest.mark.parametrize("method", ALL, ids=named)
+def test_what_is_no_number_is_an_error_with_a_remedy(method, tmp_path):
+    method = replace(method, learning_rate=1e30)
+    task, checkpoint = digits_task(method), tmp_path / "last.ckpt"
+    with pytest.raises(StageError, match="NaN or infinite at step 1 of 20") as raised:
+        fitted(method, task, checkpoint)
+    assert raised.value.remedy == "lower it, e.g. method.learning_rate=1e+29"
+    assert not checkpoint.exists()  # nothing that a second call would go on from
+
+
+class Cusp(Distiller):
+    """Has a loss of 0 whose gradient is no number."""
+
+    def step(self, task, batch, update) -> None:
+        update(lambda: (0 * task.fake(batch)).abs().sqrt().sum())
+
+
+def test_pixels_are_looked_at_after_the_last_step_too():
+    method = Cusp(num_steps=5, learning_rate=1.0, dsa="")
+    with pytest.raises(StageError, match="NaN or infinite at step 0 of 5"):
+        fitted(method, digits_task(method))
+
+
+@pytest.mark.parametrize("method", ALL, ids=named)
+@pytest.mark.parametrize("size", [12, 17])
+def test_colours_and_odd_sizes(method, size):
+    method = replace(method, num_steps=5, dsa="_".join(OPERATIONS))
+    task = photographs_task(method, size)
+    module = fitted(method, task)
+    assert task.pixels().shape == (4, 3, size, size) and module.losses.isfinite().all()
+    assert method.counts(task).tolist() == [1, 1, 1, 1]
+    counts = replace(method, masses=True).counts(task)
+    assert counts.view(2, 2).sum(1).tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"start": "nois"}, "method.start: 'nois' is not known"),
+        ({"dsa": "color_corp"}, "method.dsa: there is no operation 'corp'"),
+        ({"num_steps": 0}, "method.num_steps: 0 is not positive"),
+        ({"learning_rate": float("nan")}, "method.learning_rate: nan is not positive"),
+        ({"momentum": 1.0}, "method.momentum: 1.0 is outside"),
+    ],
+)
+def test_impossible_options_are_refused(options, cause):
+    with pytest.raises(ConfigError, match=cause):
+        replace(ALL[0], **options)
+
+
+# --- closed forms --------------------------------------------------------------------------------
+
+
+class Recorded:
+    """Stands where a loop would be: keeps the losses that a step hands over."""
+
+    def __init__(self):
+        self.closures = []
+
+    def __call__(self, closure) -> None:
+        self.closures.append(closure)
+
+
+def loss_of(method, task: Task, step: int):
+    """Return the loss of a step as a function."""
+    seen = Recorded()
+    method.step(task, method.batch(task, step), seen)
+    (closure,) = seen.closures
+    return closure
+
+
+def test_the_loss_of_dm_is_that_of_numpy():
+    method = DM(num_steps=1, learning_rate=1.0, dsa="", batch_size=9)
+    task = digits_task(method, ipc=3)
+
+    def perceptron(*parts: object) -> nn.Module:
+        torch.manual_seed(item_seed("perceptron", *parts))
+        layers = nn.Flatten(), nn.Linear(64, 7), nn.ReLU(), nn.Linear(7, 10)
+        return nn.Sequential(*layers)
+
+    task._make_network = perceptron
+    loss = loss_of(method, task, 4)()
+    layer = perceptron(4)[1]
+    weight, bias = layer.weight.detach().numpy(), layer.bias.detach().numpy()
+
+    def mean_features(images: np.ndarray) -> np.ndarray:
+        return np.maximum(images.reshape(len(images), 64) @ weight.T + bias, 0).mean(0)
+
+    images, rows = load_digits().images, method.batch(task, 4).rows.numpy()
+    images = (np.round(images * 255 / 16) / 255 - 0.3) / 0.4
+    expected = sum(
+        np.square(mean_features(images[rows[c]]) - mean_features(images[sources])).sum()
+        for c, sources in enumerate(task.synthetic.sources.numpy())
+    )
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("dsa", ["", "crop", "scale", "cutout", "rotate", "flip"])
+def test_the_gradient_of_dm_is_that_of_finite_differences(dsa):
+    method = DM(num_steps=1, learning_rate=1.0, dsa=dsa, batch_size=8)
+    task = digits_task(method).double()
+    make = task._make_network
+    task._make_network = lambda *parts: make(*parts).double()
+    loss = loss_of(method, task, 0)
+    images = task.synthetic.images
+    (gradient,) = torch.autograd.grad(loss(), images)
+    direction = torch.randn(images.shape, generator=item_generator("direction")).double()
+    nudge = 1e-6 * direction
+    with torch.no_grad():
+        above = (images.add_(nudge), loss())[1]
+        below = (images.sub_(2 * nudge), loss())[1]
+    slope = (gradient * direction).sum().item()
+    assert ((above - below) / 2e-6).item() == pytest.approx(slope, rel=1e-5)
+
+
+def test_real_and_synthetic_images_are_augmented_alike():
+    """A set that is its own batch has loss 0 under every operation."""
+    for dsa in OPERATIONS:
+        method = DM(num_steps=1, learning_rate=1.0, dsa=dsa, batch_size=3)
+        task = digits_task(method, ipc=3)
+        batch = method.batch(task, 0)
+        task.synthetic.images.data = task.normalized(batch.rows)
+        seen = Recorded()
+        method.step(task, batch, seen)
+        assert seen.closures[0]().item() == 0
+        assert not torch.equal(task.real(batch), task.normalized(batch.rows)) or dsa == "flip"
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_one_draw_augments_every_image_as_it_augments_one(operation):
+    images = torch.rand(4, 3, 9, 9, generator=item_generator("images"))
+    draws = draw_dsa(operation, 1, 9, item_generator("draw"))
+    alone = torch.cat([OPERATIONS[operation](image[None], *draws.values()) for image in images])
+    assert torch.allclose(siamese(images, draws), alone, atol=1e-6)
+
+
+def test_batch_norm_sees_all_classes_together():
+    task = digits_task(ALL[0], norm="batch")
+    network, images = task.network(0), task.real(ALL[0].batch(task, 0))
+    together = class_means(network, images)
+    alone = torch.cat([class_means(network, one[None]) for one in images])
+    assert not torch.allclose(together, alone, atol=1e-2)
+    later = class_means(settled(task.network(0), images.flatten(0, 1)), images)
+    assert torch.allclose(later, together, atol=1e-2)
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_masses_are_the_images_nearest_to_each(norm):
+    method = replace(ALL[0], masses=True)
+    task = digits_task(method, ipc=3, norm=norm)
+    sizes = torch.from_numpy(load_digits().target).bincount()
+    counts = method.counts(task).view(10, 3)
+    assert torch.equal(counts.sum(1), sizes) and counts.min() < counts.max()
+    task.synthetic.images.data[:, 2] = task.synthetic.images.data[:, 1]  # never nearer than it
+    again = method.counts(task).view(10, 3)
+    assert (again[:, 2] == 0).all() and torch.equal(again[:, 0] + again[:, 1], sizes)
+    assert (again[:, :2] >= counts[:, :2]).all()
+    whole = photographs_task(method, 12)
+    whole.ipc = 3
+    whole.synthetic = method.synthetic(whole)  # every image of its class
+    assert method.counts(whole).tolist() == [1] * 6
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+YAML = safe_load((ROOT / "conf" / "method" / "dm.yaml").read_text())
+del YAML["defaults"]  # Hydra's own
+
+
+@pytest.mark.parametrize(
+    ("dataset", "ipc", "expected"),
+    [
+        ("cifar10", 50, (20000, 1, "color_crop_cutout_flip_scale_rotate")),
+        ("cifar10", 100, (20000, 10, "color_crop_cutout_flip_scale_rotate")),
+        ("cifar100", 100, (20000, 1, "color_crop_cutout_flip_scale_rotate")),
+        ("svhn", 10, (20000, 1, DSA)),
+        ("digits", 10, (300, 10, DSA)),
+    ],
+)
+def test_the_rules_of_dm_are_those_of_the_source_and_ours_for_digits(dataset, ipc, expected):
+    options = resolved(YAML, ipc=ipc, dataset=dataset)
+    assert (options["num_steps"], options["learning_rate"], options["dsa"]) == expected
+    assert "rules" not in options
+
+
+def test_what_was_typed_beats_a_rule_and_another_rule_changes_nothing_else():
+    typed = resolved(YAML | {"learning_rate": 3.0, "dsa": ""}, ipc=100, dataset="cifar10")
+    assert (typed["num_steps"], typed["learning_rate"], typed["dsa"]) == (20000, 3.0, "")
+    more = YAML | {"rules": [{"max_ipc": 1, "num_steps": 9}, *YAML["rules"]]}
+    assert resolved(more, ipc=2, dataset="mnist") == resolved(YAML, ipc=2, dataset="mnist")
+    assert resolved(more, ipc=1, dataset="mnist")["num_steps"] == 9
+
+
+@pytest.mark.parametrize(
+    ("rules", "cause", "remedy"),
+    [
+        ([{"learning_rat": 1}], "rules.0.learning_rat: there is", "did you mean 'learning_rate'"),
+        ([{"min_ip": 1}], "rules.0.min_ip: there is no", "did you mean 'min_ipc'"),
+        ([{"max_ipc": 1, "num_steps": 1}], "method.num_steps: null", "set method.num_steps to"),
+    ],
+)
+def test_rules_that_are_wrong_or_leave_a_gap_are_refused(rules, cause, remedy):
+    with pytest.raises(ConfigError, match=cause) as raised:
+        resolved(YAML | {"rules": rules}, ipc=5, dataset="digits")
+    assert remedy in raised.value.remedy
+
+
+# --- the folder ----------------------------------------------------------------------------------
+
+NAMES = ["zero", "one", "../two"]
+
+
+@pytest.fixture
+def floats() -> torch.Tensor:
+    """Six grey images, some of whose pixels are no bytes."""
+    return 1.4 * torch.rand(6, 1, 8, 8, generator=item_generator("floats")) - 0.2
+
+
+def columns() -> dict[str, torch.Tensor]:
+    return {
+        "labels": torch.arange(3).repeat_interleave(2),
+        "index": torch.arange(2).repeat(3),
+        "counts": torch.tensor([3, 4, 5, 6, 0, 1]),
+        "sources": torch.tensor([7, 9, -1, 0, 2, 1]),
+    }
+
+
+def test_a_written_set_is_read_as_it_was(floats, tmp_path):
+    write_image_set(tmp_path, floats, NAMES, **columns())
+    images = ImageSet.load(tmp_path)
+    assert len(images) == 6 and images.names[5] == "2_two/00001.png"
+    assert all(torch.equal(getattr(images, name), values) for name, values in columns().items())
+    assert torch.equal(images.pixels(), floats) and torch.equal(images.pixels(8), floats)
+    assert images.pixels(16).shape == (6, 1, 16, 16)
+    number, image = images.items()[3]
+    assert number == 3 and torch.equal(image, floats[3])
+    shown = torch.stack([read_png(tmp_path / name) for name in images.names])
+    assert torch.equal(shown, (floats.clamp(0, 1) * 255).round().to(torch.uint8))
+    names = pq.read_table(tmp_path / "images.parquet").column_names
+    assert names == ["file_name", "label", "index", "count", "source"]
+
+
+def test_images_of_points_are_named_by_class_and_number(floats, tmp_path):
+    points = ClassCodebooks(torch.zeros(6, 2), **columns())
+    write_image_set(tmp_path, floats, NAMES, **columns())
+    for file in ("images.safetensors", "images.parquet"):
+        (tmp_path / file).unlink()
+    images = ImageSet.of_points(tmp_path, points, NAMES)
+    assert images.names[5] == "2_two/00001.png" and torch.equal(images.counts, points.counts)
+    pixels = images.pixels()
+    assert pixels.dtype == torch.uint8 and images.pixels(4).shape == (6, 1, 4, 4)
+    assert torch.equal(images.items()[5][1], pixels[5])
+    (tmp_path / images.names[5]).unlink()
+    with pytest.raises(StoreError, match="5 images where there have to be 6"):
+        ImageSet.of_points(tmp_path, points, NAMES)
+
+
+@pytest.mark.parametrize("file", ["images.parquet", "images.safetensors", "0_zero/00000.png"])
+def test_a_damaged_set_is_refused(file, floats, tmp_path):
+    write_image_set(tmp_path, floats, NAMES, **columns())
+    (tmp_path / file).write_bytes(b"no")
+    if file.endswith("png"):  # for people: what students see is whole
+        assert torch.equal(ImageSet.load(tmp_path).pixels(), floats)
+        return
+    with pytest.raises(StoreError, match=f"{file} cannot be read") as raised:
+        ImageSet.load(tmp_path).pixels()
+    assert raised.value.remedy == f"remove {tmp_path} and run again"
+
+
+def test_a_set_with_a_hole_or_a_way_out_is_refused(floats, tmp_path):
+    write_image_set(tmp_path, floats, NAMES, **columns())
+    table = pq.read_table(tmp_path / "images.parquet")
+    (tmp_path / "0_zero" / "00001.png").unlink()
+    with pytest.raises(StoreError, match="5 images where there have to be 6"):
+        ImageSet.load(tmp_path)
+    escaped = ["../x.png", *table["file_name"].to_pylist()[1:]]
+    pq.write_table(table.set_column(0, "file_name", [escaped]), tmp_path / "images.parquet")
+    with pytest.raises(DataError, match="outside its folder"):
+        ImageSet.load(tmp_path)
+
+
+def distilled(folder, floats: torch.Tensor) -> TrainingSet:
+    """Write a distilled folder of a method's images; return what students get."""
+    write_image_set(folder, floats, NAMES, **columns())
+    images = ImageSet.load(folder)
+    rows = {"file_name": list(images.names), "label": images.labels.tolist(), "weight": [1.0] * 6}
+    write_metadata(folder, rows, NAMES, None, 1.0)
+    return load_distilled(folder).training_set()
+
+
+def test_float_images_reach_the_student_unclipped(floats, tmp_path):
+    data, normalize = distilled(tmp_path, floats), Normalize([0.3], [0.4])
+    protocol = Protocol(batch_size=2, num_steps=3)
+    batch = {"rows": torch.tensor([4, 0]), "draws": {}}
+    views = ViewMaker(data.images, protocol, normalize)(batch)
+    assert torch.equal(views, floats[[4, 0]]) and views.min() < 0 and views.max() > 1
+    assert load_distilled(tmp_path).training_set(16).images.shape == (6, 1, 16, 16)
+    assert torch.equal(load_distilled(tmp_path)[4][0], floats[4])
+    (tmp_path / "images.safetensors").unlink()
+    images = load_distilled(tmp_path).training_set().images
+    assert images.dtype == torch.uint8
+    shown = ViewMaker(images, protocol, normalize)(batch)
+    assert torch.equal(shown, images[[4, 0]].float() / 255)
+
+
+# --- the stage -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory):
+    """The index of digits, and what computes on it."""
+    folder = tmp_path_factory.mktemp("index")
+    dataset = Digits("digits", 8, 1, train_per_class=20)
+    runtime = Runtime(dataset, Models([]), accelerator="cpu")
+    found = index.run(Node("index", 2, {}), {}, folder, runtime)
+    write_json(folder / "manifest.json", {"facts": found})
+    return folder, runtime
+
+
+def node(**changes) -> Node:
+    student = {"name": "small", "_target_": "ddoq.students.ConvNet", "depth": 2, "width": 8}
+    method = resolved(YAML | {"num_steps": 40}, ipc=3, dataset="digits")
+    identity = {
+        "method": method | {"_target_": "ddoq.distillers.DM"},
+        "student": student,
+        "ipc": 3,
+        "normalization": "dataset",
+        "on_small_class": "error",
+        "seed": 0,
+    }
+    return Node("distill", 1, identity | changes, title="dm")
+
+
+def test_the_stage_writes_a_set_and_nothing_else(indexed, tmp_path):
+    folder, runtime = indexed
+    found = distill.run(node(), {"index": folder}, tmp_path, runtime)
+    assert found["num_images"] == 30 and len(found["losses"]) == 40 == found["loss_steps"][-1]
+    assert found["losses"][-1] < found["losses"][0]
+    images = ImageSet.load(tmp_path)
+    labels = runtime.tensors(folder, "train")[1]
+    assert torch.equal(labels[images.sources], images.labels) and images.counts.tolist() == [1] * 30
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
+    assert there == {*images.names, "images.safetensors", "images.parquet"}
+
+
+def test_the_stage_goes_on_where_it_was_interrupted(indexed, tmp_path, monkeypatch):
+    folder, runtime = indexed
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    for path in (whole, cut):
+        path.mkdir()
+    facts = distill.run(node(), {"index": folder}, whole, runtime)
+    with monkeypatch.context() as patch:
+        patch.setattr(DM, "step", _dying_at(25))
+        with pytest.raises(KeyError):
+            distill.run(node(), {"index": folder}, cut, runtime)
+    assert (cut / "last.ckpt").is_file()
+    assert distill.run(node(), {"index": folder}, cut, runtime) == facts
+    files = [path.relative_to(whole) for path in whole.rglob("*.*")]
+    assert all((whole / file).read_bytes() == (cut / file).read_bytes() for file in files)
+    assert len(files) == sum(path.is_file() for path in cut.rglob("*.*"))
+
+
+def _dying_at(last: int):
+    step = DM.step
+
+    def wrapped(self, task, batch, update) -> None:
+        if batch.step == last:
+            raise KeyError("the machine failed")
+        step(self, task, batch, update)
+
+    return wrapped
+
+
+def test_a_class_that_is_too_small_is_refused_or_repeated(indexed, tmp_path):
+    folder, runtime = indexed
+    with pytest.raises(DataError, match="ipc: 30 is more than the 20"):
+        distill.make_task(node(ipc=30).identity, folder, runtime)
+    few = node(ipc=30, on_small_class="duplicate").identity
+    task = distill.make_task(few, folder, runtime)
+    assert ALL[0].synthetic(task).sources.shape == (10, 30)

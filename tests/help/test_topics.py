@@ -1,0 +1,76 @@
+"""`ddoq help`: the topics that GitHub shows, on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from ddoq.errors import ConfigError
+from ddoq.help import FOLDER, main, topics
+from support.processes import new_python
+from support.runs import ROOT
+
+TOPICS = topics()
+WIDTH = 80
+
+
+def test_the_list_has_a_line_for_every_topic():
+    done = new_python("help")
+    assert done.returncode == 0, done.stderr
+    assert len(TOPICS) >= 9
+    for name, about in TOPICS.items():
+        assert about and re.search(rf"^  {name} +{re.escape(about)}$", done.stdout, re.MULTILINE)
+    assert max(map(len, done.stdout.splitlines())) <= WIDTH
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_a_topic_is_shown_whole_in_80_columns(name, capsys):
+    assert main([name]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    text = (FOLDER / f"{name}.md").read_text()
+    assert shown.count("…") == text.count("…"), "a cell of a table is cut"
+    assert "```" not in shown and "](" not in shown
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            assert f" {line}" in shown, "a line of code is longer than the terminal"
+
+
+def test_a_misspelt_topic_gets_the_nearest():
+    done = new_python("help", "sweps")
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        "ddoq: error: help: there is no topic 'sweps'",
+        "  -> did you mean 'sweeps'?",
+    ]
+    with pytest.raises(ConfigError, match="choose one of: data, "):
+        main(["qqq"])
+
+
+def test_readme_and_the_general_help_name_every_topic_and_links_lead_somewhere():
+    readme, general = (ROOT / "README.md").read_text(), (ROOT / "ddoq" / "help.txt").read_text()
+    assert readme.count("\n") <= 150
+    assert set(re.findall(r"\(ddoq/help/(\w+)\.md\)", readme)) == set(TOPICS)
+    assert all(re.search(rf"\b{name}\b", general) for name in TOPICS)
+    for document in (
+        ROOT / "README.md",
+        *FOLDER.glob("*.md"),
+        ROOT / "tests" / "benchmarks" / "README.md",
+    ):
+        text = document.read_text()
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)", text) + re.findall(
+            r'src="([^"]+)"', text
+        ):
+            assert (document.parent / link).exists(), f"{document}: {link}"
+
+
+def test_help_loads_neither_torch_nor_hydra():
+    code = (
+        "import sys, ddoq.help; "
+        "print([m for m in ('torch', 'hydra', 'omegaconf', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

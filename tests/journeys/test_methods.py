@@ -1,0 +1,181 @@
+"""A method as an arm, from the command line to the report:
+a row beside others, and the main arm.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from ddoq import load_distilled
+from ddoq.errors import ConfigError
+from ddoq.experiment import Experiment, Models
+from ddoq.job import prepare
+from ddoq.pipeline.graph import unique
+from ddoq.pipeline.stages import reaches
+from ddoq.report.tables import num_bytes
+from ddoq.sweeps.waves import waves
+from support.processes import start
+from support.runs import TINY, artefacts, composed, run_here
+
+DM = (*TINY, "method=dm", "method.num_steps=40", "method.batch_size=32", "ipc=3", "ablation=none")
+#: As a main arm beside random real images, and as a row beside DDOQ.
+MAIN = (*DM, "baselines=random")
+ROW = (
+    *TINY,
+    "+arm@baselines.dm=dm",
+    "baselines.dm.method.num_steps=40",
+    "baselines.dm.method.batch_size=32",
+    "ipc=3",
+    "ablation=none",
+)
+
+
+def rows_of(run: Path) -> dict[str, list[dict]]:
+    rows = [json.loads(line) for line in (run / "results.jsonl").read_text().splitlines()]
+    return {
+        arm: [row for row in rows if row["arm"] == arm]
+        for arm in dict.fromkeys(row["arm"] for row in rows)
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The run's folder of DM as the main arm."""
+    return run_here(*MAIN, f"paths.outputs={tmp_path_factory.mktemp('outputs')}")
+
+
+def test_rows_say_what_made_the_images(finished):
+    rows = rows_of(finished)
+    assert list(rows) == ["random", "dm"]  # no twin: the images have no masses
+    for row in rows["dm"]:
+        assert row["method"] == "dm" and row["num_images"] == 30
+        assert all(
+            row[name] is None
+            for name in ("quantizer", "generator", "strength", "space", "w2_squared")
+        )
+        assert row["distil_seconds"] > 0
+    assert all(row["method"] is None and row["quantizer"] == "random" for row in rows["random"])
+
+
+def test_page_shows_images_losses_and_cost(finished):
+    page = (finished / "report.html").read_text()
+    assert "<h2>Optimisation</h2>" in page
+    assert re.search(r"<td>distill</td>", page)
+    assert 'id="classes"' not in page  # of the main arm's codebook, which it has not
+    (costs,) = re.findall(r'<table id="arm-costs">(.*?)</table>', page, re.DOTALL)
+    images = re.findall(r"<td>(.*?)</td>", costs.split("<td>dm</td>")[1])[6]
+    files = [
+        file
+        for file in (finished / "distilled").resolve().rglob("*")
+        if file.suffix in (".png", ".safetensors")
+    ]
+    assert images == num_bytes(sum(file.stat().st_size for file in files))
+
+
+def test_images_are_real_ones_that_were_changed_and_weigh_alike(finished):
+    data = load_distilled(finished / "distilled")
+    assert data.labels.bincount().tolist() == [3] * 10
+    assert np.allclose(data.weights, 1)
+    assert (data.path / "images.safetensors").is_file()
+    table = pq.read_table(data.path / "metadata.parquet").to_pandas()
+    assert (table["source"] >= 0).all() and (table["count"] == 1).all()
+
+
+def test_masses_are_weights_only_where_they_are_asked_for(tmp_path):
+    run = run_here(*MAIN, "method.masses=true", "run.until=report", f"paths.outputs={tmp_path}")
+    weights = load_distilled(run / "distilled").weights
+    assert weights.std() > 0.05 and weights.mean().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_row_beside_the_main_arm_is_the_set_of_the_same_method(finished, tmp_path):
+    """A method's key is of what it is and is given, not of where it stands in the configuration."""
+    row = Experiment(composed(*ROW), "data", Models([]))
+    main = Experiment(composed(*MAIN), "data", Models([]))
+    sets = [
+        {node.key for node in unique(experiment.targets("report")) if node.stage == "distill"}
+        for experiment in (row, main)
+    ]
+    assert sets[0] == sets[1] != set()
+    assert list(row.arms()) == ["full", "random", "nearest", "d4m", "dm", "ddoq_uniform", "ddoq"]
+
+
+def test_rules_do_not_change_the_key_and_what_is_typed_does():
+    def key(*overrides: str) -> str:
+        experiment = Experiment(composed(*TINY, "method=dm", *overrides), "data", Models([]))
+        (first, *_) = (entry for entry in experiment.entries if entry.arm == "dm")
+        return first.images.key
+
+    by_rule = key()
+    assert key("method.num_steps=300") == by_rule  # the value that the rule for digits gives
+    assert key("method.num_steps=301") != by_rule
+    later = (
+        "method.rules=["
+        "{datasets:[digits],num_steps:300,learning_rate:10},{num_steps:7,learning_rate:1}]"
+    )
+    dsa = "method.dsa=color_crop_cutout_scale_rotate"
+    assert key(later, dsa) == by_rule  # another list of rules that comes to the same
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.7])
+def test_killed_while_images_are_optimised_the_same_command_finishes_the_same(
+    finished, tmp_path, delay
+):
+    process = start(*MAIN, f"paths.outputs={tmp_path}", folder=tmp_path)
+    while not list((tmp_path / "store").glob("distill/*/last.ckpt")) and process.is_alive():
+        time.sleep(0.01)
+    time.sleep(delay)
+    assert process.is_alive(), "the run was over before the kill"
+    process.kill()
+    process.join()
+    again = run_here(*MAIN, f"paths.outputs={tmp_path}")
+    assert artefacts(tmp_path, "distill", "label") == artefacts(
+        finished.parents[1], "distill", "label"
+    )
+    assert [row["top1"] for row in rows_of(again)["dm"]] == [
+        row["top1"] for row in rows_of(finished)["dm"]
+    ]
+
+
+def test_second_run_computes_nothing(finished):
+    job = prepare(composed(*MAIN, f"paths.outputs={finished.parents[1]}"))
+    assert not job.missing
+
+
+def test_method_alone_needs_no_latents_and_no_encoder():
+    config = composed(*DM, "baselines=none", "encoder=sd_vae_ema", "measure.curve=[2]")
+    stages = {
+        node.stage for node in unique(Experiment(config, "data", Models([])).targets("report"))
+    }
+    assert stages == {"index", "audit", "distill", "label", "evaluate"}
+
+
+def test_images_are_optimised_in_the_wave_that_has_the_gpus():
+    resources = {
+        name: {"gpus_per_node": int(name == "generate")}
+        for name in ("encode", "curve", "generate", "report")
+    }
+    images, students = waves({"waves": ["generate"], "resources": resources}, "report")
+    assert reaches(images.until, "distill") and images.resources == {"gpus_per_node": 1}
+    assert students.resources == {"gpus_per_node": 0}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (("method=dm", "allocation=error"), "allocation=equal"),
+        (("method=dm", "method.num_steps=0"), "method.num_steps"),
+        (("method=dm", "method.rules=[]"), "method.num_steps"),
+        (("+arm@baselines.dm=dm", "baselines.dm.method.start=nois"), "'noise'"),
+        (("method=dm", "method.rules=[{dataset:[digits]}]"), "'datasets'"),
+    ],
+)
+def test_what_a_method_cannot_be_is_refused_with_its_key(tmp_path, overrides, words):
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        prepare(composed(*TINY, *overrides, f"paths.outputs={tmp_path}"))
