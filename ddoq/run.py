@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
+import shlex
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq import __version__
 from ddoq.config.completion import BASH, completions
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
@@ -55,8 +58,11 @@ COMMANDS = {
 def _main(config: DictConfig) -> float | None:
     guard()  # once more where a launcher started this process
     from ddoq.job import run_job
+    from ddoq.pipeline.plans import remove_unplanned
 
-    log = logging.getLogger("ddoq")
+    log, run_dir = logging.getLogger("ddoq"), Path(HydraConfig.get().runtime.output_dir)
+    log.info("%s\n%s", versions(), shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    is_single = HydraConfig.get().mode == RunMode.RUN
     try:
         if HydraConfig.get().job.chdir:
             raise ConfigError(
@@ -67,10 +73,7 @@ def _main(config: DictConfig) -> float | None:
                 "split: a search would choose on the test split", "set split=validation"
             )
         with stoppable():
-            return run_job(
-                OmegaConf.to_container(config, resolve=True),
-                Path(HydraConfig.get().runtime.output_dir),
-            )
+            objective = run_job(OmegaConf.to_container(config, resolve=True), run_dir)
     except Stopped as stopped:
         log.error("%s", stopped, exc_info=stopped)
         raise
@@ -80,9 +83,22 @@ def _main(config: DictConfig) -> float | None:
         log.error("%s", error or caught, exc_info=caught)  # the traceback goes to run.log
         if error is None:
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            _complain(error)  # now, while the others go on
+        _complain(error)  # of a sweep's points at once, while the others go on
+        if is_single:  # a sweep tells of every point, started or not
+            remove_unplanned(run_dir)
+            sys.exit(1)  # before Hydra adds a line of its own
         raise error from (caught if error is not caught else None)
+    if is_single:
+        remove_unplanned(run_dir)
+    return objective
+
+
+def versions() -> str:
+    """Return the versions of ddoq and of what a result depends on most."""
+    from importlib.metadata import version
+
+    others = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "hydra-core"))
+    return f"ddoq {__version__} ({others}, Python {platform.python_version()})"
 
 
 def _complain(error: DdoqError) -> None:
@@ -126,6 +142,9 @@ def main() -> None:
         register_resolvers()
     if {"--help", "-h"} & set(sys.argv[1:]) and not command:
         _print_help()
+        return
+    if "--version" in sys.argv[1:]:
+        print(versions())
         return
     if _completed():
         return

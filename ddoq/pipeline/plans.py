@@ -7,15 +7,20 @@ What no ``plan.json`` lists, nobody needs (``ddoq store gc``).
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from ddoq.errors import StoreError
 from ddoq.pipeline.graph import Node, Step, unique
+from ddoq.pipeline.status import STATUS
 from ddoq.pipeline.store import Store
 from ddoq.utils.io import read_json, write_json
 
 PLAN, LINK = "plan.json", "distilled"
+#: What there is in a run's folder before its plan.
+_BEFORE_A_PLAN = {".hydra", "run.log", STATUS}
 
 
 def plan(targets: Iterable[Node], store: Store, stale: Iterable[Node] = ()) -> list[Step]:
@@ -69,6 +74,16 @@ def write_plan(run_dir: Path, steps: Iterable[Step], *, add: bool = False) -> No
         except StoreError:
             return
     write_json(run_dir / PLAN, rows)
+
+
+def remove_unplanned(run_dir: Path) -> None:
+    """Remove a run's folder if it says no more than that a run was asked for: it was only looked
+    at, or refused before anything was planned.
+    """
+    with suppress(OSError):
+        names = {path.name for path in run_dir.iterdir()}
+        if names <= _BEFORE_A_PLAN:
+            shutil.rmtree(run_dir)
 
 
 def keys_by_run(outputs: Path) -> dict[str, set[str]]:

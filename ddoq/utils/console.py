@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
+from rich.control import Control
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,7 +23,25 @@ from rich.progress import (
 
 # Tables are cut at 80 columns when the output is a file or a pipe; a log can be wider.
 _is_wide = sys.stdout is None or not (sys.stdout.isatty() or "COLUMNS" in os.environ)
-console = Console(width=120 if _is_wide else None, highlight=False)
+# Columns of run.log, which no table needs more of.
+_LOG_WIDTH = 160
+_log = logging.getLogger("ddoq")
+
+
+class _LoggedConsole(Console):
+    """A console whose lines go to the log, too: a run keeps what it has said in ``run.log``."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **options)
+        # A live bar's controls are no words.
+        is_said = objects and not any(isinstance(thing, Control) for thing in objects)
+        if is_said and _log.isEnabledFor(logging.INFO):
+            text = Console(file=io.StringIO(), width=_LOG_WIDTH, highlight=False)
+            text.print(*objects, **options)
+            _log.info("%s", text.file.getvalue().rstrip())
+
+
+console = _LoggedConsole(width=120 if _is_wide else None, highlight=False)
 
 # A nested bar (an image inside a stage) joins the bar that is already on the screen.
 _live: list[Progress] = []

@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
+import yaml
 
 from ddoq.config.names import run_name
 from ddoq.errors import ConfigError
@@ -271,6 +272,12 @@ def test_a_search_chooses_on_validation_and_repeats_its_trials_for_nothing(tmp_p
             fmean(row["top1"] for row in rows if row["table"] == "main" and row["arm"] == "ddoq")
         )
     assert f"best_value: {max(values)}" in found.read_text()
+    best = again.stdout[again.stdout.rindex("best ") :].splitlines()
+    assert best[0].split() == ["best", f"{max(values):.1f}", "%", "on", "the", "validation", "split"]
+    for key in ("generator.strength", "generator.guidance_scale"):
+        value = yaml.safe_load(found.read_text())["best_params"][key]
+        assert f"{key}={value}" in best[1]
+    assert best[2].split() == ["results", str(found)]
 
 
 def test_a_search_on_test_is_refused(tmp_path):
