@@ -18,6 +18,11 @@ from ddoq.config.schema import Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.utils.disk import disk_error
 
+#: What Hydra's own groups get from extras of ours: the extra, by the choice.
+_PLUGINS = {
+    "hydra/launcher": {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "slurm"},
+    "hydra/sweeper": {"optuna": "search"},
+}
 _SECTIONS = [section.name for section in fields(Config)]
 
 
@@ -93,6 +98,8 @@ def _explain_choice(text: str) -> ConfigError | None:
         r"In '.*?': Could not load '(.+)/(.+?)'", text
     ):
         group, choice = match.groups()
+        if group in _PLUGINS and choice in _PLUGINS[group]:
+            return _not_installed(group, choice)
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return ConfigError(
             f"{group}: there is no '{choice}'", did_you_mean(choice, options or ["(none)"])
@@ -116,6 +123,14 @@ def _explain_choice(text: str) -> ConfigError | None:
             )
         return _no_such_key(key, "leave the key out")
     return None
+
+
+def _not_installed(group: str, choice: str) -> ConfigError:
+    extra = _PLUGINS[group][choice]
+    return ConfigError(
+        f"{group}: {choice} belongs to the extra '{extra}', which is not installed",
+        f"pip install 'ddoq[{extra}]'; in a checkout: pip install -e '.[{extra}]'",
+    )
 
 
 def _explain_value(text: str) -> ConfigError:
