@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.processes import ddoq
-from support.runs import TINY
 
 from ddoq import __version__
+from support.processes import ddoq
+from support.runs import TINY
 
 
 def test_version_is_ours_and_names_what_results_depend_on():
@@ -22,9 +22,7 @@ def test_version_is_ours_and_names_what_results_depend_on():
     ("override", "code"),
     [("run.plan_only=true", 0), ("generator.strength=7", 1), ("generator.path=nowhere", 1)],
 )
-def test_what_was_only_looked_at_or_refused_leaves_no_run(
-    override: str, code: int, tmp_path: Path
-):
+def test_what_was_only_looked_at_or_refused_leaves_no_run(override: str, code: int, tmp_path: Path):
     done = ddoq(*TINY, f"paths.outputs={tmp_path}", override)
     assert done.returncode == code, done.stderr
     assert len(done.stderr.splitlines()) == 2 * code  # none of them Hydra's

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable
@@ -100,8 +101,11 @@ def write_metadata(
     """Write what belongs to the images: one row per image, class names,
     and soft labels if there are any.
     """
+    # By this, `datasets` makes the labels a ClassLabel.
+    features = {"label": {"_type": "ClassLabel", "names": class_names}}
+    described = {"huggingface": json.dumps({"info": {"features": features}})}
     with atomic_path(folder / METADATA) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        pq.write_table(pa.table(columns).replace_schema_metadata(described), temporary)
     write_json(folder / CLASSES, class_names)
     if targets is not None:
         with atomic_path(folder / TARGETS) as temporary:

@@ -225,10 +225,31 @@ def _holds_bytes(kind: pa.DataType) -> bool:
     return types.is_binary(kind) or types.is_large_binary(kind)
 
 
+def _holds_paths(images: pa.ChunkedArray) -> bool:
+    """Tell whether a column names files in place of holding them, as ``Dataset.to_parquet`` of
+    ``datasets`` leaves images that were files. They are not followed: they may point anywhere.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.types as types
+
+    if not types.is_struct(images.type):
+        return types.is_string(images.type) or types.is_large_string(images.type)
+    fields = {field.name for field in images.type}
+    if "path" not in fields:
+        return False
+    return "bytes" not in fields or pc.struct_field(images, "bytes").null_count == len(images)
+
+
 def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable, Callable]:
     """Return what decodes image ``i``, and what names it."""
     import pyarrow as pa
 
+    if _holds_paths(images):
+        raise DataError(
+            f"dataset.image_column: column '{column}' of {root} holds paths, no encoded images",
+            "give the folder of the files (dataset=image_folder), or embed them: "
+            "ds.with_format('arrow').map(datasets.table.embed_table_storage, batched=True)",
+        )
     if not _holds_bytes(images.type):
         raise DataError(
             "dataset.image_column: "
@@ -240,7 +261,7 @@ def _readers(images: pa.ChunkedArray, root: Path, column: str) -> tuple[Callable
     def read(i: int) -> Image.Image:
         value = images[i].as_py()
         content = value and (value["bytes"] if is_struct else value)
-        if not content:  # a path beside it may point anywhere, and is not followed
+        if not content:
             raise ValueError("no bytes")
         return Image.open(io.BytesIO(content))
 

@@ -258,6 +258,7 @@ def test_image_folder_and_hugging_face_open_it_as_it_is(distilled):
     )
     assert len(hub) == 6 and sorted(hub["weight"]) == sorted(ours.weights.tolist())
     assert hub[0]["image"].size == (8, 8)
+    assert hub.features["label"].names == ours.class_names  # readable ones, not the folders'
 
 
 def test_a_folder_that_is_no_distilled_set_is_refused(tmp_path):

@@ -351,3 +351,25 @@ def test_tiny_imagenet_may_be_sorted_and_has_wordnet_ids(tmp_path):
     (tmp_path / "t" / "train" / wnids[0]).rename(tmp_path / "t" / "train" / "goldfish")
     with pytest.raises(DataError, match="'goldfish'.*\n.*dataset=image_folder dataset.root="):
         TinyImageNet("t", 8, 3, root=str(tmp_path / "t")).open()
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_paths_in_place_of_images_are_told_apart_and_the_remedy_works(as_text, tmp_path):
+    """What `Dataset.to_parquet` writes of images that were files."""
+    datasets = pytest.importorskip("datasets")
+    files = []
+    for number, label in enumerate(LABELS):
+        files.append(str(tmp_path / f"{number}.png"))
+        Path(files[-1]).write_bytes(encoded(label))
+    named = datasets.Dataset.from_dict({"image": files, "label": LABELS})
+    images = named.cast_column("image", datasets.Image())
+    (tmp_path / "paths").mkdir()
+    (named if as_text else images).to_parquet(tmp_path / "paths" / "train.parquet")
+    error = refused(tmp_path / "paths")
+    assert "holds paths" in error.cause and "dataset.image_column" in error.cause
+    code = error.remedy.partition("embed them: ds.")[2]
+    assert code.startswith("with_format(")
+    embedded = eval(f"images.{code}", {"images": images, "datasets": datasets})
+    (tmp_path / "embedded").mkdir()
+    embedded.to_parquet(tmp_path / "embedded" / "train.parquet")
+    assert read(tmp_path / "embedded")[1] == {"train": len(LABELS)}

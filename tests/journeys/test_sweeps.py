@@ -273,7 +273,15 @@ def test_a_search_chooses_on_validation_and_repeats_its_trials_for_nothing(tmp_p
         )
     assert f"best_value: {max(values)}" in found.read_text()
     best = again.stdout[again.stdout.rindex("best ") :].splitlines()
-    assert best[0].split() == ["best", f"{max(values):.1f}", "%", "on", "the", "validation", "split"]
+    assert best[0].split() == [
+        "best",
+        f"{max(values):.1f}",
+        "%",
+        "on",
+        "the",
+        "validation",
+        "split",
+    ]
     for key in ("generator.strength", "generator.guidance_scale"):
         value = yaml.safe_load(found.read_text())["best_params"][key]
         assert f"{key}={value}" in best[1]
