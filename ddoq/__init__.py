@@ -1,17 +1,24 @@
 """Dataset distillation as pushforward optimal quantization.
 
-from ddoq import load_distilled
-data = load_distilled("outputs/runs/<run>/distilled")
+import ddoq
+data = ddoq.distill("/my/photos", ipc=5)  # or ddoq.load_distilled("outputs/runs/<run>/distilled")
 image, label, weight = data[0]
 """
 
+from importlib import import_module
+
 __version__ = "0.1.0"
-__all__ = ["DistilledDataset", "load_distilled"]
+
+#: Where they stand. They are imported late, so that `ddoq --help` does not wait for torch.
+_MODULES = {
+    "DistilledDataset": "ddoq.data.distilled",
+    "distill": "ddoq.notebook",
+    "load_distilled": "ddoq.data.distilled",
+}
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str):
-    if name in __all__:  # imported late, so that `ddoq --help` does not wait for torch
-        from ddoq.data import distilled
-
-        return getattr(distilled, name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'ddoq' has no attribute '{name}'")

@@ -36,8 +36,8 @@ ROOMS = {
     "sweeps": BASE | {"config", "pipeline", "report", "job", "preflight"},
 }
 LIBRARIES = {
-    "hydra": {"config", "run"},
-    "omegaconf": {"config", "run"},
+    "hydra": {"config", "run", "notebook", "sweeps"},
+    "omegaconf": {"config", "run", "notebook", "sweeps"},
     "lightning": {"engine"},
     "wandb": {"tracking"},
 }

@@ -17,7 +17,7 @@ from PIL import Image
 from ddoq.data import catalogue
 from ddoq.data.base import ImageDataset, Source, hash_files, hash_names
 from ddoq.data.download import PublishedDataset, check_classes, unexpected_counts
-from ddoq.data.parquet import as_options, hash_shards, open_parquet
+from ddoq.data.parquet import hash_shards
 from ddoq.data.shards import find_shards, has_tables
 from ddoq.errors import DataError
 from ddoq.utils.io import reading
@@ -222,6 +222,8 @@ class _CIFAR(_Torchvision):
         """See ``ImageDataset.open``."""
         folder = self._folder()
         if (folder / self._PARQUET[0]).is_file() or not super()._complete(folder):
+            from ddoq.data.tables import as_options, open_parquet
+
             source = open_parquet(folder, self._IMAGES, self._LABELS)
             check_classes(
                 source, self._TITLE, self._NAMES, as_options(folder, self._IMAGES, self._LABELS)

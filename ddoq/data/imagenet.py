@@ -13,7 +13,7 @@ from ddoq.data.base import Source
 from ddoq.data.catalogue import CATALOGUE, Subset
 from ddoq.data.download import PublishedDataset, unexpected_counts
 from ddoq.data.folder import Listing, image_files, list_classes
-from ddoq.data.parquet import hash_shards, open_parquet
+from ddoq.data.parquet import hash_shards
 from ddoq.data.shards import find_shards
 from ddoq.errors import ConfigError, DataError, did_you_mean
 
@@ -63,9 +63,10 @@ class ImageNet(PublishedDataset):
         where = "original ILSVRC2012 folders" if self.source == "original" else "fastai v2 split"
         provenance = f"{self.classes}, {where} ({folder.name})"
         if _has_parquet(folder):
-            source = replace(
-                _reordered(open_parquet(folder, "image", "label"), wnids), provenance=provenance
-            )
+            from ddoq.data.tables import open_parquet
+
+            source = _reordered(open_parquet(folder, "image", "label"), wnids)
+            source = replace(source, provenance=provenance)
         else:
             source = _listing(folder, wnids).source(wnids, provenance)
         title = f"{self._subset.title} ({self.source})"

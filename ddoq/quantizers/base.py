@@ -40,9 +40,9 @@ class Quantizer(ABC):
 
     def fit(
         self,
-        latents: Tensor | PointCloud,
-        generator: Generator,
-        sample_weight: Tensor | None = None,
+        latents: Tensor | np.ndarray | PointCloud,
+        generator: Generator | None = None,
+        sample_weight: Tensor | np.ndarray | None = None,
         num_folds: int = 0,
     ) -> Codebook:
         """Quantize the latents of one class.
@@ -50,7 +50,7 @@ class Quantizer(ABC):
         Args:
             latents: ``[n, *shape]``; or a ``PointCloud`` of them,
                 so that several fits share what does not depend on K.
-            generator: all randomness comes from it.
+            generator: all randomness comes from it; by default one of seed 0.
             sample_weight: masses of the latents ``[n]``, equal by default.
             num_folds: cross-fit the held-out distortion with this many folds; 0 leaves it out.
 
@@ -58,6 +58,7 @@ class Quantizer(ABC):
             DataError: fewer latents than centroids, NaN or infinite values.
             ConfigError: weights that the method cannot take.
         """
+        generator = generator or Generator().manual_seed(0)
         if isinstance(latents, PointCloud) and sample_weight is not None:
             raise ConfigError(
                 "sample_weight: a PointCloud has its masses", "give sample_weight to the PointCloud"

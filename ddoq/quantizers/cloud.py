@@ -23,7 +23,7 @@ class PointCloud:
     device of the latents, all else on the CPU.
 
     Args:
-        latents: ``[n, *shape]``, any floating dtype, n >= 1.
+        latents: ``[n, *shape]``, any dtype of numbers, n >= 1.
         sample_weight: ``[n]``, non-negative; by default every latent has the same mass.
 
     Attributes:
@@ -39,16 +39,20 @@ class PointCloud:
         DataError: no latents, NaN or infinite values, or weights that are no weights.
     """
 
-    def __init__(self, latents: Tensor, sample_weight: Tensor | None = None):
+    def __init__(
+        self, latents: Tensor | np.ndarray, sample_weight: Tensor | np.ndarray | None = None
+    ):
+        latents = torch.as_tensor(latents)
         if latents.ndim < 2 or not len(latents):
             raise DataError(
                 f"latents of shape {tuple(latents.shape)} are no class of latents",
                 "pass [n, *shape] with n of 1 or more",
             )
         self.shape, self.num_latents = tuple(latents.shape[1:]), len(latents)
-        mass = (
-            np.ones(len(latents)) if sample_weight is None else sample_weight.double().cpu().numpy()
-        )
+        if sample_weight is None:
+            mass = np.ones(len(latents))
+        else:
+            mass = torch.as_tensor(sample_weight).double().cpu().numpy()
         if (
             mass.shape != (len(latents),)
             or not np.isfinite(mass).all()

@@ -19,7 +19,7 @@ from ddoq.quantizers.cloud import PointCloud
 from ddoq.utils.io import atomic_path, reading
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Codebook:
     """The quantization of one class, ``nu = sum_k w_k delta_{z_k}``.
 
@@ -44,6 +44,18 @@ class Codebook:
     distortion: float
     variance: float
     held_out_distortion: float | None = None
+
+    def __repr__(self) -> str:
+        """Return three lines: how many points, their masses, how well they fit."""
+        share = f", {self.distortion / self.variance:.0%} of the variance" if self.variance else ""
+        held_out = self.held_out_distortion
+        outside = "" if held_out is None else f"; held out {held_out:.4g}"
+        return (
+            f"Codebook: {len(self.centroids)} points {tuple(self.centroids.shape[1:])} "
+            f"for {len(self.assignments)} latents\n"
+            f"  masses {self.weights.min():.3g} to {self.weights.max():.3g}\n"
+            f"  distortion {self.distortion:.4g}{share}{outside}"
+        )
 
 
 def codebook_from_centroids(

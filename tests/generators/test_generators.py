@@ -21,7 +21,7 @@ from diffusers import (
 from ddoq.config.checks import SCHEDULERS
 from ddoq.data.images import to_uint8, to_unit
 from ddoq.data.label_space import LabelSpace
-from ddoq.data.parquet import open_parquet
+from ddoq.data.tables import open_parquet
 from ddoq.encoders import TAEF2, VAE, Pixels
 from ddoq.errors import ConfigError, DataError, StageError
 from ddoq.generators import Decode, DiT, Points, StableDiffusion

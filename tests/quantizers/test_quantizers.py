@@ -635,3 +635,19 @@ def test_codebooks_survive_a_round_trip(tmp_path, latents):
     assert torch.allclose(read.latents[3:], latents[:3])
     assert read.labels.tolist() == [5] * 6 and read.index.tolist() == [0, 1, 2] * 2
     assert read.sources.tolist() == [1000, 1001, 1002] * 2
+
+
+def test_a_notebook_gives_numpy_arrays_and_reads_three_lines():
+    points = np.random.default_rng(0).normal(size=(60, 2, 3))
+    weights = np.arange(60.0)
+    book = KMeans(4).fit(points, sample_weight=weights)
+    same = KMeans(4).fit(
+        torch.from_numpy(points), torch.Generator().manual_seed(0), torch.from_numpy(weights)
+    )
+    assert torch.equal(book.centroids, same.centroids) and torch.equal(book.weights, same.weights)
+    first, masses, fit = repr(book).splitlines()
+    assert "4 points (2, 3) for 60 latents" in first
+    assert f"{book.weights.max():.3g}" in masses
+    assert f"{book.distortion:.4g}, {book.distortion / book.variance:.0%}" in fit
+    (*_, fit) = repr(KMeans(4).fit(points, num_folds=2)).splitlines()
+    assert "held out" in fit

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 
-from ddoq.data.parquet import open_parquet
+from ddoq.data.tables import open_parquet
 from ddoq.errors import StageError
 from ddoq.experiment import Experiment, Models
 from ddoq.experiment.trials import probes
