@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import time
 from statistics import fmean
@@ -54,8 +53,9 @@ def test_distortions_and_accuracies_of_a_short_run(tmp_path):
 
 @pytest.mark.slow
 def test_the_default_run_reaches_what_the_readme_says(tmp_path):
-    """First run within 4 minutes on 2 idle cores, second within 15 s,
-    DDOQ above random by more than both intervals.
+    """DDOQ above random by more than both intervals; a second run computes nothing, within 15 s.
+
+    How long the first takes is said, not asserted: machines differ.
     """
     start = time.perf_counter()
     assert new_python(f"paths.outputs={tmp_path}").returncode == 0
@@ -71,5 +71,4 @@ def test_the_default_run_reaches_what_the_readme_says(tmp_path):
     )
     assert ddoq_arm.num == random.num == 10
     assert ddoq_arm.mean - random.mean > ddoq_arm.ci95 + random.ci95
-    assert math.isfinite(first)
     print(f"first run {first:.0f} s, ddoq {ddoq_arm}, random {random}")
