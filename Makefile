@@ -3,6 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRA  ?= dev
+TORCH  ?=
 DEVICE ?= cpu
 
 .PHONY: help install run test test-slow test-slurm bench-quantizers bench-generators bench-students lint report constraints clean
@@ -10,14 +11,16 @@ DEVICE ?= cpu
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-17s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## create .venv with the pinned dependencies (EXTRA=gpu for a GPU build of faiss)
+install: $(STAMP) ## create .venv with the pinned dependencies (TORCH=cpu leaves CUDA out, 4 of 7 GB; EXTRA=gpu for faiss on a GPU)
 
-# uv is several times faster than pip; pip does the same where uv cannot be installed.
+# uv is several times faster than pip; pip does the same where uv cannot be installed. Both say
+# what they download: it is much, and silence would look like a hang.
 $(STAMP): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c "import sys; assert (3, 11) <= sys.version_info < (3, 14), 'ddoq needs Python 3.11 to 3.13: make PYTHON=python3.11'"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip install -q --compile-bytecode --python $(BIN)/python \
-	  -e '.[$(EXTRA)]' -c .ci/constraints.txt || $(BIN)/python -m pip install -q -e '.[$(EXTRA)]' -c .ci/constraints.txt
+	$(BIN)/python -m pip install -q uv && $(BIN)/uv pip install --compile-bytecode --python $(BIN)/python \
+	  $(if $(TORCH),--torch-backend $(TORCH)) -e '.[$(EXTRA)]' -c .ci/constraints.txt \
+	  $(if $(TORCH),,|| $(BIN)/python -m pip install -e '.[$(EXTRA)]' -c .ci/constraints.txt)
 	touch $(STAMP)
 
 run: install ## run the main job on scikit-learn's digits (ARGS="+experiment=fashion_mnist" for another)
