@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.choices import conf_dir
 from ddoq.config.completion import BASH, completions
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
@@ -28,19 +29,6 @@ from ddoq.utils.disk import disk_error
 from ddoq.utils.stop import Stopped, stoppable
 from ddoq.utils.surroundings import guard
 
-
-def config_dir() -> str:
-    """Return the folder of YAML files: inside an installed package, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    return str(
-        next(
-            folder
-            for folder in (here / "conf", here.parent / "conf")
-            if (folder / "config.yaml").is_file()
-        )
-    )
-
-
 #: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it
 #: and returns the exit code.
 COMMANDS = {
@@ -51,7 +39,7 @@ COMMANDS = {
 }
 
 
-@hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _main(config: DictConfig) -> float | None:
     guard()  # once more where a launcher started this process
     from ddoq.job import run_job
@@ -94,9 +82,7 @@ def _print_help() -> None:
     which takes a second.)
     """
     groups = sorted(
-        folder
-        for folder in Path(config_dir()).iterdir()
-        if folder.is_dir() and folder.name != "hydra"
+        folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra"
     )
     choices = [
         f"  {group.name:<11}{', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
@@ -112,7 +98,7 @@ def _completed() -> bool:
         print(BASH)
     if sys.argv[1:2] != ["-sc"] or not sys.argv[-1].startswith("query="):
         return False
-    names = completions(os.environ.get("COMP_LINE", ""), Path(config_dir()))
+    names = completions(os.environ.get("COMP_LINE", ""), conf_dir())
     print(*names, end="")
     return bool(names)
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from dataclasses import fields
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ddoq.config.form import kind
+from ddoq.config.constructors import constructor
+from ddoq.config.form import ROOT, kind
 from ddoq.config.keys import choices_with, known_keys
 from ddoq.config.overrides import GROUPS, hints, several_values
-from ddoq.config.schema import Config
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.utils.disk import disk_error
-
-_SECTIONS = [section.name for section in fields(Config)]
 
 
 def explain(error: Exception) -> DdoqError:
@@ -64,7 +61,7 @@ def _nearest(key: str) -> str:
 
 
 def _no_such_key(key: str, otherwise: str) -> ConfigError:
-    if key in _SECTIONS:
+    if key in constructor(ROOT).options:
         return ConfigError(f"{key}: no value", f"{key} is needed: do not delete it")
     if owners := choices_with(key):
         return ConfigError(

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
-from ddoq.data.base import ImageDataset, Source, check_order, hash_files
+from ddoq.data.base import ImageDataset, Source, hash_files
 from ddoq.data.names import ordered
 from ddoq.data.shards import Shards, find_shards
 from ddoq.data.tree import printable
@@ -47,10 +47,7 @@ class ParquetImages(ImageDataset):
 
     image_column: str = "image"
     label_column: str = "label"
-    class_order: str = "text"
-
-    def __post_init__(self) -> None:
-        check_order(self.class_order)
+    class_order: Literal["text", "number"] = "text"
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""
