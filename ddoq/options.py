@@ -119,3 +119,17 @@ def check_options(component: Any, group: str) -> None:
         if get_origin(annotation) is not ClassVar:
             for problem in breaches(getattr(component, name), annotation, f"{group}.{name}"):
                 raise ConfigError(*problem)
+
+
+def choices_of(annotation: Any) -> tuple:
+    """Return the values that a ``Literal`` in an annotation allows; nothing where there is none."""
+    if get_origin(annotation) is Literal:
+        return get_args(annotation)
+    return next((c for inner in get_args(annotation) if (c := choices_of(inner))), ())
+
+
+def range_of(annotation: Any) -> Range | None:
+    """Return the range in an annotation, if there is one."""
+    if isinstance(annotation, Range):
+        return annotation
+    return next((r for inner in get_args(annotation) if (r := range_of(inner))), None)

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ddoq.config.choices import conf_dir
+from ddoq.config.choices import conf_dir, files, groups
 from ddoq.config.completion import BASH, completions
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
@@ -81,13 +81,7 @@ def _print_help() -> None:
     """Print the help. (Hydra's own lists the groups by composing each of them,
     which takes a second.)
     """
-    groups = sorted(
-        folder for folder in conf_dir().iterdir() if folder.is_dir() and folder.name != "hydra"
-    )
-    choices = [
-        f"  {group.name:<11}{', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
-        for group in groups
-    ]
+    choices = [f"  {group:<11}{', '.join(files(group))}" for group in groups()]
     text = Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
     print(text.format(groups="\n".join(choices), stages=" ".join(STAGES)), end="")
 
@@ -98,7 +92,7 @@ def _completed() -> bool:
         print(BASH)
     if sys.argv[1:2] != ["-sc"] or not sys.argv[-1].startswith("query="):
         return False
-    names = completions(os.environ.get("COMP_LINE", ""), conf_dir())
+    names = completions(os.environ.get("COMP_LINE", ""))
     print(*names, end="")
     return bool(names)
 

@@ -28,6 +28,13 @@ def conf_dir() -> Path:
     return next(folder for folder in places if (folder / "config.yaml").is_file())
 
 
+@cache
+def groups() -> tuple[str, ...]:
+    """Return the groups that a user can choose from: the folders of ``conf/``."""
+    folders = [path.name for path in conf_dir().iterdir() if path.is_dir()]
+    return tuple(sorted(name for name in folders if name != "hydra"))
+
+
 def files(group: str) -> dict[str, Path]:
     """Return the file of each choice of a group."""
     return {file.stem: file for file in sorted((conf_dir() / group).glob("*.yaml"))}
@@ -35,7 +42,7 @@ def files(group: str) -> dict[str, Path]:
 
 @cache
 def targets(group: str) -> dict[str, str]:
-    """Return what the choices of a group instantiate, but for those that take it over from others."""
+    """Return what the choices of a group instantiate, but for those that take it from others."""
     named = {
         choice: _TARGET.search(file.read_text(encoding="utf-8"))
         for choice, file in files(group).items()

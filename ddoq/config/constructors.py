@@ -46,6 +46,11 @@ class Option:
         """The type of its values in a configuration: plain data, or a ``Constructor``."""
         return plain(self.annotation)
 
+    @property
+    def choices(self) -> list[str]:
+        """The values that it may have, where they are listed."""
+        return list(map(str, options.choices_of(self.annotation)))
+
 
 @dataclass(frozen=True)
 class Constructor:

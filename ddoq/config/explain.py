@@ -10,10 +10,11 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from ddoq.config.choices import groups
 from ddoq.config.constructors import constructor
 from ddoq.config.form import ROOT, kind
 from ddoq.config.keys import choices_with, known_keys
-from ddoq.config.overrides import GROUPS, hints, several_values
+from ddoq.config.overrides import hints, several_values
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.utils.disk import disk_error
 
@@ -57,7 +58,7 @@ def _said_by_ddoq(error: BaseException | None) -> DdoqError | None:
 def _nearest(key: str) -> str:
     if key.startswith("hydra."):
         return "`ddoq launcher=... --cfg hydra` prints the keys of Hydra and its launcher"
-    return did_you_mean(key, [*known_keys(), *GROUPS])
+    return did_you_mean(key, [*known_keys(), *groups()])
 
 
 def _no_such_key(key: str, otherwise: str) -> ConfigError:
@@ -96,7 +97,7 @@ def _explain_choice(text: str) -> ConfigError | None:
         )
     if match := re.search(r"config group '(.+)' does not exist", text):
         group = match.group(1)
-        return ConfigError(f"{group}: there is no such group", did_you_mean(group, GROUPS))
+        return ConfigError(f"{group}: there is no such group", did_you_mean(group, groups()))
     if match := re.search(r"Multiple values for (\S+)\. .*: (\S+)'", text):
         key, choice = match.groups()
         remedy = f"write {key}={choice}, without a plus (in a file, override /{key}: {choice})"

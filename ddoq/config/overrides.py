@@ -15,7 +15,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
-from ddoq.config.choices import COMPONENTS, OPTIONAL, constructors
+from ddoq.config.choices import COMPONENTS, OPTIONAL, constructors, groups
 from ddoq.config.constructors import Constructor, constructor
 from ddoq.config.form import ROOT, kind
 from ddoq.config.keys import known_keys
@@ -24,13 +24,6 @@ from ddoq.errors import ConfigError, did_you_mean
 from ddoq.utils.paths import is_path
 
 _LISTS = ("paths.data", "paths.models")  # or one folder
-
-#: The folders of ``conf/``.
-GROUPS = (
-    *COMPONENTS,
-    *("arm", "baselines", "ablation", "compare"),
-    *("logger", "launcher", "search", "experiment", "study"),
-)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -45,7 +38,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
             value = override.value()
         except HydraException as error:
             raise ConfigError(*_unreadable(word)) from error
-        if key in GROUPS and not override.is_delete():
+        if key in groups() and not override.is_delete():
             _check_choice(word, key, value)
         if isinstance(value, int | float) and str(value) != text and _is_only_text(key):
             raise ConfigError(f"{key}: Hydra reads {text} as {value}", f"quote it: {quoted(word)}")

@@ -122,7 +122,7 @@ class Distiller(ABC):
     Args:
         num_steps: outer steps.
         learning_rate: of the images, for SGD.
-        momentum: of the same.
+        momentum: of that SGD.
         batch_size: real images per class and step; a smaller class gives each of its images about
             equally often.
         start: what the images are before the first step: ``random`` training images of their

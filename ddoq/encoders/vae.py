@@ -33,9 +33,9 @@ class VAEFit:
     Args:
         block_out_channels: of each block; there is a halving between two blocks.
         latent_channels: channels of the latents.
-        num_steps: of AdamW.
+        num_steps: gradient steps.
         batch_size: images per step.
-        learning_rate: the highest; it warms up and falls with a cosine.
+        learning_rate: of AdamW at its highest; a cosine takes it to 0.
         kl_weight: of the divergence from N(0, 1).
         seed: of initial weights and batches.
     """

@@ -88,8 +88,8 @@ class Protocol:
         schedule_by: the rate changes every ``step`` or every ``epoch``.
         cosine_length: the half-period of the cosine in lengths of the training:
             with 2 the rate only halves.
-        milestones, milestone_factor: of ``step``:
-            after which shares of the training the rate is multiplied.
+        milestones: of ``step``: the shares of the training after which the rate is multiplied.
+        milestone_factor: of ``step``: by this.
         reset_at_milestones: the optimizer forgets its state there.
         labels: ``hard``; ``soft``: a teacher labels every view; ``stored``: the same, written to
             disk first; ``fixed``: a teacher labels every image once.
@@ -100,7 +100,8 @@ class Protocol:
         augmentation: of every view.
         weights: how the points' weights are used.
         rules: the first that holds and sets a value decides it.
-        norm: norm layers of convolutional students, e.g. ``instance``; ``None``: the student's own.
+        norm: layers of convolutional students: ``instance``, ``batch`` or ``none``; ``None``: the
+            student's own.
         image_size: side of the students' images in pixels; ``None`` for the data set's.
         test_crop: share of the side of test images that is kept, about the centre.
         normalization: by the mean and deviation of the ``dataset`` or of ``imagenet``.

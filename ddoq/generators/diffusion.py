@@ -40,7 +40,7 @@ class LatentDiffusion(ImageGenerator):
         path: folder of the model, as diffusers' pipelines save it, or a hub id.
         encoder: decodes the result.
         label_space: what the classes are.
-        strength: share of the sampling steps that are run, in (0, 1].
+        strength: share of the sampling steps that are run.
         guidance_scale: 1 is unguided, and takes one model call per step instead of
             two (in one batch).
         num_steps: of the whole schedule.
@@ -52,7 +52,8 @@ class LatentDiffusion(ImageGenerator):
         mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1);
             0 for not at all.
         mode_stop: the pull ends at this share of the schedule's time.
-        precision: of the networks; the sample itself is kept in float32.
+        precision: of the networks: ``float32``, ``bfloat16`` or ``float16``; the sample itself is
+            kept in float32.
     """
 
     path: Decided[str]

@@ -28,9 +28,9 @@ class DiTFit:
         num_heads: attention heads of a block.
         head_dim: width of a head.
         patch_size: side of a patch of latents; it divides their side.
-        num_steps: of AdamW.
+        num_steps: gradient steps.
         batch_size: latents per step.
-        learning_rate: the highest; it warms up and falls with a cosine.
+        learning_rate: of AdamW at its highest; a cosine takes it to 0.
         ema_decay: of the averaged weights, which are kept.
         label_dropout: share of latents without a class, for guidance.
         beta_schedule: of the noise.

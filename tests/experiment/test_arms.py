@@ -16,7 +16,7 @@ from ddoq.config.checks import check
 from ddoq.config.completion import completions
 from ddoq.config.explain import explain
 from ddoq.config.names import run_name
-from ddoq.config.overrides import GROUPS, check_overrides
+from ddoq.config.overrides import check_overrides
 from ddoq.errors import DdoqError
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.keys import LATER, settled
@@ -65,10 +65,6 @@ def test_every_arm_of_a_method_has_the_method():
     for file in (CONF / "method").glob("*.yaml"):
         row = composed("baselines=none", f"+arm@baselines.row={file.stem}")["baselines"]["row"]
         assert row == {"method": composed(f"method={file.stem}")["method"]}
-
-
-def test_every_folder_of_choices_is_a_group_that_errors_suggest():
-    assert {folder.name for folder in CONF.iterdir() if folder.is_dir()} - {"hydra"} == set(GROUPS)
 
 
 # --- what an arm is made of -------------------------------------------------------------------
@@ -179,7 +175,7 @@ def test_a_method_is_called_nowhere_but_in_its_places():
     ],
 )
 def test_tab_completes_a_choice_in_a_place(line, choices):
-    assert completions(line, CONF) == choices
+    assert completions(line) == choices
 
 
 # --- keys -------------------------------------------------------------------------------------

@@ -67,6 +67,13 @@ def composed(*overrides: str) -> dict:
     return completed(OmegaConf.to_container(composition(*overrides), resolve=True))
 
 
+def choice(group: str, name: str) -> dict:
+    """Return a choice of a group as its file has it, and those that it takes over from."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose(f"{group}/{name}")[group], resolve=True)
+
+
 def run_here(*overrides: str) -> Path:
     """Run in this process, which has torch already; return the run's folder.
 
