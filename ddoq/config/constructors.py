@@ -207,15 +207,27 @@ class _Names(dict):
         return _evaluated(definition, _Names(module))
 
 
-class _WithoutAttributes(ast.NodeTransformer):
-    def visit_Attribute(self, node: ast.Attribute) -> ast.Name:  # ``nn.Module``
-        return ast.Name("Any", ast.Load())
-
-
 def _evaluated(node: ast.expr, names: _Names) -> Any:
-    """Return what an annotation or a default of ddoq's own source stands for."""
-    expression = ast.fix_missing_locations(ast.Expression(_WithoutAttributes().visit(node)))
-    return eval(compile(expression, "<options>", "eval"), {"__builtins__": {}}, names)
+    """Return what an annotation or a default stands for, as far as those of constructors go."""
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.Name(name):
+            return names[name]
+        case ast.Attribute():  # ``nn.Module``
+            return Any
+        case ast.Tuple(items):
+            return tuple(_evaluated(item, names) for item in items)
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_evaluated(operand, names)
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _evaluated(left, names) | _evaluated(right, names)
+        case ast.Subscript(value, inner):
+            return _evaluated(value, names)[_evaluated(inner, names)]
+        case ast.Call(called, arguments, keywords):
+            by_name = {word.arg: _evaluated(word.value, names) for word in keywords}
+            return _evaluated(called, names)(*(_evaluated(a, names) for a in arguments), **by_name)
+    raise ValueError(f"{ast.unparse(node)} is no annotation or default that is read here")
 
 
 def _field(default: Any = MISSING, default_factory: Any = None, **_: Any) -> Any:
