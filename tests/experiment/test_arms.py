@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from ddoq.config.arms import arm_name, is_full, is_method, main_arm, parts_of
 from ddoq.config.checks import check
+from ddoq.config.complete import completed
 from ddoq.config.completion import completions
 from ddoq.config.explain import explain
 from ddoq.config.names import run_name
@@ -31,7 +32,7 @@ def refusal(*overrides: str) -> DdoqError:
     """Compose and check as a run does; return the two lines that a user reads."""
     with pytest.raises(Exception) as caught:
         check_overrides(overrides)
-        check(OmegaConf.to_container(composition(*overrides), resolve=True))
+        check(completed(OmegaConf.to_container(composition(*overrides), resolve=True)))
     return caught.value if isinstance(caught.value, DdoqError) else explain(caught.value)
 
 
