@@ -112,7 +112,7 @@ def _explain_choice(text: str) -> ConfigError | None:
             return ConfigError(
                 f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus"
             )
-        return _no_such_key(key, "leave the key out")
+        return _no_such_key(key, "leave the key out (with a plus it joins a file that lacks it)")
     return None
 
 

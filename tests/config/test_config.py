@@ -262,3 +262,40 @@ def test_the_entry_imports_neither_torch_nor_lightning():
 def test_suggestions_are_the_nearest_choice():
     assert did_you_mean("kmeens", ["kmeans", "d4m"]) == "did you mean 'kmeans'?"
     assert did_you_mean("zzz", ["b", "a"]) == "choose one of: a, b"
+
+
+def test_a_file_of_the_user_s_gets_the_options_it_leaves_out(tmp_path):
+    (tmp_path / "quantizer").mkdir()
+    (tmp_path / "quantizer" / "mine.yaml").write_text(
+        "_target_: ddoq.quantizers.D4M\nname: mine\n", encoding="utf-8"
+    )
+    words = (f"hydra.searchpath=[file://{tmp_path}]", "quantizer=mine")
+    mine, shipped = composed(*words)["quantizer"], composed("quantizer=d4m")["quantizer"]
+    assert mine == shipped | {"name": "mine"}
+    config = composed(*words, "+quantizer.leftover=flush")
+    assert config["quantizer"]["leftover"] == "flush"
+    check(config)
+
+
+def test_numbers_become_of_the_type_of_their_option():
+    config = composed("generator.strength=1", "generator.fit.learning_rate=1", "dataset.root=2024")
+    assert isinstance(config["generator"]["strength"], float)
+    assert isinstance(config["generator"]["fit"]["learning_rate"], float)
+    assert config["dataset"]["root"] == "2024"
+    rules = composed("protocol=minimax")["protocol"]["rules"]
+    assert rules[1]["epochs"] == 2000 and rules[1]["batch_size"] is None
+
+
+def test_choices_and_ranges_hold_for_every_arm():
+    words = ("baselines.d4m.quantizer.leftover=flus", "baselines.d4m.quantizer.km_expand=0")
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*words, "ablation.weightings.clip.high=0", "ablation.strengths=[2]"))
+    cause, remedy = str(caught.value).splitlines()
+    for part in (
+        "baselines.d4m.quantizer.leftover: 'flus' is not known",
+        "baselines.d4m.quantizer.km_expand: 0 is not positive",
+        "ablation.weightings.clip.high: 0.0 is not positive",
+        "ablation.strengths: 2.0 is outside [0, 1]",
+    ):
+        assert part in cause
+    assert "did you mean 'flush'?" in remedy and "to a number in [0, 1]" in remedy
