@@ -9,12 +9,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 
+from ddoq.config.choices import conf_dir
 from ddoq.config.explain import explain
 from ddoq.config.names import register_resolvers, run_name
 from ddoq.config.schema import register
 from ddoq.data.distilled import DistilledDataset
 from ddoq.job import prepare, run_job
-from ddoq.run import config_dir
 
 
 def distill(
@@ -61,7 +61,7 @@ def _composed(*overrides: str, root: str, outputs: str) -> dict[str, Any]:
     of_the_caller = GlobalHydra.instance().hydra  # who may be an application of Hydra's
     GlobalHydra.instance().hydra = None
     try:
-        with initialize_config_dir(config_dir(), version_base="1.3"):
+        with initialize_config_dir(str(conf_dir()), version_base="1.3"):
             config = compose("config", list(overrides))
             config.dataset.root, config.paths.outputs = root, outputs
             return OmegaConf.to_container(config, resolve=True)

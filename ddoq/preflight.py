@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ddoq.config.checks import check, check_counts, check_paths
+from ddoq.config.complete import completed
 from ddoq.config.secrets import check_secrets, leaves
 from ddoq.data.base import ImageDataset
 from ddoq.data.label_space import LabelSpace
@@ -34,14 +35,16 @@ Conf = Mapping[str, Any]
 
 
 def check_config(config: Conf) -> dict[str, Any]:
-    """Return a resolved configuration without Hydra's part, its paths written out.
+    """Return a resolved configuration without Hydra's part, with all options of its components, its
+    paths written out.
 
     Raises:
         ConfigError: it holds a secret, or a key or value that cannot be.
     """
     check_secrets(leaves(config))
+    config = completed({name: part for name, part in config.items() if name != "hydra"})
     check(config)
-    config = expand_paths({name: part for name, part in config.items() if name != "hydra"})
+    config = expand_paths(config)
     check_paths(config)
     return config
 

@@ -19,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ddoq import __version__
+from ddoq.config.choices import conf_dir, files, groups
 from ddoq.config.completion import BASH, completions
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
@@ -31,19 +32,6 @@ from ddoq.utils.disk import disk_error
 from ddoq.utils.stop import Stopped, stoppable
 from ddoq.utils.surroundings import guard
 
-
-def config_dir() -> str:
-    """Return the folder of YAML files: inside an installed package, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    return str(
-        next(
-            folder
-            for folder in (here / "conf", here.parent / "conf")
-            if (folder / "config.yaml").is_file()
-        )
-    )
-
-
 #: What is no run: ``ddoq <command> ...``, with the module whose ``main(arguments)`` does it
 #: and returns the exit code.
 COMMANDS = {
@@ -54,7 +42,7 @@ COMMANDS = {
 }
 
 
-@hydra.main(version_base="1.3", config_path=config_dir(), config_name="config")
+@hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="config")
 def _main(config: DictConfig) -> float | None:
     guard()  # once more where a launcher started this process
     from ddoq.job import run_job
@@ -109,15 +97,7 @@ def _print_help() -> None:
     """Print the help. (Hydra's own lists the groups by composing each of them,
     which takes a second.)
     """
-    groups = sorted(
-        folder
-        for folder in Path(config_dir()).iterdir()
-        if folder.is_dir() and folder.name != "hydra"
-    )
-    choices = [
-        f"  {group.name:<11}{', '.join(sorted(file.stem for file in group.glob('*.yaml')))}"
-        for group in groups
-    ]
+    choices = [f"  {group:<11}{', '.join(files(group))}" for group in groups()]
     text = Path(__file__).with_name("help.txt").read_text(encoding="utf-8")
     print(text.format(groups="\n".join(choices), stages=" ".join(STAGES)), end="")
 
@@ -128,7 +108,7 @@ def _completed() -> bool:
         print(BASH)
     if sys.argv[1:2] != ["-sc"] or not sys.argv[-1].startswith("query="):
         return False
-    names = completions(os.environ.get("COMP_LINE", ""), Path(config_dir()))
+    names = completions(os.environ.get("COMP_LINE", ""))
     print(*names, end="")
     return bool(names)
 

@@ -13,13 +13,14 @@ from support.runs import ROOT
 FILES = sorted((ROOT / "ddoq").rglob("*.py"))
 SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
 SCIENCE |= {"distillers"}
-BASE = {"utils", "errors"}
+BASE = {"utils", "errors", "options"}
 
 #: What a room may import from the others. `run` and `job` may import everything.
 ROOMS = {
     "errors": set(),
+    "options": {"errors"},
     "utils": {"errors"},
-    "help": BASE,
+    "help": BASE | {"config"},
     "pipeline": BASE,
     "config": BASE | {"pipeline"},
     **{room: BASE | {"data", room} for room in SCIENCE},
@@ -46,6 +47,7 @@ NO_TORCH = {
     "experiment",
     "help",
     "pipeline",
+    "options",
     "preflight",
     "report",
     "tracking",

@@ -12,8 +12,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import ddoq
+from ddoq.config.choices import conf_dir
 from ddoq.errors import DdoqError
-from ddoq.run import config_dir
 
 #: No teacher is fitted, and pictures stay as small as they are.
 SMALL = ("space=latents", "dataset.image_size=8", "dataset.channels=1", "run.quiet=true")
@@ -53,7 +53,7 @@ def test_a_folder_becomes_weighted_images_and_a_second_call_computes_nothing(pho
 
 
 def test_errors_are_ours_and_an_application_of_hydras_stays_as_it_was(tmp_path):
-    with initialize_config_dir(config_dir(), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         of_the_caller = GlobalHydra.instance().hydra
         with pytest.raises(DdoqError, match=r"dataset.root: .* is not a folder"):
             ddoq.distill(tmp_path / "nowhere", *SMALL, outputs=tmp_path)

@@ -8,9 +8,12 @@ the main arm in the same places.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 Conf = Mapping[str, Any]
+
+#: How points are shared out among the classes: equally, or more where the error is larger.
+Allocation = Literal["equal", "error"]
 
 #: The groups of what makes points and pushes them forward, and those that such an arm needs.
 PUSHED = ("quantizer", "space", "weighting", "generator")
@@ -19,7 +22,7 @@ NEEDED = ("quantizer", "weighting", "generator")
 PARTS = (*PUSHED, "method")
 #: What else an arm may say. ``redraw``: a new set for every student; null, like nothing: as the
 #: protocol says.
-OPTIONS = {"allocation": str, "redraw": bool | None}
+OPTIONS = {"allocation": Allocation, "redraw": bool | None}
 
 #: Quantizers whose points are real latents.
 SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")

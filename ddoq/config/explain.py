@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import re
 import traceback
-from dataclasses import fields
 from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from ddoq.config.form import kind
+from ddoq.config.choices import groups
+from ddoq.config.constructors import constructor
+from ddoq.config.form import ROOT, kind
 from ddoq.config.keys import choices_with, known_keys
-from ddoq.config.overrides import GROUPS, hints, several_values
-from ddoq.config.schema import Config
+from ddoq.config.overrides import hints, several_values
 from ddoq.errors import ConfigError, DdoqError, did_you_mean
 from ddoq.utils.disk import disk_error
 
@@ -23,7 +23,6 @@ _PLUGINS = {
     "hydra/launcher": {"submitit_slurm": "slurm", "submitit_local": "slurm", "joblib": "slurm"},
     "hydra/sweeper": {"optuna": "search"},
 }
-_SECTIONS = [section.name for section in fields(Config)]
 
 
 def explain(error: Exception) -> DdoqError:
@@ -65,11 +64,11 @@ def _said_by_ddoq(error: BaseException | None) -> DdoqError | None:
 def _nearest(key: str) -> str:
     if key.startswith("hydra."):
         return "`ddoq launcher=... --cfg hydra` prints the keys of Hydra and its launcher"
-    return did_you_mean(key, [*known_keys(), *GROUPS])
+    return did_you_mean(key, [*known_keys(), *groups()])
 
 
 def _no_such_key(key: str, otherwise: str) -> ConfigError:
-    if key in _SECTIONS:
+    if key in constructor(ROOT).options:
         return ConfigError(f"{key}: no value", f"{key} is needed: do not delete it")
     if owners := choices_with(key):
         return ConfigError(
@@ -106,7 +105,7 @@ def _explain_choice(text: str) -> ConfigError | None:
         )
     if match := re.search(r"config group '(.+)' does not exist", text):
         group = match.group(1)
-        return ConfigError(f"{group}: there is no such group", did_you_mean(group, GROUPS))
+        return ConfigError(f"{group}: there is no such group", did_you_mean(group, groups()))
     if match := re.search(r"Multiple values for (\S+)\. .*: (\S+)'", text):
         key, choice = match.groups()
         remedy = f"write {key}={choice}, without a plus (in a file, override /{key}: {choice})"
@@ -121,7 +120,7 @@ def _explain_choice(text: str) -> ConfigError | None:
             return ConfigError(
                 f"{name}: not part of the defaults", f"write +{name}=<name>, with a plus"
             )
-        return _no_such_key(key, "leave the key out")
+        return _no_such_key(key, "leave the key out (with a plus it joins a file that lacks it)")
     return None
 
 

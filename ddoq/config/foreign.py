@@ -16,12 +16,11 @@ from typing import Any
 import yaml
 from hydra._internal.utils import get_args_parser
 
-from ddoq.config.schema import COMPONENTS
+from ddoq.config.choices import COMPONENTS, targets
 from ddoq.errors import ConfigError
 
 #: By these keys Hydra, its sweepers or Python's logging call what a file names, or read more files.
 _CALLS = ("()", "class", "callbacks", "custom_search_space", "searchpath")
-_KNOWN = {schema._target_ for choices in COMPONENTS.values() for schema in choices.values()}
 #: Launchers, sweepers and a part of one: a path that ends elsewhere may lead through them
 #: to anything they import.
 _PLUGIN = re.compile(
@@ -83,6 +82,7 @@ def _check_file(file: Path) -> None:
 
 def _called(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield the path and the name of whatever would be called or imported."""
+    ours = {target for group in COMPONENTS for target in targets(group).values()}
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         items = value.items()
@@ -90,7 +90,7 @@ def _called(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         items = enumerate(value)
     for key, inner in items:
         here, said = f"{path}.{key}" if path else str(key), inner if isinstance(inner, str) else ""
-        is_known = key == "_target_" and (said in _KNOWN or _PLUGIN.fullmatch(said))
+        is_known = key == "_target_" and (said in ours or _PLUGIN.fullmatch(said))
         # Python's logging imports these.
         is_imported = said.startswith("ext://") and not said.startswith("ext://sys.std")
         if key in _CALLS or (key == "_target_" and not is_known) or is_imported:

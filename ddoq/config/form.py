@@ -1,23 +1,22 @@
 """The form of a configuration: which keys there are, and what kind of value each of them takes.
 
-Hydra holds the values of a group to its schema. It does not for what a dictionary may hold (the
-arms of ``baselines``, the students of ``compare``), for whole groups that are deleted or replaced,
-and for numbers that are none. What is a component, where one may stand and how it may be called is
-in ``ddoq.config.parts``.
+Hydra holds the sections of the root to their schema. It does not for what a dictionary may hold,
+components for instance, for whole groups that are deleted or replaced, and for numbers that are
+none. What is a component, where one may stand and how it may be called is in ``ddoq.config.parts``.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from ddoq.config.arms import NEEDED, OPTIONS, PARTS, PUSHED, is_full, is_method
-from ddoq.config.parts import Problems, components, is_missing, part_problems, schema_of
-from ddoq.config.schema import COMPONENTS, Config, RunConf
+from ddoq.config.choices import COMPONENTS, constructor_of
+from ddoq.config.constructors import Constructor, constructor, plain
+from ddoq.config.parts import Problems, components, is_missing, part_problems
+from ddoq.config.schema import RunConf
 from ddoq.errors import ConfigError, did_you_mean
 
 _KINDS = {
@@ -27,7 +26,10 @@ _KINDS = {
     bool: "true or false",
     NoneType: "null",
 }
-hints_of = cache(get_type_hints)
+#: The root of the configuration.
+ROOT = "ddoq.config.schema.Config"
+#: What every component has beside its options. ``name`` is what tables say.
+_OF_COMPONENTS = {"name": str, "_target_": str}
 
 
 def check_form(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> None:
@@ -55,7 +57,7 @@ def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> P
     ``without``: sections that are not looked at.
     """
     yield from part_problems(config)
-    known = [field.name for field in fields(Config)]
+    known = list(constructor(ROOT).options)
     for key in config:
         # `+foo=1` passes Hydra, and nothing would ever read it.
         if key not in known and key not in without:
@@ -68,18 +70,18 @@ def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> P
         elif key not in COMPONENTS:
             yield from _section(key, config[key])
     for path, group, part in components(config):
-        if schema := schema_of(group, part):
-            yield from _entries(part, hints_of(schema), path)
+        if taken := constructor_of(group, part):
+            yield from _entries(part, _OF_COMPONENTS | taken.kinds(), path)
 
 
 def _section(key: str, value: Any) -> Problems:
     """Check what is no component of its own."""
-    found = list(_value(value, hints_of(Config)[key], key))
+    found = list(_value(value, constructor(ROOT).options[key].kind, key))
     yield from found
     if found:
         return
     if key == "run":
-        yield from _entries(value, hints_of(RunConf), key)
+        yield from _entries(value, get_type_hints(RunConf), key)
     elif key == "baselines":
         for name, arm in value.items():
             yield from _arm(arm, f"{key}.{name}")
@@ -100,7 +102,8 @@ def _arm(arm: Any, path: str) -> Problems:
         yield f"{path}: {arm!r} is no arm", remedy
         return
     options = {key: value for key, value in arm.items() if key not in PARTS}
-    yield from _entries(options, OPTIONS, path, complete=False)
+    allowed = {name: plain(annotation) for name, annotation in OPTIONS.items()}
+    yield from _entries(options, allowed, path, complete=False)
     points = [part for part in PUSHED if part in arm]
     if is_method(arm) and points:
         yield (
@@ -131,11 +134,12 @@ def _entries(
 
 
 def _value(value: Any, hint: Any, path: str) -> Problems:
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        yield from _entries(value, hints_of(hint), path)
-    elif get_origin(hint) is list and isinstance(value, list) and is_dataclass(get_args(hint)[0]):
+    inner = next(iter(get_args(hint)), None)
+    if isinstance(hint, Constructor) and isinstance(value, Mapping):
+        yield from _entries(value, hint.kinds(), path)
+    elif isinstance(inner, Constructor) and isinstance(value, list):
         for number, item in enumerate(value):
-            yield from _value(item, get_args(hint)[0], f"{path}.{number}")
+            yield from _value(item, inner, f"{path}.{number}")
     elif not _fits(value, hint):
         yield f"{path}: {value!r} is not {kind(hint)}", f"set {path} to {kind(hint)}"
 
@@ -162,7 +166,7 @@ def _fits(value: Any, hint: Any) -> bool:
         )
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    return not is_dataclass(hint) and isinstance(value, hint)
+    return not isinstance(hint, Constructor) and isinstance(value, hint)
 
 
 def kind(hint: Any) -> str:
@@ -173,4 +177,4 @@ def kind(hint: Any) -> str:
         return (
             "a list" if get_args(hint)[0] is Any else f"a list, each item {kind(get_args(hint)[0])}"
         )
-    return _KINDS.get(hint, "a group of keys")
+    return "a group of keys" if isinstance(hint, Constructor) else _KINDS[hint]

@@ -1,17 +1,11 @@
-"""Schemas of methods that optimise images, and their rules. See ``ddoq.config.components``."""
+"""The rules of methods that optimise images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
-from ddoq.config.components import Component
 from ddoq.errors import ConfigError, did_you_mean
-
-CHOICES = {"method.start": ("random", "noise")}
-POSITIVE = ("method.num_steps", "method.learning_rate", "method.batch_size")
-FRACTIONS = ("method.momentum",)
 
 #: What a rule may ask, given what it asks for, ``ipc`` and the data set's name. Only what the
 #: configuration says, for keys are there before anybody has looked at the data.
@@ -22,31 +16,11 @@ _CONDITIONS = {
 }
 
 
-@dataclass
-class MethodConf(Component):
-    """See ``ddoq.distillers.Distiller``. What is ``null`` is decided by ``rules``.
+def resolved(method: Mapping[str, Any], *, ipc: int, dataset: str, path: str = "method") -> dict:
+    """Return a method's options after its rules, without them; what has a value keeps it.
 
     A rule has conditions (``min_ipc``, ``max_ipc``, ``datasets``, a list of names) and values; the
     first that holds and sets a value decides it.
-    """
-
-    num_steps: int | None = None
-    learning_rate: float | None = None
-    momentum: float = 0.5
-    batch_size: int = 256
-    start: str = "random"
-    dsa: str | None = None
-    masses: bool = False
-    rules: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class DMConf(MethodConf):
-    _target_: str = "ddoq.distillers.DM"
-
-
-def resolved(method: Mapping[str, Any], *, ipc: int, dataset: str, path: str = "method") -> dict:
-    """Return a method's options after its rules, without them; what has a value keeps it.
 
     Args:
         method: configuration.

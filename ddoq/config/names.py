@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.arms import arm_name
+from ddoq.config.complete import completed
 from ddoq.config.form import check_form
 from ddoq.config.secrets import register_env_resolver
 from ddoq.pipeline.keys import digest, settled
@@ -50,6 +51,7 @@ def register_resolvers() -> None:
             for name in _root_
             if name not in NOT_IDENTITY
         }
+        plain = completed(plain)
         # Hydra asks for the name before anything else looks.
         check_form(plain, without=NOT_IDENTITY)
         return run_name(expand_paths(plain))

@@ -8,28 +8,22 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import is_dataclass
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, NoReturn, get_args, get_origin, get_type_hints
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
 from hydra.errors import HydraException
 
-from ddoq.config.form import hints_of, kind
+from ddoq.config.choices import COMPONENTS, OPTIONAL, constructors, groups
+from ddoq.config.constructors import Constructor, constructor
+from ddoq.config.form import ROOT, kind
 from ddoq.config.keys import known_keys
-from ddoq.config.schema import COMPONENTS, OPTIONAL, Config, RunConf
+from ddoq.config.schema import RunConf
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.utils.paths import is_path
 
 _LISTS = ("paths.data", "paths.models")  # or one folder
-
-#: The folders of ``conf/``.
-GROUPS = (
-    *COMPONENTS,
-    *("arm", "baselines", "ablation", "compare"),
-    *("logger", "launcher", "search", "experiment", "study"),
-)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -44,7 +38,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
             value = override.value()
         except HydraException as error:
             raise ConfigError(*_unreadable(word)) from error
-        if key in GROUPS and not override.is_delete():
+        if key in groups() and not override.is_delete():
             _check_choice(word, key, value)
         if isinstance(value, int | float) and str(value) != text and _is_only_text(key):
             raise ConfigError(f"{key}: Hydra reads {text} as {value}", f"quote it: {quoted(word)}")
@@ -135,16 +129,16 @@ def hints(key: str) -> list[Any]:
     """
     group, _, rest = key.partition(".")
     if group == "run":
-        return list(_hints(RunConf, rest.split(".")))
-    schemas = COMPONENTS[group].values() if group in COMPONENTS else ()
-    return [hint for schema in schemas for hint in _hints(schema, rest.split("."))] or list(
-        _hints(Config, key.split("."))
+        return [hint for name, hint in get_type_hints(RunConf).items() if name == rest]
+    choices = constructors(group).values() if group in COMPONENTS else ()
+    return [hint for taken in choices for hint in _hints(taken, rest.split("."))] or list(
+        _hints(constructor(ROOT), key.split("."))
     )
 
 
-def _hints(schema: type, names: Sequence[str]) -> Iterator[Any]:
-    hint = hints_of(schema).get(names[0])
-    if len(names) > 1 and is_dataclass(hint):
+def _hints(taken: Constructor, names: Sequence[str]) -> Iterator[Any]:
+    hint = taken.kinds().get(names[0])
+    if len(names) > 1 and isinstance(hint, Constructor):
         yield from _hints(hint, names[1:])
     elif len(names) == 1 and hint is not None and hint is not Any:
         yield hint

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ddoq.config.arms import PARTS
-from ddoq.config.schema import COMPONENTS, OPTIONAL
+from ddoq.config.choices import COMPONENTS, OPTIONAL, constructor_of, targets
 from ddoq.errors import did_you_mean
 
 Problems = Iterator[tuple[str, str]]
@@ -37,11 +37,10 @@ def part_problems(config: Mapping[str, Any]) -> Problems:
         if not isinstance(part, Mapping):
             choice = f"{path}=..." if path == group else f"+{group}@{path}=..."
             yield f"{path}: {part!r} is no {group}", f"choose one: {choice}"
-        elif schema_of(group, part) is None:
-            target = str(part.get("_target_"))
-            known = [schema._target_ for schema in COMPONENTS[group].values()]
-            yield f"{path}._target_: '{target}' is not a known {group}", did_you_mean(target, known)
-    known = {path for path, _, _ in _places(config)}
+        elif constructor_of(group, part) is None:
+            target, there = str(part.get("_target_")), targets(group).values()
+            yield f"{path}._target_: '{target}' is not a known {group}", did_you_mean(target, there)
+    known = {path for path, _, _ in places(config)}
     for path, target in _targets(config, ""):
         if path not in known:
             yield (
@@ -56,32 +55,7 @@ def part_problems(config: Mapping[str, Any]) -> Problems:
             )
 
 
-def components(config: Mapping[str, Any]) -> Places:
-    """Yield dotted path, group and configuration of every component,
-    those of arms and comparisons included.
-
-    What an arm takes over from the configuration is left out: its problems need not be said twice.
-    """
-    for path, group, part in _places(config):
-        # Compared by their text, in which NaN equals itself.
-        if not path.startswith("baselines.") or repr(part) != repr(config.get(group)):
-            yield path, group, part
-
-
-def schema_of(group: str, part: Any) -> type | None:
-    """Return the schema of a component; ``None`` for what is none of its group."""
-    target = part.get("_target_") if isinstance(part, Mapping) else None
-    return next(
-        (schema for schema in COMPONENTS[group].values() if schema._target_ == target), None
-    )
-
-
-def is_missing(part: Mapping[str, Any], key: str) -> bool:
-    """Tell whether there is no value, or OmegaConf's word for none."""
-    return key not in part or (isinstance(part[key], str) and part[key] == "???")
-
-
-def _places(config: Mapping[str, Any]) -> Places:
+def places(config: Mapping[str, Any]) -> Places:
     """Yield every place where a component belongs, with what is there."""
     for group in COMPONENTS:
         if not is_missing(config, group) and not _is_none(config[group], group):
@@ -93,6 +67,23 @@ def _places(config: Mapping[str, Any]) -> Places:
     for section, key, group in _DICTIONARIES:
         for name, one in _entries(config.get(section), key):
             yield from _with_inner(f"{section}.{key}.{name}", group, one)
+
+
+def components(config: Mapping[str, Any]) -> Places:
+    """Yield dotted path, group and configuration of every component,
+    those of arms and comparisons included.
+
+    What an arm takes over from the configuration is left out: its problems need not be said twice.
+    """
+    for path, group, part in places(config):
+        # Compared by their text, in which NaN equals itself.
+        if not path.startswith("baselines.") or repr(part) != repr(config.get(group)):
+            yield path, group, part
+
+
+def is_missing(part: Mapping[str, Any], key: str) -> bool:
+    """Tell whether there is no value, or OmegaConf's word for none."""
+    return key not in part or (isinstance(part[key], str) and part[key] == "???")
 
 
 def _is_none(part: Any, group: str) -> bool:

@@ -1,29 +1,30 @@
 """The root of the configuration and what is not instantiated:
 keys, types and defaults, nothing else.
 
-The components have their schemas in ``ddoq.config.components``,
-the data sets in ``ddoq.config.datasets``.
+What is instantiated has its options in its constructor, see ``ddoq.config.constructors``. OmegaConf
+knows no ``Literal``; it passes over what ``Annotated`` adds to a type.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
-from ddoq.config import components, datasets, evaluation, methods
+from ddoq.config.arms import Allocation
+from ddoq.options import Labels, NotNegativeInt, PositiveInt, Share
 
 
 @dataclass
 class AblationConf:
     """What is compared on the validation split, one change at a time against the main arm."""
 
-    strengths: list[float] = field(default_factory=list)
+    strengths: list[Share] = field(default_factory=list)
     weightings: dict[str, Any] = field(default_factory=dict)
-    num_seeds: int = 3
+    num_seeds: PositiveInt = 3
 
 
 @dataclass
@@ -36,7 +37,7 @@ class MeasureConf:
     """
 
     num_folds: int = 5
-    curve: list[int] = field(default_factory=list)
+    curve: list[PositiveInt] = field(default_factory=list)
     fidelity: bool = False
 
 
@@ -51,7 +52,7 @@ class CompareConf:
     arms: list[str] | None = None
     students: dict[str, Any] = field(default_factory=dict)
     teachers: dict[str, Any] = field(default_factory=dict)
-    labels: list[str] = field(default_factory=list)
+    labels: list[Annotated[str, Labels]] = field(default_factory=list)
     augmentation: bool = False
 
 
@@ -62,7 +63,7 @@ class LoggerConf:
     ``project``, ``entity``: of W&B; ``students``: one W&B run for every student of the main table.
     """
 
-    mode: str = "none"
+    mode: Annotated[str, Literal["none", "csv", "tensorboard", "online", "offline"]] = "none"
     project: str = "ddoq"
     entity: str | None = None
     students: bool = True
@@ -136,11 +137,11 @@ class TrainerConf:
     which are to compute together wait for each other at the start.
     """
 
-    accelerator: str = "auto"
-    batch_size: int = 64
-    num_workers: int = 0
+    accelerator: Annotated[str, Literal["auto", "cpu", "gpu", "mps"]] = "auto"
+    batch_size: PositiveInt = 64
+    num_workers: NotNegativeInt = 0
     compile: bool = False
-    join_timeout: int = 60
+    join_timeout: PositiveInt = 60
 
 
 @dataclass
@@ -166,97 +167,18 @@ class Config:
     compare: CompareConf = field(default_factory=CompareConf)
     logger: LoggerConf = field(default_factory=LoggerConf)
     measure: MeasureConf = field(default_factory=MeasureConf)
-    ipc: int = MISSING
-    allocation: str = "equal"
-    split: str = "test"
-    on_small_class: str = "error"
-    seed: int = MISSING
+    ipc: PositiveInt = MISSING
+    allocation: Annotated[str, Allocation] = "equal"
+    split: Annotated[str, Literal["test", "validation"]] = "test"
+    on_small_class: Annotated[str, Literal["error", "duplicate"]] = "error"
+    seed: NotNegativeInt = MISSING
     run: dict[str, Any] = MISSING
     sweep: SweepConf = field(default_factory=SweepConf)
     paths: PathsConf = field(default_factory=PathsConf)
     trainer: TrainerConf = field(default_factory=TrainerConf)
 
 
-#: Schema of every choice of every group; a YAML file names its schema in its defaults list.
-COMPONENTS: dict[str, dict[str, type]] = {
-    "dataset": {
-        "digits": datasets.DigitsConf,
-        "fashion_mnist": datasets.FashionMNISTConf,
-        "cifar10": datasets.CIFAR10Conf,
-        "mnist": datasets.MNISTConf,
-        "cifar100": datasets.CIFAR100Conf,
-        "svhn": datasets.SVHNConf,
-        "imagenet1k": datasets.ImageNetConf,
-        "tiny_imagenet": datasets.TinyImageNetConf,
-        "image_folder": datasets.ImageFolderConf,
-        "parquet": datasets.ParquetConf,
-    },
-    "encoder": {
-        "pixels": components.PixelsConf,
-        "vae": components.VAEConf,
-        "taef2": components.TAEF2Conf,
-    },
-    "quantizer": {
-        "kmeans": components.KMeansConf,
-        "kmeans_sklearn": components.SklearnKMeansConf,
-        "kmeans_faiss": components.FaissKMeansConf,
-        "bisecting": components.BisectingKMeansConf,
-        "gmm": components.GaussianMixtureConf,
-        "clvq": components.CLVQConf,
-        "barycenter": components.BarycenterConf,
-        "d4m": components.D4MConf,
-        "random": components.RandomSubsetConf,
-        "nearest": components.NearestConf,
-        "herding": components.HerdingConf,
-        "kcenter": components.KCenterConf,
-        "kmedoids": components.KMedoidsConf,
-    },
-    "space": {
-        "latents": components.LatentsConf,
-        "pca": components.PCAConf,
-        "features": components.FeaturesConf,
-        "teacher": components.TeacherSpaceConf,
-    },
-    "weighting": {
-        "uniform": components.UniformConf,
-        "mass": components.MassConf,
-        "power": components.PowerConf,
-        "clip": components.ClipConf,
-        "shrink": components.ShrinkConf,
-    },
-    "generator": {
-        "dit": components.DiTConf,
-        "stable_diffusion": components.StableDiffusionConf,
-        "decode": components.DecodeConf,
-        "real": components.RealConf,
-    },
-    "method": {"dm": methods.DMConf},
-    "student": {
-        "convnet": evaluation.ConvNetConf,
-        "resnet_ap": evaluation.ResNetAPConf,
-        "timm": evaluation.TimmStudentConf,
-    },
-    "teacher": {
-        "own": evaluation.OwnTeacherConf,
-        "pretrained": evaluation.PretrainedTeacherConf,
-        "cifar_resnet": evaluation.CIFARResNetConf,
-        "ensemble": evaluation.EnsembleConf,
-    },
-    "protocol": {"protocol": evaluation.ProtocolConf},
-}
-
-
-#: Groups of which nothing has to be chosen.
-OPTIONAL = ("method",)
-
-
-@cache  # once for a process: it costs 0.15 s
+@cache  # once for a process
 def register() -> None:
-    """Make the schemas known to Hydra, in a group of their own
-    so that they are no choices of the user's.
-    """
-    store = ConfigStore.instance()
-    store.store(group="schema", name="config", node=Config, package="_global_")
-    for group, choices in COMPONENTS.items():
-        for name, node in choices.items():
-            store.store(group=f"schema/{group}", name=name, node=node)
+    """Make the root known to Hydra, in a group of its own so that it is no choice of the user's."""
+    ConfigStore.instance().store(group="schema", name="config", node=Config, package="_global_")

@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
 
 from ddoq.data.deep import DeepImageError
-from ddoq.data.names import ORDERS
-from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.errors import DataError
+from ddoq.options import Fraction, Given, NotNegativeInt, PositiveInt, check_options
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import READABLE
 
@@ -77,14 +77,6 @@ class OneClassError(DataError):
     """The data have one class: mostly because a folder too high or too low was given."""
 
 
-def check_order(class_order: str) -> None:
-    """Raise ConfigError for an unknown order of classes."""
-    if class_order not in ORDERS:
-        raise ConfigError(
-            f"dataset.class_order: '{class_order}' is not known", did_you_mean(class_order, ORDERS)
-        )
-
-
 @dataclass
 class ImageDataset(ABC):
     """Settings that all data sets share.
@@ -114,20 +106,23 @@ class ImageDataset(ABC):
     """
 
     name: str
-    image_size: int
-    channels: int
-    train_per_class: int | None = None
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
-    split_seed: int = 0
-    resize: str = "crop"
-    on_bad_image: str = "error"
-    pixel_range: list[float] | None = None
-    on_leak: str = "keep"
+    image_size: PositiveInt
+    channels: Literal[1, 3]
+    train_per_class: PositiveInt | None = None
+    validation_fraction: Fraction = 0.1
+    test_fraction: Fraction = 0.2
+    split_seed: NotNegativeInt = 0
+    resize: Literal["crop", "squash"] = "crop"
+    on_bad_image: Literal["error", "skip"] = "error"
+    pixel_range: Sequence[float] | None = None
+    on_leak: Literal["keep", "skip", "error"] = "keep"
     root: str | None = None
-    #: Set by the caller from ``paths.data``.
-    search: tuple[Path, ...] = field(default=(), repr=False)
-    digests: Digests = field(default_factory=Digests, repr=False)  # set where there is a store
+    #: From ``paths.data``.
+    search: Given[tuple[Path, ...]] = field(default=(), repr=False)
+    digests: Given[Digests] = field(default_factory=Digests, repr=False)  # of a store, if any
+
+    def __post_init__(self) -> None:
+        check_options(self, "dataset")
 
     @abstractmethod
     def fingerprint(self) -> str:

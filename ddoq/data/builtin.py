@@ -84,6 +84,9 @@ class _Torchvision(PublishedDataset):
     A subclass states ``_TORCHVISION``, its class there, ``_ORIGIN``, where its authors publish it,
     ``_FOLDERS``, the folders that it may be in, ``_FORMS``, the sets of files that make a folder
     complete, the published form first, and ``_COUNTS``, the numbers of training and test images.
+
+    Args:
+        download: whether it may be downloaded where it is not there.
     """
 
     download: bool = True

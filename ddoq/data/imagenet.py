@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -29,21 +30,19 @@ class ImageNet(PublishedDataset):
     ``val`` is the test split.
 
     Args:
-        classes: an entry of ``CATALOGUE``.
+        classes: which of them, see ``ddoq.data.catalogue``.
         source: ``original`` takes the classes out of the folders ``train/<wnid>`` and
             ``val/<wnid>`` of ILSVRC2012; ``fastai`` reads the version 2 of its archives, another
             split with fewer training images, from class folders or from Hugging Face Parquet.
     """
 
-    classes: str = "imagenet1k"
-    source: str = "original"
+    classes: Literal["imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"] = (
+        "imagenet1k"
+    )
+    source: Literal["original", "fastai"] = "original"
 
     def __post_init__(self) -> None:
-        if self.classes not in CATALOGUE:
-            raise ConfigError(
-                f"dataset.classes: '{self.classes}' is not known",
-                did_you_mean(self.classes, CATALOGUE),
-            )
+        super().__post_init__()
         if self.source not in self._subset.counts:
             raise ConfigError(
                 f"dataset.source: {self._subset.title} has no source '{self.source}'",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-ORDERS = ("text", "number")
 _WORDS = {
     "train": "train training trn tr trainval",
     "validation": "validation valid val validate va dev development eval evaluation",

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ddoq.data.base import ImageDataset, Source, check_order, hash_files
+from ddoq.data.base import ImageDataset, Source, hash_files
 from ddoq.data.shards import Shards, find_shards
 from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
@@ -29,10 +30,7 @@ class ParquetImages(ImageDataset):
 
     image_column: str = "image"
     label_column: str = "label"
-    class_order: str = "text"
-
-    def __post_init__(self) -> None:
-        check_order(self.class_order)
+    class_order: Literal["text", "number"] = "text"
 
     def fingerprint(self) -> str:
         """See ``ImageDataset.fingerprint``."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -13,15 +14,13 @@ from torch import Generator, Tensor, nn
 from ddoq.data.floats import as_floats
 from ddoq.distillers.features import features, settled
 from ddoq.distillers.synthetic import Synthetic
-from ddoq.errors import ConfigError, did_you_mean
 from ddoq.evaluation.augment import Draws
 from ddoq.evaluation.dsa import check_operations, draw_dsa, siamese
+from ddoq.options import Decided, Fraction, OfStages, PositiveFloat, PositiveInt, check_options
 from ddoq.utils.seeding import item_generator
 
 Closure = Callable[[], Tensor]  # a loss, a scalar that depends on the task's synthetic images
 Update = Callable[[Closure], None]  # its gradient, and one step of the optimizer
-
-STARTS = ("random", "noise")
 
 
 @dataclass
@@ -123,7 +122,7 @@ class Distiller(ABC):
     Args:
         num_steps: outer steps.
         learning_rate: of the images, for SGD.
-        momentum: of the same.
+        momentum: of that SGD.
         batch_size: real images per class and step; a smaller class gives each of its images about
             equally often.
         start: what the images are before the first step: ``random`` training images of their
@@ -133,30 +132,25 @@ class Distiller(ABC):
             DC-Bench draws anew for each class: in expectation the same, and one pass per network.
         masses: let each image count as the training images of its class that are nearest to it;
             see ``counts``. Otherwise all count alike.
+        rules: decide what is ``null``. A rule has conditions (``min_ipc``, ``max_ipc``,
+            ``datasets``, a list of names) and values; the first that holds and sets a value
+            decides it.
 
     Raises:
         ConfigError: an option is outside its range.
     """
 
-    num_steps: int
-    learning_rate: float
-    momentum: float = 0.5
-    batch_size: int = 256
-    start: str = "random"
-    dsa: str
+    num_steps: Decided[PositiveInt]
+    learning_rate: Decided[PositiveFloat]
+    momentum: Fraction = 0.5
+    batch_size: PositiveInt = 256
+    start: Literal["random", "noise"] = "random"
+    dsa: Decided[str]
     masses: bool = False
+    rules: OfStages[Sequence[Mapping[str, Any]]] = ()
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "learning_rate", "batch_size"):
-            if not 0 < getattr(self, name) < math.inf:
-                value = getattr(self, name)
-                raise ConfigError(f"method.{name}: {value} is not positive", f"set method.{name}=1")
-        if not 0 <= self.momentum < 1:
-            cause = f"method.momentum: {self.momentum} is outside [0, 1)"
-            raise ConfigError(cause, "set method.momentum=0.5")
-        if self.start not in STARTS:
-            cause = f"method.start: '{self.start}' is not known"
-            raise ConfigError(cause, did_you_mean(self.start, STARTS))
+        check_options(self, "method")
         check_operations(self.dsa, "method.dsa")
 
     @abstractmethod

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from ddoq.options import OfStages, PositiveInt, Representative
 from ddoq.utils.pretrained import load_timm
 
 
@@ -17,13 +18,17 @@ class Features(nn.Module):
     Args:
         model: timm's name.
         path: a local file of weights; ``None``: those that timm names, from the hub.
-        image_size: side to which images are resized; the model's own by default.
+        image_size: side to which images are resized; ``None``: the model's own.
+        representative: of a cell among the latents: the ``mean`` of its members, or the one
+            ``nearest`` to its centroid.
     """
 
     storage = torch.float32
     remedy = "replace the weights in space.path, or take another space.model"
 
-    def __init__(self, model: str, path: str | None = None, image_size: int | None = None):
+    representative: OfStages[Representative] = "mean"
+
+    def __init__(self, model: str, path: str | None = None, image_size: PositiveInt | None = None):
         super().__init__()
         from timm.data import resolve_model_data_config
 

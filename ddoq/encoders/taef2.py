@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
 from ddoq.errors import DataError
+from ddoq.options import Storage
 from ddoq.utils.pretrained import for_inference
 from ddoq.utils.state_dicts import fill
 
@@ -26,10 +27,10 @@ class TAEF2(Encoder):
     Args:
         path: folder with ``taef2_encoder.pth`` and ``taef2_decoder.pth``
             (github.com/madebyollin/taesd).
-        storage: of latents on disk: ``float32`` or ``float16``.
+        storage: of latents on disk.
     """
 
-    def __init__(self, path: str, storage: str = "float32"):
+    def __init__(self, path: str = "vae_taef2", storage: Storage = "float32"):
         super().__init__()
         self.storage = getattr(torch, storage)
         self.encoder, self.decoder = _encoder(), _decoder()

@@ -3,13 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ddoq.encoders.base import Encoder
+from ddoq.options import (
+    Decided,
+    NotNegativeFloat,
+    NotNegativeInt,
+    OfStages,
+    PositiveFloat,
+    PositiveInt,
+    Precision,
+    Storage,
+)
 from ddoq.utils.pretrained import load_pretrained
 from ddoq.utils.scaling import VAE_SCALES, latent_scale
+
+
+@dataclass(kw_only=True)
+class VAEFit:
+    """A small diffusers ``AutoencoderKL`` fitted on the train split.
+
+    See ``ddoq.stages.fit_encoder``.
+
+    Args:
+        block_out_channels: of each block; there is a halving between two blocks.
+        latent_channels: channels of the latents.
+        num_steps: gradient steps.
+        batch_size: images per step.
+        learning_rate: of AdamW at its highest; a cosine takes it to 0.
+        kl_weight: of the divergence from N(0, 1).
+        seed: of initial weights and batches.
+    """
+
+    block_out_channels: Sequence[PositiveInt] = (32, 64)
+    latent_channels: PositiveInt = 4
+    num_steps: PositiveInt = 500
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 2e-3
+    kl_weight: NotNegativeFloat = 1e-4
+    seed: NotNegativeInt = 0
 
 
 class VAE(Encoder):
@@ -20,19 +57,22 @@ class VAE(Encoder):
         path: a folder saved by diffusers' ``save_pretrained``, or a hub id. Holds an
             ``AutoencoderKL`` or ``AutoencoderTiny``, at the top or in the sub-folder
             ``vae``. Or one file of weights, in the names of diffusers or of CompVis, beside
-            its ``config.json``.
+            its ``config.json``. ``None``: fitted by ``fit``.
         posterior: ``mode``, or ``sample``: one draw per image, as D4M does.
             A tiny autoencoder has no posterior.
-        precision: of the network: ``float32``, ``bfloat16`` or ``float16``.
-        storage: of latents on disk: ``float32`` or ``float16``.
+        precision: of the network.
+        storage: of latents on disk.
+        fit: the autoencoder that is fitted where there is no ``path``.
     """
+
+    fit: OfStages[VAEFit] = VAEFit()
 
     def __init__(
         self,
-        path: str,
-        posterior: str = "mode",
-        precision: str = "float32",
-        storage: str = "float32",
+        path: Decided[str],
+        posterior: Literal["mode", "sample"] = "mode",
+        precision: Precision = "float32",
+        storage: Storage = "float32",
     ):
         super().__init__()
         self.vae = load_pretrained(path, tuple(VAE_SCALES), "vae", "encoder.path", precision)

@@ -13,6 +13,7 @@ from torch.nn.functional import grid_sample
 
 from ddoq.errors import ConfigError
 from ddoq.evaluation.dsa import apply_dsa, check_operations, draw_dsa, take
+from ddoq.options import NotNegativeFloat, NotNegativeInt, PositiveInt, Share
 
 Draws = dict[str, Tensor]  # random numbers of one batch, on the CPU; every tensor is [B, ...]
 
@@ -58,16 +59,16 @@ class Augmentation:
             or shares that are no range.
     """
 
-    patch_shuffle: int = 1
+    patch_shuffle: PositiveInt = 1
     crop_scale: Sequence[float] | None = None
-    shift: int = 0
+    shift: NotNegativeInt = 0
     flip: bool = False
-    color_jitter: float = 0.0
-    lighting: float = 0.0
+    color_jitter: NotNegativeFloat = 0.0
+    lighting: NotNegativeFloat = 0.0
     dsa: str = ""
-    cutmix: float = 0.0
-    mixup: float = 0.0
-    mix_probability: float = 1.0
+    cutmix: NotNegativeFloat = 0.0
+    mixup: NotNegativeFloat = 0.0
+    mix_probability: Share = 1.0
 
     def __post_init__(self) -> None:
         key = "protocol.augmentation"

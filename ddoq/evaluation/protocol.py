@@ -5,13 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from ddoq.evaluation.augment import Augmentation
 from ddoq.evaluation.weights import WeightUse
+from ddoq.options import (
+    Fraction,
+    Labels,
+    NotNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    PositiveShare,
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +88,8 @@ class Protocol:
         schedule_by: the rate changes every ``step`` or every ``epoch``.
         cosine_length: the half-period of the cosine in lengths of the training:
             with 2 the rate only halves.
-        milestones, milestone_factor: of ``step``:
-            after which shares of the training the rate is multiplied.
+        milestones: of ``step``: the shares of the training after which the rate is multiplied.
+        milestone_factor: of ``step``: by this.
         reset_at_milestones: the optimizer forgets its state there.
         labels: ``hard``; ``soft``: a teacher labels every view; ``stored``: the same, written to
             disk first; ``fixed``: a teacher labels every image once.
@@ -92,7 +100,8 @@ class Protocol:
         augmentation: of every view.
         weights: how the points' weights are used.
         rules: the first that holds and sets a value decides it.
-        norm: norm layers of convolutional students, e.g. ``instance``; ``None``: the student's own.
+        norm: layers of convolutional students: ``instance``, ``batch`` or ``none``; ``None``: the
+            student's own.
         image_size: side of the students' images in pixels; ``None`` for the data set's.
         test_crop: share of the side of test images that is kept, about the centre.
         normalization: by the mean and deviation of the ``dataset`` or of ``imagenet``.
@@ -105,38 +114,38 @@ class Protocol:
             that of the method and not of one draw. Needs one generation per student.
     """
 
-    batch_size: int
+    batch_size: PositiveInt
     source: str = ""
-    epochs: int | None = None
-    num_steps: int | None = None
-    optimizer: str = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 5e-4
-    decay: str = "all"
-    momentum: float = 0.9
+    epochs: PositiveInt | None = None
+    num_steps: PositiveInt | None = None
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NotNegativeFloat = 5e-4
+    decay: Literal["all", "matrices"] = "all"
+    momentum: Fraction = 0.9
     nesterov: bool = False
-    schedule: str = "cosine"
-    schedule_by: str = "step"
-    cosine_length: float = 1.0
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    schedule_by: Literal["step", "epoch"] = "step"
+    cosine_length: PositiveFloat = 1.0
     milestones: Sequence[float] = ()
-    milestone_factor: float = 0.1
+    milestone_factor: NotNegativeFloat = 0.1
     reset_at_milestones: bool = False
-    labels: str = "hard"
-    loss: str = "kl"
-    temperature: float = 1.0
+    labels: Labels = "hard"
+    loss: Literal["kl", "mse"] = "kl"
+    temperature: PositiveFloat = 1.0
     hard_share: float = 0.0
     augmentation: Augmentation = field(default_factory=Augmentation)
     weights: WeightUse = field(default_factory=WeightUse)
     rules: Sequence[Rule] = ()
-    norm: str | None = None
-    image_size: int | None = None
-    test_crop: float = 1.0
-    normalization: str = "dataset"
-    precision: str = "float32"
-    num_evaluations: int = 10
-    evaluate_from: float = 0.0
-    selection: str = "last"
-    num_seeds: int = 5
+    norm: Literal["instance", "batch", "none"] | None = None
+    image_size: PositiveInt | None = None
+    test_crop: PositiveShare = 1.0
+    normalization: Literal["dataset", "imagenet"] = "dataset"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    num_evaluations: PositiveInt = 10
+    evaluate_from: Fraction = 0.0
+    selection: Literal["last", "best"] = "last"
+    num_seeds: PositiveInt = 5
     redraw: bool = False
 
     @classmethod

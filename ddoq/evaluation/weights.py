@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,9 +26,9 @@ class WeightUse:
             weight that of the base image (WMDD).
     """
 
-    use: str = "loss"
-    normalize: str = "class"
-    mixed: str = "both"
+    use: Literal["loss", "sampling", "none"] = "loss"
+    normalize: Literal["class", "global", "batch"] = "class"
+    mixed: Literal["both", "base"] = "both"
 
     def of_set(self, weights: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         """Return the weights of a whole set.

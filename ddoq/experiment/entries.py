@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from ddoq.config.arms import is_method, is_redrawn
-from ddoq.config.evaluation import AugmentationConf
+from ddoq.config.constructors import constructor
 from ddoq.experiment.arms import Route, route_of
 from ddoq.experiment.nodes import Nodes, make_node, training_identity
 from ddoq.pipeline.graph import Node
 
 Conf = Mapping[str, Any]
 
+_AUGMENTATION = "ddoq.evaluation.augment.Augmentation"
 #: What decides which views there are.
 _OF_VIEWS = (
     "epochs",
@@ -173,7 +174,10 @@ def comparisons(nodes: Nodes, arms: Mapping[str, Conf]) -> Iterator[Entry]:
 def _changes(conf: Conf, protocol: Conf) -> dict[str, dict[str, Conf]]:
     """Return what every table of comparisons changes, by its values."""
     soft = protocol if protocol["labels"] != "hard" else {**protocol, "labels": "soft"}
-    plain = {**protocol, "augmentation": asdict(AugmentationConf())}
+    plain = {
+        **protocol,
+        "augmentation": constructor(_AUGMENTATION).defaults(),
+    }
     labels = {name: {"protocol": {**protocol, "labels": name}} for name in conf["labels"]}
     return {
         "student": {name: {"student": student} for name, student in conf["students"].items()},

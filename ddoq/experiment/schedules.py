@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ddoq.config.checks import SCHEDULERS
+from ddoq.utils.schedulers import SCHEDULERS
 
 #: Also read as a model has them saved, though they are no choices of ``generator.scheduler``.
 _ALSO = ("DDIMParallelScheduler", "DDPMParallelScheduler", "KDPM2AncestralDiscreteScheduler")

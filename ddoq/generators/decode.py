@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
 from ddoq.generators.base import ImageGenerator, Points, decoded
+from ddoq.options import Given
 
 
 class Decode(ImageGenerator):
     """``x_k = D(z_k)``: shows what the diffusion adds."""
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: Given[Encoder]):
         self.encoder = encoder
 
     def networks(self) -> nn.Module:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,18 @@ from ddoq.encoders.base import Encoder
 from ddoq.errors import ConfigError
 from ddoq.generators.base import ImageGenerator, Points, decoded
 from ddoq.generators.sampling import Denoise, invert, reverse, times_from, towards
+from ddoq.options import (
+    Decided,
+    Given,
+    NotNegativeFloat,
+    PositiveInt,
+    PositiveShare,
+    Precision,
+    Share,
+)
 from ddoq.utils.handover import Handover
 from ddoq.utils.pretrained import load_scheduler, read_scheduler
+from ddoq.utils.schedulers import Scheduler
 
 
 @dataclass(kw_only=True)
@@ -30,7 +40,7 @@ class LatentDiffusion(ImageGenerator):
         path: folder of the model, as diffusers' pipelines save it, or a hub id.
         encoder: decodes the result.
         label_space: what the classes are.
-        strength: share of the sampling steps that are run, in (0, 1].
+        strength: share of the sampling steps that are run.
         guidance_scale: 1 is unguided, and takes one model call per step instead of
             two (in one batch).
         num_steps: of the whole schedule.
@@ -42,20 +52,21 @@ class LatentDiffusion(ImageGenerator):
         mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1);
             0 for not at all.
         mode_stop: the pull ends at this share of the schedule's time.
-        precision: of the networks; the sample itself is kept in float32.
+        precision: of the networks: ``float32``, ``bfloat16`` or ``float16``; the sample itself is
+            kept in float32.
     """
 
-    path: str
-    encoder: Encoder
-    label_space: LabelSpace
-    strength: float = 0.5
+    path: Decided[str]
+    encoder: Given[Encoder]
+    label_space: Given[LabelSpace]
+    strength: PositiveShare = 0.5
     guidance_scale: float = 1.5
-    num_steps: int = 50
-    scheduler: str | None = None
-    start: str = "noised"
-    mode_guidance: float = 0.0
-    mode_stop: float = 0.5
-    precision: str = "float32"
+    num_steps: PositiveInt = 50
+    scheduler: Scheduler | None = None
+    start: Literal["noised", "noise", "inversion"] = "noised"
+    mode_guidance: NotNegativeFloat = 0.0
+    mode_stop: Share = 0.5
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         self.network = self._load()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,43 @@ from torch import Tensor, nn
 from ddoq.data.class_order import outputs_of_classes
 from ddoq.generators.diffusion import LatentDiffusion
 from ddoq.generators.released import describe, load_released
+from ddoq.options import FileOf, Fraction, NotNegativeInt, OfStages, PositiveFloat, PositiveInt
 from ddoq.utils.pretrained import load_pretrained
+
+
+@dataclass(kw_only=True)
+class DiTFit:
+    """A small diffusers ``DiTTransformer2DModel`` fitted on the train latents.
+
+    See ``ddoq.stages.fit_generator``.
+
+    Args:
+        num_layers: transformer blocks.
+        num_heads: attention heads of a block.
+        head_dim: width of a head.
+        patch_size: side of a patch of latents; it divides their side.
+        num_steps: gradient steps.
+        batch_size: latents per step.
+        learning_rate: of AdamW at its highest; a cosine takes it to 0.
+        ema_decay: of the averaged weights, which are kept.
+        label_dropout: share of latents without a class, for guidance.
+        beta_schedule: of the noise.
+        prediction_type: what the network predicts.
+        seed: of initial weights, batches and noise.
+    """
+
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 4
+    head_dim: PositiveInt = 32
+    patch_size: PositiveInt = 2
+    num_steps: PositiveInt = 2000
+    batch_size: PositiveInt = 128
+    learning_rate: PositiveFloat = 1e-3
+    ema_decay: Fraction = 0.998
+    label_dropout: Fraction = 0.1
+    beta_schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "squaredcos_cap_v2"
+    prediction_type: Literal["v_prediction", "epsilon", "sample"] = "v_prediction"
+    seed: NotNegativeInt = 0
 
 
 @dataclass(kw_only=True)
@@ -31,11 +67,13 @@ class DiT(LatentDiffusion):
         order: the class that each class number means, by name,
             where it is not what ``classes`` says.
         guidance_channels: guide only this many of the latent channels; ``None`` for all.
+        fit: the network that is fitted where there is no ``path``.
     """
 
-    classes: str = "dataset"
-    guidance_channels: int | None = None
-    order: Sequence[str] | None = None
+    classes: Literal["dataset", "imagenet"] = "dataset"
+    guidance_channels: PositiveInt | None = None
+    order: FileOf[Sequence[str]] | None = None
+    fit: OfStages[DiTFit] = DiTFit()
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,6 +8,7 @@ from torch import Tensor
 from ddoq.data.images import to_unit
 from ddoq.data.indexed import IndexedImages
 from ddoq.generators.base import ImageGenerator, Points
+from ddoq.options import Given
 
 
 class Real(ImageGenerator):
@@ -15,7 +16,7 @@ class Real(ImageGenerator):
     the point itself where it was selected.
     """
 
-    def __init__(self, images: IndexedImages):
+    def __init__(self, images: Given[IndexedImages]):
         self.images = images
 
     def generate(self, points: Points) -> Tensor:

@@ -1,4 +1,4 @@
-"""``ddoq help``: the topics, and one of them on the terminal. GitHub shows the same files."""
+"""``ddoq help``: topics, which GitHub shows as well, and what each group of components offers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.markdown import Markdown
 
+from ddoq.config.choices import groups
 from ddoq.errors import ConfigError, did_you_mean
+from ddoq.help.components import show_choice, show_group
 
 FOLDER = Path(__file__).parent
 _MOST_COLUMNS = 80
+_FOOT = """
+ddoq help quantizer         what there is of a group, here of quantizers
+ddoq help quantizer=kmeans  the options of a choice
+ddoq --help                 the commands, groups and choices"""
 _LINK_TO_A_FILE = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 
 
@@ -23,24 +29,33 @@ def topics() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Show the topics that are named, or the list of all; return the exit code.
+    """Show the topics, groups and choices that are named, or the list of topics; return the exit
+    code.
 
     Raises:
-        ConfigError: there is no such topic.
+        ConfigError: there is none of that name.
     """
     about = topics()
-    names = [word.lower() for word in arguments if word not in ("--help", "-h")]
-    for name in names:
-        if name not in about:
-            raise ConfigError(f"help: there is no topic '{name}'", did_you_mean(name, about))
+    names = [word for word in arguments if word not in ("--help", "-h")]
     if not names:
         print("ddoq help TOPIC\n")
         print(*(f"  {name:<17}{line}" for name, line in about.items()), sep="\n")
-        print("\nddoq --help lists commands and choices, ddoq --cfg job every key.")
+        print(_FOOT)
     console = Console(highlight=False)
     console.width = min(_MOST_COLUMNS, console.width)
     for name in names:
-        text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
-        text = _LINK_TO_A_FILE.sub(r"\1", text)  # a terminal cannot follow it
-        console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False))
+        group, is_choice, choice = name.partition("=")
+        if group in groups():
+            show_choice(group, choice, console) if is_choice else show_group(group, console)
+        elif name.lower() in about:
+            _show_topic(name.lower(), console)
+        else:
+            cause = f"help: there is no topic '{name}'"
+            raise ConfigError(cause, did_you_mean(group.lower(), [*about, *groups()]))
     return 0
+
+
+def _show_topic(name: str, console: Console) -> None:
+    text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    text = _LINK_TO_A_FILE.sub(r"\1", text)  # a terminal cannot follow it
+    console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False))

@@ -13,6 +13,7 @@ from ddoq.data.class_order import outputs_of_classes
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError
 from ddoq.labelers.teacher import Teacher
+from ddoq.options import FileOf, Given, PositiveInt
 from ddoq.utils.state_dicts import require_finite
 from ddoq.utils.weights import reason, require_file
 
@@ -42,10 +43,10 @@ class CIFARResNet(Teacher):
     def __init__(
         self,
         path: str | None,
-        num_classes: int,
-        depth: int = 20,
-        order: Sequence[str] | None = None,
-        label_space: LabelSpace | None = None,
+        num_classes: Given[int],
+        depth: PositiveInt = 20,
+        order: FileOf[Sequence[str]] | None = None,
+        label_space: Given[LabelSpace | None] = None,
     ):
         if depth < 8 or depth % 6 != 2:
             raise ConfigError(

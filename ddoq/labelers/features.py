@@ -7,18 +7,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ddoq.options import Given, OfStages, Representative
+
 
 class TeacherFeatures(nn.Module):
     """The penultimate features of a teacher, with the interface of an encoder.
 
     Args:
         teacher: see ``ddoq.labelers.Teacher``.
+        representative: of a cell among the latents: the ``mean`` of its members, or the one
+            ``nearest`` to its centroid.
     """
 
     storage = torch.float32
     remedy = "take another teacher"
+    representative: OfStages[Representative] = "mean"
 
-    def __init__(self, teacher: nn.Module):
+    def __init__(self, teacher: Given[nn.Module]):
         super().__init__()
         self.teacher = teacher.requires_grad_(False).eval()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -10,6 +11,7 @@ from ddoq.data.class_order import outputs_of_classes
 from ddoq.data.label_space import LabelSpace
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.labelers.teacher import Teacher, last_linear
+from ddoq.options import FileOf, Given, PositiveInt
 from ddoq.utils.pretrained import load_timm, require_outputs, timm_config
 from ddoq.utils.state_dicts import fill, read_weights
 
@@ -45,13 +47,13 @@ class PretrainedTeacher(Teacher):
     def __init__(
         self,
         model: str,
-        label_space: LabelSpace,
-        num_classes: int,
+        label_space: Given[LabelSpace],
+        num_classes: Given[int],
         path: str | None = None,
-        library: str = "timm",
-        classes: str = "imagenet",
-        image_size: int | None = None,
-        order: Sequence[str] | None = None,
+        library: Literal["timm", "torchvision"] = "timm",
+        classes: Literal["imagenet", "dataset"] = "imagenet",
+        image_size: PositiveInt | None = None,
+        order: FileOf[Sequence[str]] | None = None,
     ):
         of_imagenet = classes == "imagenet"
         outputs, columns = _IMAGENET_CLASSES if of_imagenet else num_classes, None

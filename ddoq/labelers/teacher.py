@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ddoq.errors import ConfigError
+from ddoq.options import Given, OfStages
 
 
 class Teacher(nn.Module):
@@ -21,15 +23,20 @@ class Teacher(nn.Module):
         std: their standard deviation.
         image_size: side to which images are resized; ``None``: they come as they are.
         columns: which output is which label of the data set; ``None``: the outputs are its labels.
+        student: that the run trains on the full train split to be the teacher; ``None``: its own.
+        protocol: by which it is trained; ``None``: the run's.
     """
+
+    student: OfStages[Any] = None
+    protocol: OfStages[Any] = None
 
     def __init__(
         self,
-        network: nn.Module,
-        mean: Sequence[float],
-        std: Sequence[float],
-        image_size: int | None = None,
-        columns: Sequence[int] | None = None,
+        network: Given[nn.Module],
+        mean: Given[Sequence[float]],
+        std: Given[Sequence[float]],
+        image_size: Given[int | None] = None,
+        columns: Given[Sequence[int] | None] = None,
     ):
         super().__init__()
         self.network, self.image_size = network.requires_grad_(False), image_size

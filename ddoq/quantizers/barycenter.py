@@ -9,6 +9,7 @@ import ot
 import torch
 from torch import Generator, Tensor
 
+from ddoq.options import PositiveInt
 from ddoq.quantizers.base import Quantizer, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.compiled import compiled
@@ -31,8 +32,8 @@ class Barycenter(Quantizer):
         max_iterations: passes of exchanges, and alternations with the transport plan.
     """
 
-    num_restarts: int = 1
-    max_iterations: int = 100
+    num_restarts: PositiveInt = 1
+    max_iterations: PositiveInt = 100
 
     def weights(self) -> Tensor:
         """Return 1/K for every point."""

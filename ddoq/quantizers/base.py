@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ddoq.errors import ConfigError, DataError, did_you_mean
+from ddoq.errors import ConfigError, DataError
+from ddoq.options import Given, PositiveInt, check_options
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.codebook import Codebook, codebook_from_centroids
 
@@ -28,15 +30,11 @@ class Quantizer(ABC):
     streams = False  # whether there is ``fit_stream``, which never holds a whole class
     selects = False  # whether its points are latents of the class, chosen among them
 
-    num_centroids: int
-    on_small_class: str = field(default="error", kw_only=True)
+    num_centroids: Given[PositiveInt]
+    on_small_class: Given[Literal["error", "duplicate"]] = field(default="error", kw_only=True)
 
     def __post_init__(self):
-        if self.num_centroids < 1:
-            raise ConfigError(
-                f"num_centroids: {self.num_centroids} is less than 1", "set it to 1 or more"
-            )
-        check_choice("on_small_class", self.on_small_class, ("error", "duplicate"))
+        check_options(self, "quantizer")
 
     def fit(
         self,
@@ -157,12 +155,6 @@ def cross_fit(
     for fold, rest in zip(folds, rests, strict=True):
         total += float(cloud.mass[fold] @ cloud.subset(fold).squared_distances(fit(rest)).min(1))
     return total
-
-
-def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """Raise ConfigError where an option of a quantizer has a value that it does not know."""
-    if value not in choices:
-        raise ConfigError(f"{name}: '{value}' is not known", did_you_mean(value, choices))
 
 
 def numpy_generator(generator: Generator) -> np.random.Generator:

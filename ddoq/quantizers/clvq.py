@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ddoq.errors import ConfigError
+from ddoq.options import PositiveInt, Range
 from ddoq.quantizers import gram
 from ddoq.quantizers.base import Quantizer, numpy_generator
 from ddoq.quantizers.cloud import PointCloud
@@ -34,22 +36,14 @@ class CLVQ(Quantizer):
     Args:
         batch_size: latents that are assigned at once; 1 is CLVQ to the letter.
         num_passes: over the data.
-        step_exponent: in (1/2, 1].
+        step_exponent: 1 keeps means, less forgets the start faster.
     """
 
     streams = True
 
-    batch_size: int = 256
-    num_passes: int = 10
-    step_exponent: float = 1.0
-
-    def __post_init__(self):
-        super().__post_init__()
-        if not 0.5 < self.step_exponent <= 1:
-            raise ConfigError(
-                f"quantizer.step_exponent: {self.step_exponent} is outside (0.5, 1]",
-                "the steps v^-a sum to infinity and their squares do not for 0.5 < a <= 1",
-            )
+    batch_size: PositiveInt = 256
+    num_passes: PositiveInt = 10
+    step_exponent: Annotated[float, Range(0.5, 1, "(]")] = 1.0
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         if not cloud.is_uniform:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ from sklearn.cluster import MiniBatchKMeans
 from torch import Generator
 
 from ddoq.errors import ConfigError
-from ddoq.quantizers.base import Quantizer, check_choice
+from ddoq.options import Given, PositiveInt
+from ddoq.quantizers.base import Quantizer
 from ddoq.quantizers.cloud import PointCloud
 
 
@@ -32,13 +34,9 @@ class D4M(Quantizer):
             sees all its latents and a class smaller than a batch is one batch.
     """
 
-    km_expand: int = 1
-    leftover: str = "released"
-    is_last_class: bool = False
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_choice("leftover", self.leftover, ("released", "flush"))
+    km_expand: PositiveInt = 1
+    leftover: Literal["released", "flush"] = "released"
+    is_last_class: Given[bool] = False
 
     def for_class(self, label: int, labels: np.ndarray, generator: Generator) -> D4M:
         """Return the quantizer of one class of many; ``labels`` are those of all images.

@@ -5,12 +5,14 @@ references, and variants that the literature uses.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from sklearn import cluster, decomposition, mixture
 from torch import Generator
 
 from ddoq.errors import ConfigError
+from ddoq.options import PositiveInt
 from ddoq.quantizers.base import Quantizer, seed
 from ddoq.quantizers.cloud import PointCloud
 
@@ -25,8 +27,8 @@ class SklearnKMeans(Quantizer):
         max_iterations: of one start.
     """
 
-    num_restarts: int = 10
-    max_iterations: int = 300
+    num_restarts: PositiveInt = 10
+    max_iterations: PositiveInt = 300
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         engine = cluster.KMeans(
@@ -49,8 +51,8 @@ class FaissKMeans(Quantizer):
         gpu: use all GPUs (needs a GPU build of faiss).
     """
 
-    num_restarts: int = 10
-    num_iterations: int = 25
+    num_restarts: PositiveInt = 10
+    num_iterations: PositiveInt = 25
     gpu: bool = False
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
@@ -91,7 +93,7 @@ class BisectingKMeans(Quantizer):
         num_restarts: of every split.
     """
 
-    num_restarts: int = 10
+    num_restarts: PositiveInt = 10
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         distinct = np.unique(cloud.points, axis=0)
@@ -117,9 +119,9 @@ class GaussianMixture(Quantizer):
         num_restarts: independent starts; the highest likelihood wins.
     """
 
-    num_components: int = 64
-    covariance_type: str = "diag"
-    num_restarts: int = 1
+    num_components: PositiveInt = 64
+    covariance_type: Literal["diag", "spherical", "tied", "full"] = "diag"
+    num_restarts: PositiveInt = 1
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         if not cloud.is_uniform:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Generator
 
 from ddoq.errors import ConfigError
+from ddoq.options import PositiveInt
 from ddoq.quantizers.base import Quantizer, numpy_generator, seed
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.kmeans import KMeans
@@ -34,7 +35,7 @@ class Nearest(Quantizer):
 
     selects = True
 
-    num_restarts: int = 10
+    num_restarts: PositiveInt = 10
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         distances = cloud.squared_distances(
@@ -103,7 +104,7 @@ class KMedoids(Quantizer):
 
     selects = True
 
-    num_restarts: int = 1
+    num_restarts: PositiveInt = 1
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         import kmedoids

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ddoq.options import OfStages, PositiveInt, Representative
 from ddoq.quantizers.base import Quantizer, cross_fit
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.codebook import Codebook
 from ddoq.quantizers.library import principal_components
-
-REPRESENTATIVES = ("mean", "nearest")
 
 
 @dataclass
@@ -34,9 +33,12 @@ class PCA:
 
     Args:
         num_components: components; all there are if fewer.
+        representative: of a cell among the latents: the ``mean`` of its members, or the one
+            ``nearest`` to its centroid.
     """
 
-    num_components: int = 64
+    num_components: PositiveInt = 64
+    representative: OfStages[Representative] = "mean"
 
     def __call__(self, latents: Tensor) -> Tensor:
         """Map latents ``[n, *shape]`` to coordinates ``[n, num_components]``."""

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ddoq.options import Fraction, NotNegativeFloat, PositiveFloat
+
 
 def _mean_one(weights: Tensor) -> Tensor:
     return weights / weights.mean()
@@ -35,9 +37,13 @@ class Mass:
 
 @dataclass(frozen=True)
 class Power:
-    """``w_k ∝ m_k^exponent``: 0 is uniform, 1 is mass, 0.5 the square root."""
+    """``w_k ∝ m_k^exponent``.
 
-    exponent: float = 0.5
+    Args:
+        exponent: 0 is uniform, 1 is mass, 0.5 the square root.
+    """
+
+    exponent: NotNegativeFloat = 0.5
 
     def __call__(self, masses: Tensor) -> Tensor:
         """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
@@ -46,10 +52,15 @@ class Power:
 
 @dataclass(frozen=True)
 class Clip:
-    """Masses of mean 1, clipped to ``[low, high]``, rescaled to mean 1."""
+    """Masses of mean 1, clipped to ``[low, high]``, rescaled to mean 1.
 
-    low: float = 0.5
-    high: float = 2.0
+    Args:
+        low: no mass weighs less.
+        high: no mass weighs more.
+    """
+
+    low: NotNegativeFloat = 0.5
+    high: PositiveFloat = 2.0
 
     def __call__(self, masses: Tensor) -> Tensor:
         """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
@@ -58,9 +69,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Shrink:
-    """``w_k = (1 - amount) K m_k + amount``: a convex mix with uniform."""
+    """``w_k = (1 - amount) K m_k + amount``: a convex mix with uniform.
 
-    amount: float = 0.5
+    Args:
+        amount: share of uniform.
+    """
+
+    amount: Fraction = 0.5
 
     def __call__(self, masses: Tensor) -> Tensor:
         """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""

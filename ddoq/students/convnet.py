@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 from torch import Tensor, nn
 
 from ddoq.errors import ConfigError
+from ddoq.options import Given, PositiveInt
 from ddoq.students.parts import InstanceNorm, choose
 
 _POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d, "none": None}
@@ -43,14 +45,14 @@ class ConvNet(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        num_classes: int,
-        image_size: int,
-        depth: int = 3,
-        width: int = 128,
-        norm: str = "instance",
-        pooling: str = "average",
-        activation: str = "relu",
+        channels: Given[int],
+        num_classes: Given[int],
+        image_size: Given[int],
+        depth: PositiveInt = 3,
+        width: PositiveInt = 128,
+        norm: Literal["instance", "batch", "layer", "group", "none"] = "instance",
+        pooling: Literal["average", "max", "none"] = "average",
+        activation: Literal["relu", "leaky_relu", "sigmoid", "swish"] = "relu",
     ):
         super().__init__()
         pool = choose("student.pooling", pooling, _POOLINGS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from ddoq.errors import ConfigError
+from ddoq.options import Given
 from ddoq.students.parts import InstanceNorm, choose
 
 #: Residual blocks in each of the four stages. From depth 50 on they are bottlenecks.
@@ -39,11 +42,11 @@ class ResNetAP(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        num_classes: int,
-        image_size: int,
-        depth: int = 10,
-        norm: str = "instance",
+        channels: Given[int],
+        num_classes: Given[int],
+        image_size: Given[int],
+        depth: Literal[10, 18, 34, 50, 101] = 10,
+        norm: Literal["instance", "batch", "none"] = "instance",
     ):
         super().__init__()
         num_blocks = choose("student.depth", depth, _NUM_BLOCKS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import timm
 import torch
 from timm.layers import BatchNormAct2d, PatchEmbed
@@ -9,6 +11,7 @@ from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from ddoq.errors import ConfigError, did_you_mean
+from ddoq.options import Given
 from ddoq.students.parts import InstanceNorm, choose
 
 
@@ -35,11 +38,11 @@ class TimmStudent(nn.Module):
 
     def __init__(
         self,
-        channels: int,
-        num_classes: int,
-        image_size: int,
+        channels: Given[int],
+        num_classes: Given[int],
+        image_size: Given[int],
         model: str = "resnet18",
-        norm: str | None = None,
+        norm: Literal["instance", "batch"] | None = None,
         small_stem: bool = True,
     ):
         super().__init__()

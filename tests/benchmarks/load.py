@@ -13,14 +13,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-from ddoq.config.components import KMeansConf
+from ddoq.config.constructors import constructor
 from ddoq.data.latents import LatentWriter
 from ddoq.pipeline.cost import measure_cost
 from ddoq.pipeline.graph import Node
@@ -30,6 +29,7 @@ from ddoq.stages import quantize
 from ddoq.stages.encode import SHARD_SIZE
 
 IPC, BATCH = 10, 4096
+KMEANS = "ddoq.quantizers.KMeans"
 
 
 class Here:
@@ -70,7 +70,7 @@ def measure(order: str, labels: np.ndarray, dim: int) -> None:
     first = Node("encode", 1, {"order": order})
     space = {"name": "latents", "representative": "mean"}
     identity = {
-        "quantizer": asdict(KMeansConf(name="kmeans")),
+        "quantizer": {"name": "kmeans", "_target_": KMEANS} | constructor(KMEANS).defaults(),
         "space": space,
         "ipc": IPC,
         "allocation": "equal",

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import subprocess
 import sys
 import time
-from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 
 import pytest
 
 from ddoq.config.arms import SELECTIONS, arm_name
-from ddoq.config.checks import _CHOICES, check, check_counts
+from ddoq.config.checks import check, check_counts
+from ddoq.config.choices import COMPONENTS, targets
+from ddoq.config.constructors import constructor
 from ddoq.config.names import run_name
-from ddoq.config.schema import COMPONENTS
 from ddoq.data.catalogue import CATALOGUE
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.experiment import Experiment, Models
+from ddoq.options import choices_of
 from support.processes import ddoq, new_python
 from support.runs import ROOT, composed
 
@@ -75,73 +75,12 @@ def test_no_arguments_is_the_digits_experiment():
     assert composed() == composed("+experiment=digits")
 
 
-#: What a component gets at run time rather than from its configuration.
-RUNTIME = {
-    "self",
-    "digests",
-    "search",
-    "label_space",
-    "encoder",
-    "images",
-    "num_centroids",
-    "on_small_class",
-    "is_last_class",
-    "representative",
-    "channels",
-    "num_classes",
-    "image_size",
-    "path",
-    "network",
-    "mean",
-    "std",
-    "columns",
-    "teacher",
-    "name",
-}
-#: What a stage reads and no constructor takes.
-FOR_STAGES = {
-    "OwnTeacherConf": {"student", "protocol"},
-    "TeacherSpaceConf": {"representative"},
-    "DMConf": {"rules"},
-}
-
-
-@pytest.mark.parametrize(
-    "schema", [s for group in COMPONENTS.values() for s in group.values()], ids=lambda s: s.__name__
-)
-def test_schema_mirrors_its_constructor(schema):
-    module, name = schema._target_.rsplit(".", 1)
-    target = getattr(import_module(module), name)
-    inner = {
-        f.name
-        for f in fields(schema)
-        if f.default_factory is not MISSING and is_dataclass(f.default_factory)
-    }
-    stated = {
-        f.name: f.default for f in fields(schema) if f.name not in {"_target_", "fit", *inner}
-    }
-    signature = inspect.signature(target.__init__).parameters
-    parameters = {
-        name: p.default
-        for name, p in signature.items()
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
-    known = RUNTIME | inner | FOR_STAGES.get(schema.__name__, set())
-    assert set(stated) - known == set(parameters) - known
-    for key in set(stated) - known:
-        if parameters[key] is not inspect.Parameter.empty and stated[key] is not MISSING:
-            assert stated[key] == parameters[key], key
-
-
 def test_the_graph_knows_which_quantizers_select():
     """It names their codebooks without importing them."""
-    targets = {
-        name: schema._target_.rsplit(".", 1) for name, schema in COMPONENTS["quantizer"].items()
-    }
     selecting = {
-        name
-        for name, (module, cls) in targets.items()
-        if getattr(import_module(module), cls).selects
+        choice
+        for choice, target in targets("quantizer").items()
+        if getattr(import_module(target.rpartition(".")[0]), target.rpartition(".")[2]).selects
     }
     assert selecting == set(SELECTIONS)
 
@@ -238,11 +177,12 @@ def test_impossible_values_are_named_with_a_remedy(overrides, cause):
     assert cause in str(caught.value) and len(str(caught.value).splitlines()) == 2
 
 
-def test_choices_of_the_checks_are_those_of_the_catalogue():
-    # the checks may not import the catalogue, which needs more than the configuration
-    assert set(_CHOICES["dataset.classes"]) == set(CATALOGUE)
-    assert set(_CHOICES["dataset.source"]) == {
-        source for one in CATALOGUE.values() for source in one.counts
+def test_the_choices_of_imagenet_are_those_of_the_catalogue():
+    # its constructor's choices are read without importing the catalogue
+    options = constructor("ddoq.data.imagenet.ImageNet").options
+    assert set(choices_of(options["classes"].annotation)) == set(CATALOGUE)
+    assert set(choices_of(options["source"].annotation)) == {
+        source for subset in CATALOGUE.values() for source in subset.counts
     }
 
 
@@ -322,3 +262,40 @@ def test_the_entry_imports_neither_torch_nor_lightning():
 def test_suggestions_are_the_nearest_choice():
     assert did_you_mean("kmeens", ["kmeans", "d4m"]) == "did you mean 'kmeans'?"
     assert did_you_mean("zzz", ["b", "a"]) == "choose one of: a, b"
+
+
+def test_a_file_of_the_user_s_gets_the_options_it_leaves_out(tmp_path):
+    (tmp_path / "quantizer").mkdir()
+    (tmp_path / "quantizer" / "mine.yaml").write_text(
+        "_target_: ddoq.quantizers.D4M\nname: mine\n", encoding="utf-8"
+    )
+    words = (f"hydra.searchpath=[file://{tmp_path}]", "quantizer=mine")
+    mine, shipped = composed(*words)["quantizer"], composed("quantizer=d4m")["quantizer"]
+    assert mine == shipped | {"name": "mine"}
+    config = composed(*words, "+quantizer.leftover=flush")
+    assert config["quantizer"]["leftover"] == "flush"
+    check(config)
+
+
+def test_numbers_become_of_the_type_of_their_option():
+    config = composed("generator.strength=1", "generator.fit.learning_rate=1", "dataset.root=2024")
+    assert isinstance(config["generator"]["strength"], float)
+    assert isinstance(config["generator"]["fit"]["learning_rate"], float)
+    assert config["dataset"]["root"] == "2024"
+    rules = composed("protocol=minimax")["protocol"]["rules"]
+    assert rules[1]["epochs"] == 2000 and rules[1]["batch_size"] is None
+
+
+def test_choices_and_ranges_hold_for_every_arm():
+    words = ("baselines.d4m.quantizer.leftover=flus", "baselines.d4m.quantizer.km_expand=0")
+    with pytest.raises(ConfigError) as caught:
+        check(composed(*words, "ablation.weightings.clip.high=0", "ablation.strengths=[2]"))
+    cause, remedy = str(caught.value).splitlines()
+    for part in (
+        "baselines.d4m.quantizer.leftover: 'flus' is not known",
+        "baselines.d4m.quantizer.km_expand: 0 is not positive",
+        "ablation.weightings.clip.high: 0.0 is not positive",
+        "ablation.strengths: 2.0 is outside [0, 1]",
+    ):
+        assert part in cause
+    assert "did you mean 'flush'?" in remedy and "to a number in [0, 1]" in remedy

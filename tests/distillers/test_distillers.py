@@ -331,7 +331,7 @@ def test_masses_are_the_images_nearest_to_each(norm):
 # --- rules ---------------------------------------------------------------------------------------
 
 YAML = safe_load((ROOT / "conf" / "method" / "dm.yaml").read_text())
-del YAML["defaults"]  # Hydra's own
+del YAML["_target_"]
 
 
 @pytest.mark.parametrize(

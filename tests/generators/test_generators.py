@@ -18,7 +18,6 @@ from diffusers import (
     StableDiffusionImg2ImgPipeline,
 )
 
-from ddoq.config.checks import SCHEDULERS
 from ddoq.data.images import to_uint8, to_unit
 from ddoq.data.label_space import LabelSpace
 from ddoq.data.tables import open_parquet
@@ -26,6 +25,7 @@ from ddoq.encoders import TAEF2, VAE, Pixels
 from ddoq.errors import ConfigError, DataError, StageError
 from ddoq.generators import Decode, DiT, Points, StableDiffusion
 from ddoq.generators.sampling import invert, reverse, times_from, towards
+from ddoq.utils.schedulers import SCHEDULERS
 from support.tiny_models import save_dit, save_stable_diffusion
 
 TEN = LabelSpace([str(c) for c in range(10)], [str(c) for c in range(10)], [None] * 10, [None] * 10)

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from ddoq.config.choices import COMPONENTS, files
 from ddoq.errors import ConfigError
 from ddoq.help import FOLDER, main, topics
 from support.processes import new_python
@@ -46,7 +47,7 @@ def test_a_misspelt_topic_gets_the_nearest():
         "ddoq: error: help: there is no topic 'sweps'",
         "  -> did you mean 'sweeps'?",
     ]
-    with pytest.raises(ConfigError, match="choose one of: data, "):
+    with pytest.raises(ConfigError, match="choose one of: ablation, arm, "):
         main(["qqq"])
 
 
@@ -74,3 +75,39 @@ def test_help_loads_neither_torch_nor_hydra():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.parametrize("group", ["quantizer", "dataset", "compare", "launcher"])
+def test_a_group_lists_its_choices_with_the_first_line_of_their_files(group, capsys):
+    assert main([group]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    assert all(re.search(rf"^{choice} +\w", shown, re.MULTILINE) for choice in files(group))
+
+
+def test_a_choice_shows_every_option_with_its_value_words_and_file(capsys):
+    assert main(["generator=dit_small"]) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= WIDTH
+    words = " ".join(shown.split())
+    assert "generator.fit.head_dim 24 width of a head. (positive)" in words, "its own value"
+    assert "generator.fit.ema_decay 0.998" in words, "taken over from dit"
+    assert "generator.strength 0.8 share of the sampling steps that are run. (in (0, 1])" in words
+    assert "DDIMScheduler, DDPMScheduler" in words and "Peebles & Xie 2023" in words
+    assert shown.replace("\n", "").endswith("conf/generator/dit_small.yaml")
+
+
+@pytest.mark.parametrize(
+    "choice", [f"{group}={choice}" for group in COMPONENTS for choice in files(group)]
+)
+def test_every_choice_of_every_component_fits_into_80_columns(choice, capsys):
+    assert main([choice]) == 0
+    *lines, _ = capsys.readouterr().out.splitlines()  # the last is the file's path
+    assert max(map(len, lines)) <= WIDTH and any(line.startswith(choice) for line in lines)
+
+
+def test_a_misspelt_group_or_choice_gets_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'quantizer'"):
+        main(["quantiser"])
+    with pytest.raises(ConfigError, match="quantizer: there is no 'kmean'\n.*'kmeans'"):
+        main(["quantizer=kmean"])

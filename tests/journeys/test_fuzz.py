@@ -34,6 +34,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from ddoq.config.checks import check
+from ddoq.config.complete import completed
 from ddoq.config.explain import explain
 from ddoq.config.form import check_form
 from ddoq.config.names import NOT_IDENTITY, run_name
@@ -175,7 +176,7 @@ def _planned(config: DictConfig) -> None:
 
     The data are taken to be there.
     """
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = completed(OmegaConf.to_container(config, resolve=True))
     check_form(
         {key: part for key, part in plain.items() if key not in NOT_IDENTITY}, without=NOT_IDENTITY
     )

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from inspect import signature
-from pathlib import Path
-
 import pytest
 import timm
 import torch
 import torchvision
-import yaml
 from torch import nn
 from torch.nn import functional as F
 
-from ddoq.config import evaluation
+from ddoq.config.build import build
+from ddoq.config.choices import files
 from ddoq.errors import ConfigError
 from ddoq.students import ConvNet, ResNetAP, TimmStudent
-
-CONF = Path(__file__).resolve().parents[1] / "conf" / "student"
+from support.runs import choice
 
 
 def size_of(network: nn.Module) -> int:
@@ -50,16 +45,6 @@ def meta():
         yield
 
 
-@pytest.mark.parametrize("network", [ConvNet, ResNetAP, TimmStudent])
-def test_constructors_take_what_the_schemas_give(network):
-    """Fails where a field of the schema, or its default, differs from the constructor's."""
-    schema = fields(getattr(evaluation, f"{network.__name__}Conf"))
-    given = {f.name: f.default for f in schema if f.name not in {"_target_", "name"}}
-    parameters = list(signature(network).parameters.values())
-    assert [p.name for p in parameters[:3]] == ["channels", "num_classes", "image_size"]
-    assert {p.name: p.default for p in parameters[3:]} == given
-
-
 #: torchvision's name of the same network.
 PUBLISHED = {
     name: name
@@ -71,19 +56,16 @@ PUBLISHED |= {"vit_b": "vit_b_16", "convnext_t": "convnext_tiny"}
 def test_every_shipped_student_is_named_like_its_file_and_has_the_published_number_of_parameters(
     meta,
 ):
-    """Fails for a name copied from another file, a field that no schema has,
+    """Fails for a name copied from another file, an option that no constructor has,
     or another variant of a model.
     """
-    classes = {"convnet": ConvNet, "resnet_ap": ResNetAP, "timm": TimmStudent}
-    files = sorted(CONF.glob("*.yaml"))
-    assert {file.stem for file in files} > set(PUBLISHED)
-    for file in files:
-        conf = yaml.safe_load(file.read_text())
-        assert conf.pop("name") == file.stem
-        schema = conf.pop("defaults")[0].removeprefix("/schema/student/").removesuffix("@_here_")
-        network = classes[schema](3, 1000, 224, **conf)
-        if file.stem in PUBLISHED:
-            weights = torchvision.models.get_model_weights(PUBLISHED[file.stem]).DEFAULT
+    assert set(files("student")) > set(PUBLISHED)
+    for name in files("student"):
+        conf = choice("student", name)
+        assert conf["name"] == name
+        network = build(conf, channels=3, num_classes=1000, image_size=224)
+        if name in PUBLISHED:
+            weights = torchvision.models.get_model_weights(PUBLISHED[name]).DEFAULT
             assert size_of(network) == weights.meta["num_params"]
 
 

@@ -9,10 +9,11 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from ddoq.config.choices import conf_dir
+from ddoq.config.complete import completed
 from ddoq.config.names import register_resolvers, run_name
 from ddoq.config.schema import register
 from ddoq.job import run_job
-from ddoq.run import config_dir
 from ddoq.utils.console import console
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,13 +58,20 @@ def composition(*overrides: str) -> DictConfig:
     register()
     register_resolvers()
     GlobalHydra.instance().clear()
-    with initialize_config_dir(config_dir(), version_base="1.3"):
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose("config", list(overrides))
 
 
 def composed(*overrides: str) -> dict:
     """Return the resolved configuration of some overrides, as ``run_job`` gets it."""
-    return OmegaConf.to_container(composition(*overrides), resolve=True)
+    return completed(OmegaConf.to_container(composition(*overrides), resolve=True))
+
+
+def choice(group: str, name: str) -> dict:
+    """Return a choice of a group as its file has it, and those that it takes over from."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose(f"{group}/{name}")[group], resolve=True)
 
 
 def run_here(*overrides: str) -> Path:
