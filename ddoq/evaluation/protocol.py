@@ -151,7 +151,7 @@ class Protocol:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Protocol:
         """Return the protocol of a plain configuration;
-        what only schemas and stages read is passed over.
+        what only tables and stages read is passed over.
         """
         values = {known.name: config[known.name] for known in fields(cls) if known.name in config}
         values["augmentation"] = Augmentation(**values.get("augmentation", {}))

@@ -1,4 +1,4 @@
-"""Composition, schemas, checks, and what a user reads after a typo."""
+"""Composition, checks, and what a user reads after a typo."""
 
 from __future__ import annotations
 
