@@ -113,11 +113,8 @@ def _fitted(config: Mapping[str, Any]) -> Problems:
             f"use {', '.join(divisors)}",
         )
     blocks = _get(config, "encoder.fit.block_out_channels")
-    if blocks is not None and (not blocks or min(blocks) < 1):
-        yield (
-            f"encoder.fit.block_out_channels: {blocks} are no numbers of channels",
-            "use e.g. [32, 64]",
-        )
+    if blocks == []:
+        yield "encoder.fit.block_out_channels: no numbers of channels", "use e.g. [32, 64]"
     elif (
         _get(config, "encoder.path") is None
         and blocks

@@ -145,7 +145,7 @@ def _value(value: Any, hint: Any, path: str) -> Problems:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether a value is of a kind: of one of those that the schemas use."""
+    """Tell whether a value is of a kind: of one of those that options have."""
     if isinstance(hint, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
     if get_origin(hint) is list:

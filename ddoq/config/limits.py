@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from ddoq.config.arms import OPTIONS
 from ddoq.config.choices import COMPONENTS, constructor_of
@@ -29,8 +29,11 @@ def limit_problems(config: Mapping[str, Any]) -> Problems:
 
 def _breaches(part: Mapping[str, Any], taken: Constructor, prefix: str) -> Problems:
     for name, option in taken.options.items():
-        value = part.get(name)
+        value, inner = part.get(name), next(iter(get_args(option.annotation)), None)
         if isinstance(option.annotation, Constructor) and isinstance(value, Mapping):
             yield from _breaches(value, option.annotation, f"{prefix}{name}.")
+        elif isinstance(inner, Constructor):
+            for number, item in enumerate(value):
+                yield from _breaches(item, inner, f"{prefix}{name}.{number}.")
         else:
             yield from breaches(value, option.annotation, f"{prefix}{name}")

@@ -34,16 +34,16 @@ class Rule:
         epochs, batch_size, learning_rate, weight_decay, image_size, cosine_length: what it sets.
     """
 
-    max_ipc: int | None = None
-    min_classes: int | None = None
-    max_classes: int | None = None
+    max_ipc: PositiveInt | None = None
+    min_classes: PositiveInt | None = None
+    max_classes: PositiveInt | None = None
     students: Sequence[str] | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    image_size: int | None = None
-    cosine_length: float | None = None
+    epochs: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    learning_rate: PositiveFloat | None = None
+    weight_decay: NotNegativeFloat | None = None
+    image_size: PositiveInt | None = None
+    cosine_length: PositiveFloat | None = None
 
     def holds(self, ipc: float, num_classes: int, student: str) -> bool:
         """Tell whether it holds for so many images per class, so many classes and this student."""
@@ -151,7 +151,7 @@ class Protocol:
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Protocol:
         """Return the protocol of a plain configuration;
-        what only schemas and stages read is passed over.
+        what only tables and stages read is passed over.
         """
         values = {known.name: config[known.name] for known in fields(cls) if known.name in config}
         values["augmentation"] = Augmentation(**values.get("augmentation", {}))

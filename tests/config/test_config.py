@@ -1,4 +1,4 @@
-"""Composition, schemas, checks, and what a user reads after a typo."""
+"""Composition, checks, and what a user reads after a typo."""
 
 from __future__ import annotations
 
@@ -165,6 +165,12 @@ def test_main_arm_never_takes_the_place_of_a_baseline():
         (["dataset.resize=pad"], "dataset.resize"),
         (["dataset=imagenette", "dataset.classes=imagenete"], "did you mean 'imagenette'"),
         (["protocol.image_size=0"], "protocol.image_size"),
+        (
+            ["protocol.rules=[{max_ipc: 1, epochs: 0}]"],
+            "protocol.rules.0.epochs: 0 is not positive",
+        ),
+        (["measure.num_folds=1"], "measure.num_folds"),
+        (["encoder=vae", "encoder.fit.block_out_channels=[]"], "block_out_channels"),
         (
             ["encoder=vae", "dataset.image_size=9", "generator=real", "quantizer=random"],
             "block_out_channels",

@@ -229,7 +229,7 @@ def test_only_components_are_ever_called(override, path):
     two_lines(caught, path)
 
 
-def test_a_foreign_component_without_a_schema_cannot_hide_a_call():
+def test_a_foreign_component_without_a_constructor_of_ours_cannot_hide_a_call():
     config = composed()
     config["quantizer"]["num_restarts"] = {"_target_": "pathlib.Path.touch", "self": "x"}
     with pytest.raises(ConfigError, match=r"quantizer.num_restarts._target_: 'pathlib.Path.touch'"):
