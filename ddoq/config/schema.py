@@ -132,11 +132,13 @@ class PathsConf:
 class TrainerConf:
     """How to compute, which never changes what is computed (beyond the last bits of a sum).
 
-    ``join_timeout``: seconds that processes
-    which are to compute together wait for each other at the start.
+    ``processes``: how many compute at once on a CPU, each on one core; ``auto``: as many as cores
+    and memory allow, one on a GPU and where torchrun or srun start several. ``join_timeout``:
+    seconds that those wait for each other at the start.
     """
 
     accelerator: str = "auto"
+    processes: Any = "auto"
     batch_size: int = 64
     num_workers: int = 0
     compile: bool = False

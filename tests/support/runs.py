@@ -40,6 +40,7 @@ TINY = (
     "ablation.num_seeds=1",
     "ablation.strengths=[0,1]",
     "trainer.accelerator=cpu",
+    "trainer.processes=1",
 )
 
 #: A teacher that knows the digits after two seconds.
