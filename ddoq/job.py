@@ -37,6 +37,7 @@ from ddoq.pipeline.stages import STAGES, TABLE, reaches
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import DIGESTS, Store
 from ddoq.preflight import check_config, check_data, check_missing, check_plan, try_missing
+from ddoq.report.growing import GrowingTable
 from ddoq.tracking import session
 from ddoq.utils.console import console
 from ddoq.utils.cores import usable_cores, useful_processes
@@ -303,7 +304,8 @@ def _run(job: Job, run_dir: Path) -> None:
         if leads:
             index = job.store.manifest(job.experiment.nodes.index)["facts"]
             try_missing(job.missing, LabelSpace.from_facts(index), job.models)
-        execute(job.targets, job.store, job.compute, pool)
+        table = GrowingTable(job.experiment, job.store)
+        execute(job.targets, job.store, job.compute, pool, table.finished)
         if until == "report" and leads:
             # Imports matplotlib, too, for those who want a report.
             from ddoq.report.write import write_report

@@ -162,19 +162,14 @@ def _problems(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                     f"{path}: {value} is more than {_MOST_SEEDS}",
                     "make several runs with other values of seed",
                 )
-    yield from _processes(config["trainer"]["processes"])
+    processes = config["trainer"]["processes"]
+    if processes != "auto" and (type(processes) is not int or processes < 1):
+        cause = f"trainer.processes: {processes} is neither auto nor a number"
+        yield cause, "set trainer.processes=auto, or to 1 or more"
     yield from _allocation(config)
     yield from _methods(config)
     yield from _stages(config)
     yield from _combinations(config)
-
-
-def _processes(value: Any) -> Iterator[tuple[str, str]]:
-    if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        yield (
-            f"trainer.processes: {value} is no number of processes",
-            "set it to auto, or to 1 or more",
-        )
 
 
 def _methods(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
