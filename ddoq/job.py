@@ -33,6 +33,7 @@ from ddoq.pipeline.here import Compute, Here
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.plans import plan, write_plan
 from ddoq.pipeline.runner import Pool, execute
+from ddoq.pipeline.schedule import in_order
 from ddoq.pipeline.stages import STAGES, TABLE, reaches
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import DIGESTS, Store
@@ -304,7 +305,7 @@ def _run(job: Job, run_dir: Path) -> None:
         if leads:
             index = job.store.manifest(job.experiment.nodes.index)["facts"]
             try_missing(job.missing, LabelSpace.from_facts(index), job.models)
-        table = GrowingTable(job.experiment, job.store)
+        table = _announced(job, pool)
         execute(job.targets, job.store, job.compute, pool, table.finished)
         if until == "report" and leads:
             # Imports matplotlib, too, for those who want a report.
@@ -312,6 +313,19 @@ def _run(job: Job, run_dir: Path) -> None:
 
             current().stage("report")
             write_report(job.experiment, job.store, job.steps, run_dir, tracker)
+
+
+def _announced(job: Job, pool: Pool) -> GrowingTable:
+    """Say how long the run will take, where runs before it tell; return the table to fill."""
+    missing = [node.key for node in job.missing if not job.store.has(node)]
+    estimate = expected(in_order(job.targets, missing), job.store, pool.size)
+    if estimate.counts:
+        processes = f" in {pool.size} processes" if pool.size > 1 else ""
+        when = estimate.time() if estimate.seconds else "how long, the first student will tell"
+        num = sum(estimate.counts.values())
+        console.print(f"  to compute: {num} artefacts{processes}, {when}", soft_wrap=True)
+    is_timed = not estimate.num_unknown
+    return GrowingTable(job.experiment, job.store, num_processes=pool.size, is_timed=is_timed)
 
 
 def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:

@@ -32,6 +32,7 @@ class Here:
 
     def __init__(self, store: Store, compute: Compute, ranks: Alone | None = None):
         self.store, self.compute, self.ranks = store, compute, ranks or Alone()
+        self.size = self.ranks.size
 
     def agree(self, missing: set[str]) -> set[str]:
         """See ``Pool.agree``."""

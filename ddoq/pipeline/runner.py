@@ -14,13 +14,15 @@ from ddoq.pipeline.schedule import in_order, ready
 from ddoq.pipeline.store import Store
 from ddoq.utils.console import console, progress_bar
 
-#: Told of every node that is finished; returns what the progress bar is to say.
-Tell = Callable[[Node], str]
+#: Told of every node that is finished, and which ones are left;
+#: returns what the progress bar is to say.
+Tell = Callable[[Node, Sequence[Node]], str]
 
 
 class Pool(Protocol):
     """Processes that compute nodes: this one (``Here``), or several (``Crew``)."""
 
+    size: int  # number of processes
     running: Collection[str]  # keys of the nodes that are being computed
 
     def agree(self, missing: set[str]) -> set[str]:
@@ -44,7 +46,7 @@ def execute(
     store: Store,
     compute: Compute,
     pool: Pool | None = None,
-    tell: Tell = lambda node: "",
+    tell: Tell = lambda node, left: "",
 ) -> list[Node]:
     """Compute whatever ``targets`` lack; return the nodes that had to be computed.
 
@@ -81,8 +83,8 @@ def execute(
                 elsewhere.clear()
                 left.remove(node)
                 following.finished([node])
+                told = tell(node, left) or told
                 stages.finished(node, computed)
-                told = tell(node) or told
                 bar.advance()
     return stages.computed
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from rich.markup import escape
 
 from ddoq.evaluation.statistics import summarize
 from ddoq.experiment.entries import Entry
 from ddoq.experiment.experiment import Experiment
+from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.store import Store
 from ddoq.report.tables import interval, percent
@@ -21,34 +23,45 @@ class GrowingTable:
     Args:
         experiment: with the rows.
         store: where its students are.
+        num_processes: that compute at once.
+        is_timed: whether it was said how long the run will take; else that is said once the first
+            student has shown it.
     """
 
-    def __init__(self, experiment: Experiment, store: Store):
+    def __init__(self, experiment: Experiment, store: Store, *, num_processes: int, is_timed: bool):
         self._rows: dict[str, dict[str, float | None]] = defaultdict(dict)  # top-1 by key, by row
         self._of_student: dict[str, list[str]] = defaultdict(list)  # rows by key
-        self._store = store
+        self._store, self._num_processes, self._is_timed = store, num_processes, is_timed
         for entry in experiment.entries:
             row, node = _name(entry), entry.evaluate
             self._of_student[node.key].append(row)
             self._rows[row][node.key] = self._top1(node) if store.has(node) else None
 
-    def finished(self, node: Node) -> str:
+    def finished(self, node: Node, left: Sequence[Node]) -> str:
         """Take a node that has been finished; print the rows that it completes.
 
         Returns:
             What is known so far of the first row that it belongs to; nothing for other nodes.
         """
-        told = ""
-        for row in self._of_student.get(node.key, ()):
+        rows = self._of_student.get(node.key, ())
+        for row in rows:
             self._rows[row][node.key] = self._top1(node)
-            there = [top1 for top1 in self._rows[row].values() if top1 is not None]
-            summary, num = summarize(there), len(self._rows[row])
-            if len(there) == num:
-                students = f"{num} student{'s' if num > 1 else ''}"
-                line = f"  {row:<26} {percent(summary):>11}  {interval(summary):<14} {students}"
-                console.print(line, markup=False, soft_wrap=True)
-            told = told or escape(f"{row} {100 * summary.mean:.1f} % ({len(there)}/{num})")
-        return told
+        told = [self._so_far(row) for row in rows]
+        if rows and left and not self._is_timed:
+            self._is_timed = True
+            time = expected(left, self._store, self._num_processes).time()
+            console.print(f"  left: {time}", soft_wrap=True)
+        return told[0] if told else ""
+
+    def _so_far(self, row: str) -> str:
+        """Print a row if its students are all there; return what is known of it."""
+        there = [top1 for top1 in self._rows[row].values() if top1 is not None]
+        summary, num = summarize(there), len(self._rows[row])
+        if len(there) == num:
+            students = f"{num} student{'s' if num > 1 else ''}"
+            line = f"  {row:<26} {percent(summary):>11} %  {interval(summary):<14} {students}"
+            console.print(line, markup=False, soft_wrap=True)
+        return escape(f"{row} {100 * summary.mean:.1f} % ({len(there)}/{num})")
 
     def _top1(self, node: Node) -> float:
         return self._store.manifest(node)["facts"]["top1"]
