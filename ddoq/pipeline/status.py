@@ -97,7 +97,7 @@ class Status:
             node: that has ended.
             seconds: of the run's that it took; where several were computed at once, its part.
         """
-        del self._running[node.key]
+        self._running.pop(node.key, None)
         self._title = None
         self._nodes[node.stage]["done"] += 1
         self._nodes[node.stage]["seconds"] += seconds

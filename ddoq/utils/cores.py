@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import psutil
 
 #: What one process takes: its own copy of the images and of the networks in training.
 _MEMORY_OF_ONE = 2**30
-#: Whether this process may be forked: it has computed nothing, so libraries have no threads yet.
+#: Whether this process may be forked: it has computed nothing, so that torch has no threads yet.
 _may_fork = False
 _CGROUPS = Path("/sys/fs/cgroup")
 _SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
@@ -41,9 +40,7 @@ def start_method() -> str:
     """Return how processes are started, a name of ``multiprocessing``'s."""
     if sys.platform != "linux":
         return "spawn"
-    # Threads that Python does not know are those of libraries.
-    has_threads = psutil.Process().num_threads() > threading.active_count()
-    return "fork" if _may_fork and not has_threads else "forkserver"
+    return "fork" if _may_fork else "forkserver"
 
 
 def usable_cores() -> int:

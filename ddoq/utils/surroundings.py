@@ -87,6 +87,7 @@ def _let_warn() -> None:
     """
     if any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("default")
+        sys.warnoptions.clear()  # which ``multiprocessing`` hands on
         os.environ["PYTHONWARNINGS"] = "default"  # of the processes that this one starts
 
 
