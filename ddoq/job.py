@@ -321,7 +321,8 @@ def _announced(job: Job, pool: Pool) -> GrowingTable:
     estimate = expected(in_order(job.targets, missing), job.store, pool.size)
     if estimate.counts:
         processes = f" in {pool.size} processes" if pool.size > 1 else ""
-        when = estimate.time() if estimate.seconds else "how long, the first student will tell"
+        untold = "the first student will tell how long" if "evaluate" in estimate.counts else ""
+        when = estimate.time() if estimate.seconds else untold or estimate.time()
         num = sum(estimate.counts.values())
         console.print(f"  to compute: {num} artefacts{processes}, {when}", soft_wrap=True)
     is_timed = not estimate.num_unknown
