@@ -33,12 +33,11 @@ from ddoq.pipeline.here import Compute, Here
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.plans import plan, write_plan
 from ddoq.pipeline.runner import Pool, execute
-from ddoq.pipeline.schedule import in_order
 from ddoq.pipeline.stages import STAGES, TABLE, reaches
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import DIGESTS, Store
 from ddoq.preflight import check_config, check_data, check_missing, check_plan, try_missing
-from ddoq.report.growing import GrowingTable
+from ddoq.report.growing import announced
 from ddoq.tracking import session
 from ddoq.utils.console import console
 from ddoq.utils.cores import usable_cores, useful_processes
@@ -305,7 +304,7 @@ def _run(job: Job, run_dir: Path) -> None:
         if leads:
             index = job.store.manifest(job.experiment.nodes.index)["facts"]
             try_missing(job.missing, LabelSpace.from_facts(index), job.models)
-        table = _announced(job, pool)
+        table = announced(job.experiment, job.store, job.targets, pool.size)
         execute(job.targets, job.store, job.compute, pool, table.finished)
         if until == "report" and leads:
             # Imports matplotlib, too, for those who want a report.
@@ -313,20 +312,6 @@ def _run(job: Job, run_dir: Path) -> None:
 
             current().stage("report")
             write_report(job.experiment, job.store, job.steps, run_dir, tracker)
-
-
-def _announced(job: Job, pool: Pool) -> GrowingTable:
-    """Say how long the run will take, where runs before it tell; return the table to fill."""
-    missing = [node.key for node in job.missing if not job.store.has(node)]
-    estimate = expected(in_order(job.targets, missing), job.store, pool.size)
-    if estimate.counts:
-        processes = f" in {pool.size} processes" if pool.size > 1 else ""
-        untold = "the first student will tell how long" if "evaluate" in estimate.counts else ""
-        when = estimate.time() if estimate.seconds else untold or estimate.time()
-        num = sum(estimate.counts.values())
-        console.print(f"  to compute: {num} artefacts{processes}, {when}", soft_wrap=True)
-    is_timed = not estimate.num_unknown
-    return GrowingTable(job.experiment, job.store, num_processes=pool.size, is_timed=is_timed)
 
 
 def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:

@@ -12,6 +12,8 @@ from ddoq.experiment.entries import Entry
 from ddoq.experiment.experiment import Experiment
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import Node
+from ddoq.pipeline.plans import plan
+from ddoq.pipeline.schedule import in_order
 from ddoq.pipeline.store import Store
 from ddoq.report.tables import interval, percent
 from ddoq.utils.console import console
@@ -70,3 +72,26 @@ class GrowingTable:
 def _name(entry: Entry) -> str:
     """Return what a row is called; other tables than the main one say what they vary."""
     return entry.arm if entry.table == "main" else f"{entry.arm} {entry.table}={entry.value}"
+
+
+def announced(
+    experiment: Experiment, store: Store, targets: Sequence[Node], num_processes: int
+) -> GrowingTable:
+    """Say what a run has to compute, and how long that takes where runs before it tell; return the
+    table that it fills.
+
+    Args:
+        experiment: with the rows.
+        store: where artefacts are, and how long others took.
+        targets: nodes that have to be there in the end.
+        num_processes: that compute at once.
+    """
+    missing = [step.node.key for step in plan(targets, store) if step.state == "miss"]
+    estimate = expected(in_order(targets, missing), store, num_processes)
+    if estimate.counts:
+        processes = f" in {num_processes} processes" if num_processes > 1 else ""
+        untold = "the first student will tell how long" if "evaluate" in estimate.counts else ""
+        when = estimate.time() if estimate.seconds else untold or estimate.time()
+        console.print(f"  to compute: {len(missing)} artefacts{processes}, {when}", soft_wrap=True)
+    is_timed = not estimate.num_unknown
+    return GrowingTable(experiment, store, num_processes=num_processes, is_timed=is_timed)
