@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean
 from textwrap import wrap
@@ -25,17 +26,22 @@ from ddoq.errors import DataError
 from ddoq.experiment.compatible import remarks
 from ddoq.experiment.experiment import Experiment
 from ddoq.experiment.models import Models, networks_of
+from ddoq.pipeline.crew import Crew
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.graph import Node, Step, downstream, unique
+from ddoq.pipeline.here import Compute, Here
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.plans import plan, write_plan
-from ddoq.pipeline.runner import execute
+from ddoq.pipeline.runner import Pool, execute
 from ddoq.pipeline.stages import STAGES, TABLE, reaches
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import DIGESTS, Store
 from ddoq.preflight import check_config, check_data, check_missing, check_plan, try_missing
+from ddoq.report.growing import announced
 from ddoq.tracking import session
 from ddoq.utils.console import console
+from ddoq.utils.cores import usable_cores, useful_processes
+from ddoq.utils.device import is_cpu
 from ddoq.utils.digests import Digests
 from ddoq.utils.io import remove_leftovers
 from ddoq.utils.ranks import Alone, granted, place, unused_tasks
@@ -91,6 +97,7 @@ class Job:
         from ddoq.stages.runtime import Runtime
 
         trainer = trainer_of(self.config)
+        has_cores = self.ranks.size == 1 and not is_cpu(trainer.accelerator)
         return Runtime(
             dataset=self.dataset,
             models=self.models,
@@ -99,13 +106,35 @@ class Job:
             batch_size=trainer.batch_size,
             num_workers=trainer.num_workers,
             compile=trainer.compile,
+            num_threads=usable_cores() if has_cores else 1,
         )
 
     def compute(self, node: Node, inputs: Mapping[str, Path], folder: Path) -> dict:
-        """Compute a node; see ``ddoq.pipeline.runner.Compute``."""
+        """Compute a node; see ``ddoq.pipeline.here.Compute``."""
         from ddoq.stages.work import compute
 
         return compute(node, inputs, folder, self.runtime)
+
+    def computing(self, ranks: Alone) -> Compute:
+        """Return ``compute`` for one of several processes that share out the items of a node."""
+        return replace(self, ranks=ranks).compute
+
+    @contextmanager
+    def pool(self) -> Iterator[Pool]:
+        """Start the processes that compute what is missing, and end them after the block.
+
+        It is this one alone on a GPU, and where torchrun or srun have started several.
+        """
+        trainer, num = trainer_of(self.config), 1
+        if self.missing and self.ranks.size == 1 and is_cpu(trainer.accelerator):
+            num = useful_processes(trainer.processes, len(self.missing))
+        if num == 1:
+            yield Here(self.store, self.compute, self.ranks)
+            return
+        for stage in {node.stage for node in self.missing}:
+            import_module(f"ddoq.stages.{stage}")  # once for all processes
+        with Crew(num, self.store, self.computing) as crew:
+            yield crew
 
 
 def prepare(
@@ -257,7 +286,7 @@ def _run(job: Job, run_dir: Path) -> None:
     current().planned(job.steps, until)
     _print_plan(job, in_full=False)
     check_missing(job.config, job.models, job.missing)
-    with session(job.config, run_dir) if leads else nullcontext() as tracker:
+    with job.pool() as pool, session(job.config, run_dir) if leads else nullcontext() as tracker:
         if leads:
             remove_leftovers(run_dir)
             # Before anything is computed: the plan keeps `ddoq store gc` away.
@@ -268,14 +297,15 @@ def _run(job: Job, run_dir: Path) -> None:
             [job.experiment.nodes.index, job.experiment.nodes.audit],
             job.store,
             job.compute,
-            job.ranks,
+            pool,
         )
         check_data(job.experiment, job.dataset, job.models, job.store)
         _say_leaks(job)
         if leads:
             index = job.store.manifest(job.experiment.nodes.index)["facts"]
             try_missing(job.missing, LabelSpace.from_facts(index), job.models)
-        execute(job.targets, job.store, job.compute, job.ranks)
+        table = announced(job.experiment, job.store, job.targets, pool.size)
+        execute(job.targets, job.store, job.compute, pool, table.finished)
         if until == "report" and leads:
             # Imports matplotlib, too, for those who want a report.
             from ddoq.report.write import write_report

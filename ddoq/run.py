@@ -28,6 +28,7 @@ from ddoq.config.schema import register
 from ddoq.config.secrets import check_words
 from ddoq.errors import ConfigError, DdoqError
 from ddoq.pipeline.stages import STAGES
+from ddoq.utils.cores import allow_fork
 from ddoq.utils.disk import disk_error
 from ddoq.utils.stop import Stopped, stoppable
 from ddoq.utils.surroundings import guard
@@ -116,6 +117,7 @@ def _completed() -> bool:
 def main() -> None:
     """Run, and turn every problem the user can solve into two lines and exit code 1."""
     guard()
+    allow_fork()
     command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
     if not command:  # which composes nothing
         register()

@@ -35,6 +35,7 @@ def check(config: Mapping[str, Any]) -> None:
 def _problems(config: Mapping[str, Any]) -> Problems:
     yield from limit_problems(config)
     yield from _seeds(config)
+    yield from _processes(config["trainer"]["processes"])
     yield from _allocation(config)
     yield from _methods(config)
     yield from _stages(config)
@@ -46,6 +47,12 @@ def _seeds(config: Mapping[str, Any]) -> Problems:
         if (number := config[section]["num_seeds"]) > _MOST_SEEDS:
             cause = f"{section}.num_seeds: {number} is more than {_MOST_SEEDS}"
             yield cause, "make several runs with other values of seed"
+
+
+def _processes(number: Any) -> Problems:
+    if number != "auto" and (type(number) is not int or number < 1):
+        cause = f"trainer.processes: {number} is neither auto nor a number"
+        yield cause, "set trainer.processes=auto, or to 1 or more"
 
 
 def _methods(config: Mapping[str, Any]) -> Problems:

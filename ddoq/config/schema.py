@@ -133,11 +133,13 @@ class PathsConf:
 class TrainerConf:
     """How to compute, which never changes what is computed (beyond the last bits of a sum).
 
-    ``join_timeout``: seconds that processes
-    which are to compute together wait for each other at the start.
+    ``processes``: how many compute at once on a CPU, each on one core; ``auto``: as many as cores
+    and memory allow, one on a GPU and where torchrun or srun start several. ``join_timeout``:
+    seconds that those wait for each other at the start.
     """
 
     accelerator: Annotated[str, Literal["auto", "cpu", "gpu", "mps"]] = "auto"
+    processes: Any = "auto"
     batch_size: PositiveInt = 64
     num_workers: NotNegativeInt = 0
     compile: bool = False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from ddoq.pipeline.graph import Node, data_key
+from ddoq.pipeline.schedule import duration_on
 from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import Store, read_ledger
 from ddoq.utils.console import duration
@@ -18,9 +19,9 @@ _LONGEST = 1e9  # seconds that a computation took: what is more, or NaN, is a da
 @dataclass(frozen=True)
 class Estimate:
     """How many nodes of each stage there are to compute,
-    and about how long one process takes for them.
+    and about how long the run takes for them.
 
-    ``seconds`` sums the nodes whose like have been computed in this store before;
+    ``seconds``: for the nodes whose like have been computed in this store before;
     ``num_unknown`` are not in it.
     """
 
@@ -59,19 +60,24 @@ class Ledger:
                     took[of].append(seconds)
         self._seconds = {of: median(seconds) for of, seconds in took.items()}
 
-    def _of(self, node: Node) -> float | None:
+    def of(self, node: Node) -> float | None:
+        """Return what computing a node will take, in seconds."""
         levels = _levels(data_key(node), node.stage, node.title)
         return next((self._seconds[of] for of in levels if of in self._seconds), None)
 
-    def estimate(self, nodes: Iterable[Node]) -> Estimate:
-        """Return what computing some nodes will take, those that several runs need counted once."""
-        distinct = {node.key: node for node in nodes}.values()
-        seconds = [self._of(node) for node in distinct]
+    def estimate(self, nodes: Iterable[Node], num_processes: int = 1) -> Estimate:
+        """Return what computing some nodes will take, those that several runs need counted once.
+
+        Args:
+            nodes: in order of preference.
+            num_processes: that compute at once.
+        """
+        distinct = list({node.key: node for node in nodes}.values())
         counts = Counter(node.stage for node in distinct)
         return Estimate(
             {stage: counts[stage] for stage in STAGES if counts[stage]},
-            sum(one for one in seconds if one is not None),
-            seconds.count(None),
+            duration_on(distinct, lambda node: self.of(node) or 0.0, num_processes),
+            [self.of(node) for node in distinct].count(None),
         )
 
 
@@ -80,6 +86,6 @@ def _levels(*of: str) -> list[tuple[str, ...]]:
     return [of, of[:-1]]
 
 
-def expected(nodes: Iterable[Node], store: Store) -> Estimate:
-    """Return what computing some nodes will take."""
-    return Ledger(store).estimate(nodes)
+def expected(nodes: Iterable[Node], store: Store, num_processes: int = 1) -> Estimate:
+    """Return what computing some nodes will take; see ``Ledger.estimate``."""
+    return Ledger(store).estimate(nodes, num_processes)

@@ -2,120 +2,120 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Protocol
 
 from ddoq.pipeline import status
-from ddoq.pipeline.graph import Node, unique
+from ddoq.pipeline.graph import Node
+from ddoq.pipeline.here import Compute, Here
 from ddoq.pipeline.plans import plan
-from ddoq.pipeline.stages import TABLE
+from ddoq.pipeline.schedule import in_order, ready
 from ddoq.pipeline.store import Store
-from ddoq.utils.console import Bar, console, progress_bar
-from ddoq.utils.ranks import Alone
+from ddoq.utils.console import console, progress_bar
 
-#: Computes a node in a folder, given the folders of its inputs; returns the artefact's facts.
-Compute = Callable[[Node, Mapping[str, Path], Path], dict]
+#: Told of every node that is finished, and which ones are left;
+#: returns what the progress bar is to say.
+Tell = Callable[[Node, Sequence[Node]], str]
+
+
+class Pool(Protocol):
+    """Processes that compute nodes: this one (``Here``), or several (``Crew``)."""
+
+    size: int  # number of processes
+    running: Collection[str]  # keys of the nodes that are being computed
+
+    def agree(self, missing: set[str]) -> set[str]:
+        """Return the keys that are to be computed, the same in all processes that schedule."""
+
+    def run(self, nodes: Sequence[Node], wait: bool) -> list[tuple[Node, bool | None]]:
+        """Begin as many of the nodes as there are processes idle, the first ones first; return
+        those that have ended meanwhile, at least one.
+
+        Args:
+            nodes: whose inputs are there and that are not being computed.
+            wait: for another run that computes the first node.
+
+        Returns:
+            Each with whether it had to be computed; ``None``: another run is computing it.
+        """
 
 
 def execute(
-    targets: Iterable[Node], store: Store, compute: Compute, ranks: Alone | None = None
+    targets: Iterable[Node],
+    store: Store,
+    compute: Compute,
+    pool: Pool | None = None,
+    tell: Tell = lambda node, left: "",
 ) -> list[Node]:
-    """Compute whatever ``targets`` lack, stage by stage; return the nodes that had to be computed.
+    """Compute whatever ``targets`` lack; return the nodes that had to be computed.
+
+    A node begins as soon as its inputs are there; ``ddoq.pipeline.schedule`` says which goes first.
+    The first failure ends it; what is finished stays.
 
     Args:
         targets: nodes that have to be finished.
         store: where artefacts go.
         compute: see ``Compute``.
-        ranks: the processes that compute this run together.
+        pool: the processes that compute; ``None`` for this one.
+        tell: see ``Tell``.
     """
-    ranks, targets, computed = ranks or Alone(), list(targets), []
+    pool, targets = pool or Here(store, compute), list(targets)
     following, steps = status.current(), plan(targets, store)
     # Finished by other processes since the run began.
     following.finished(step.node for step in steps if step.state != "miss")
-    missing = ranks.share({step.node.key for step in steps if step.state == "miss"})
-    by_stage: dict[str, list[Node]] = {}
-    for node in unique(targets):
-        if node.key in missing:
-            by_stage.setdefault(node.stage, []).append(node)
-    for stage, nodes in by_stage.items():
-        together = TABLE[stage].together and ranks.size > 1
-        mine = nodes if together else ranks.mine(nodes)
-        following.stage(stage, len(mine))
-        with progress_bar(stage, len(nodes)) as bar:
-            if together:
-                done = _ensure_together(mine, store, compute, ranks, bar)
-            else:
-                done = _ensure_all(mine, store, compute, bar)
-        keys = {key for part in ranks.gather(done) for key in part}
-        following.finished(nodes)
-        done = [node for node in nodes if node.key in keys]
-        seconds = sum(store.manifest(node)["cost"]["seconds"] for node in done)
-        others = f", {len(nodes) - len(done)} by other runs" if len(done) < len(nodes) else ""
+    left = in_order(targets, pool.agree({step.node.key for step in steps if step.state == "miss"}))
+    following.ahead(left)
+    stages, told = _Stages(left, store), ""
+    elsewhere: set[str] = set()  # keys that other runs are computing
+    with progress_bar("", len(left)) as bar:
+        while left:
+            able = [node for node in ready(left) if node.key not in pool.running]
+            fresh = [node for node in able if node.key not in elsewhere]
+            # Nothing else is left to do: wait for the first one, then look at the others again.
+            wait = not fresh and not pool.running
+            if fresh:
+                bar.say("  ".join(filter(None, [told, f"{fresh[0].stage} {fresh[0].title}"])))
+            for node, computed in pool.run(able[:1] if wait else fresh, wait):
+                if computed is None:
+                    elsewhere.add(node.key)
+                    continue
+                elsewhere.clear()
+                left.remove(node)
+                following.finished([node])
+                told = tell(node, left) or told
+                stages.finished(node, computed)
+                bar.advance()
+    return stages.computed
+
+
+class _Stages:
+    """Says of every stage when the last of its nodes is finished.
+
+    Args:
+        nodes: that are to be computed.
+        store: knows what they cost.
+    """
+
+    def __init__(self, nodes: Iterable[Node], store: Store):
+        self.store, self.computed = store, []
+        self._left: dict[str, set[str]] = defaultdict(set)
+        for node in nodes:
+            self._left[node.stage].add(node.key)
+        self._totals = {stage: len(keys) for stage, keys in self._left.items()}
+
+    def finished(self, node: Node, computed: bool) -> None:
+        """Count a node that is finished; ``computed``: by this run."""
+        if computed:
+            self.computed.append(node)
+        self._left[node.stage].remove(node.key)
+        if self._left[node.stage]:
+            return
+        mine = [done for done in self.computed if done.stage == node.stage]
+        seconds = sum(self.store.manifest(done)["cost"]["seconds"] for done in mine)
+        others = self._totals[node.stage] - len(mine)
         console.print(
-            f"[green]✓[/] {stage:<14} {len(done):>3} computed in {seconds:6.1f} s{others}",
+            f"[green]✓[/] {node.stage:<14} {len(mine):>3} computed in {seconds:6.1f} s"
+            f"{f', {others} by other runs' if others else ''}",
             soft_wrap=True,
         )
-        computed += done
-    return computed
-
-
-def _ensure_all(nodes: list[Node], store: Store, compute: Compute, bar: Bar) -> list[str]:
-    """Return the keys of the nodes that this process computed.
-
-    What another job is computing right now is left for later:
-    jobs that need the same nodes share them out.
-    """
-    done: list[str] = []
-    wait = False
-    while nodes:
-        busy = []
-        for node in nodes:
-            # Nothing else is left to do: wait for the first one, then look at the others again.
-            computed = store.ensure(node, _bound(compute, node, store), wait and not busy)
-            if computed is None:
-                busy.append(node)
-                continue
-            if computed:
-                done.append(node.key)
-            else:
-                status.current().passed(node)
-            bar.advance()
-        wait, nodes = len(busy) == len(nodes), busy
-    return done
-
-
-def _ensure_together(
-    nodes: list[Node], store: Store, compute: Compute, ranks: Alone, bar: Bar
-) -> list[str]:
-    """Let all processes compute each node; return the keys of those that this one,
-    the first, committed.
-    """
-    done = []
-    for node in nodes:
-        run = _bound(compute, node, store)
-
-        def lead(folder: Path, run: Callable[[Path], dict] = run) -> dict:
-            ranks.share(True)
-            return run(folder)
-
-        if ranks.rank:
-            if ranks.share():
-                run(store.path(node))
-        elif store.ensure(node, lead):
-            done.append(node.key)
-        else:
-            ranks.share(False)
-            status.current().passed(node)
-        bar.advance()
-    return done
-
-
-def _bound(compute: Compute, node: Node, store: Store) -> Callable[[Path], dict]:
-    """Return the computation of one node, to be given a folder."""
-
-    def run(folder: Path) -> dict:
-        with status.current().node(node):
-            inputs = {name: store.intact(upstream) for name, upstream in node.inputs.items()}
-            return compute(node, inputs, folder)
-
-    return run

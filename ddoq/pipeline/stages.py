@@ -54,8 +54,8 @@ TABLE = {
         # 2: shards of 1,024 in the encoder's storage type
         Stage(name="encode", wave="encode", version=2, together=True),
         # 2: k-means by exchanges, measures with held-out distortion
-        Stage(name="quantize", wave="curve", version=2, per_arm=True),
-        Stage(name="curve", wave="curve"),
+        Stage(name="quantize", wave="curve", version=2, per_arm=True, together=True),
+        Stage(name="curve", wave="curve", together=True),
         Stage(name="fit_generator", wave="generate", remedy="lower generator.fit.learning_rate"),
         Stage(name="check_generator", wave="generate", tries=True, required=("p_value",)),
         Stage(name="distill", wave="generate", per_arm=True, remedy="lower method.learning_rate"),

@@ -12,7 +12,8 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -31,9 +32,13 @@ STATUS = "status.json"
 _TICK, _BEAT = 1.0, 5.0  # seconds
 
 
+#: Returns the progress bars of a node, outermost first.
+Bars = Callable[[], "list[Task]"]
+
+
 class Status:
-    """The state of a run: ``planned``, ``stage``, ``node``,
-    ``finished`` and ``waiting`` tell it what happens.
+    """The state of a run: ``planned``, ``ahead``, ``node`` (or ``begun`` and ``ended``, where other
+    processes compute), ``finished`` and ``waiting`` tell it what happens.
     """
 
     def __init__(self):
@@ -41,9 +46,11 @@ class Status:
         self._stages: dict[str, dict[str, int]] = {}
         self._missing: set[str] = set()  # keys
         self._stage = self._title = self._waiting = self._until = None
-        # The nodes of the current stage, those of this process.
-        self._nodes = {"total": 0, "done": 0, "seconds": 0.0}
-        self._outer_bars = 0
+        # By stage; ``seconds``: of this run's, for the nodes that are done.
+        self._nodes: dict[str, dict[str, float]] = defaultdict(
+            lambda: {"total": 0, "done": 0, "seconds": 0.0}
+        )
+        self._running: dict[str, tuple[Node, Bars]] = {}  # by key, in the order of their beginning
 
     def planned(self, steps: Iterable[Step], until: str) -> None:
         """Take the plan up to the stage ``until``; what nothing needs is not counted."""
@@ -61,25 +68,42 @@ class Status:
                 missing.add(step.node.key)
         self._stages, self._missing, self._until = stages, missing, until
 
-    def stage(self, name: str, num_nodes: int = 0) -> None:
-        """Begin a stage, of which this process computes so many nodes."""
+    def ahead(self, nodes: Iterable[Node]) -> None:
+        """Count nodes that are about to be computed."""
+        for node in nodes:
+            self._nodes[node.stage]["total"] += 1
+
+    def stage(self, name: str) -> None:
+        """Begin a stage that has no nodes."""
         self._stage, self._title = name, None
-        self._nodes = {"total": num_nodes, "done": 0, "seconds": 0.0}
 
     @contextmanager
     def node(self, node: Node) -> Iterator[None]:
         """Compute a node in the block. Where the block fails, the node stays the current one."""
-        self._title, self._outer_bars, start = node.title, len(open_bars()), time.monotonic()
+        num_outer, start = len(open_bars()), time.monotonic()
+        self.begun(node, lambda: open_bars()[num_outer:])
         yield
-        self._title = None
-        self._nodes["done"] += 1
-        self._nodes["seconds"] += time.monotonic() - start
-        self.finished([node])
+        self.ended(node, time.monotonic() - start)
 
-    def passed(self, node: Node) -> None:
-        """Leave out a node of this process's, which another one has computed meanwhile."""
-        self._nodes["total"] -= 1
+    def begun(self, node: Node, bars: Bars) -> None:
+        """Take note that a node is being computed, which is the current one from now on."""
+        self._running[node.key] = node, bars
+        self._stage, self._title = node.stage, node.title
+
+    def ended(self, node: Node, seconds: float) -> None:
+        """Take note that a node has been computed; the latest of the others is the current one.
+
+        Args:
+            node: that has ended.
+            seconds: of the run's that it took; where several were computed at once, its part.
+        """
+        self._running.pop(node.key, None)
+        self._title = None
+        self._nodes[node.stage]["done"] += 1
+        self._nodes[node.stage]["seconds"] += seconds
         self.finished([node])
+        for other, _ in self._running.values():
+            self._stage, self._title = other.stage, other.title
 
     def finished(self, nodes: Iterable[Node]) -> None:
         """Count nodes that are finished, whichever process computed them; once each."""
@@ -100,17 +124,18 @@ class Status:
     def snapshot(self) -> dict[str, Any]:
         """Return what can be said now, as plain JSON; any thread may ask.
 
-        ``stages`` counts nodes over all processes, ``nodes`` those of this process in the current
-        ``stage``; ``items`` is the innermost progress bar inside the current node, its ``rate``
-        in items per second.
+        ``stages`` counts nodes over all runs, ``nodes`` those that this one has to compute in the
+        current ``stage``, and the ``seconds`` that those which are done took; ``items`` is the
+        innermost progress bar inside the current node, its ``rate`` in items per second.
         """
-        inner = open_bars()[self._outer_bars :]
+        running = list(self._running.values())
+        inner = running[-1][1]() if running else []
         return {
             "until": self._until,
             "stages": self._stages,
             "stage": self._stage,
             "title": self._title,
-            "nodes": dict(self._nodes),
+            "nodes": dict(self._nodes[self._stage]),
             "items": _items(inner[-1]) if inner else None,
             "waiting": self._waiting,
             "started": self._started,

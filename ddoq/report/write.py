@@ -179,7 +179,7 @@ def _images(distilled: Path) -> list[dict]:
     """Return the first classes with their first images, heaviest first,
     and thumbnails for the page.
     """
-    rows = pq.read_table(distilled / "metadata.parquet").to_pylist()
+    rows = pq.ParquetFile(distilled / "metadata.parquet").read().to_pylist()
     classes: dict[int, dict] = {}
     for row in sorted(rows, key=lambda row: (row["label"], -row["weight"])):
         one = classes.setdefault(row["label"], {"name": row["class_name"], "images": []})
@@ -199,7 +199,7 @@ def _gallery(experiment: Experiment, store: Store) -> list[dict]:
             continue
         folder = store.path(entry.label)
         heaviest: dict[int, dict] = {}
-        for row in pq.read_table(folder / "metadata.parquet").to_pylist():
+        for row in pq.ParquetFile(folder / "metadata.parquet").read().to_pylist():
             if row["label"] not in heaviest or row["weight"] > heaviest[row["label"]]["weight"]:
                 heaviest[row["label"]] = row
         files = [folder / heaviest[c]["file_name"] for c in sorted(heaviest)[:_ARMS_SHOWN]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -25,22 +24,24 @@ from ddoq.utils.handover import Handover
 from ddoq.utils.seeding import item_generator
 
 
-def each_class(labels: list[int], work: Callable[[int], None], title: str) -> None:
-    """Call ``work`` for every class, on as many threads as there are cores,
-    each with one thread of BLAS.
+def each_class(
+    labels: list[int], work: Callable[[int], None], title: str, runtime: Runtime
+) -> None:
+    """Call ``work`` for every class that is this process's, on ``runtime.num_threads`` threads,
+    each with one thread of BLAS, and wait for the other processes.
 
     (With a second busy thread, scikit-learn on two threads takes 3.4 times as long as on one.) What
     is done when one class fails stays done; its error is raised.
     """
-    with progress_bar(title, len(labels)) as bar, threadpool_limits(1):
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        pool = ThreadPoolExecutor(cores, initializer=lambda: threadpool_limits(1))
+    with progress_bar(title, len(labels)) as bar:
+        pool = ThreadPoolExecutor(runtime.num_threads, initializer=lambda: threadpool_limits(1))
         try:
             for future in as_completed([pool.submit(work, label) for label in labels]):
                 future.result()
                 bar.advance()
         finally:
             pool.shutdown(cancel_futures=True)
+    runtime.ranks.gather()
 
 
 class ClassQuantizer:

@@ -27,12 +27,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     classes = ClassQuantizer(node.identity, inputs, runtime)
     labels = list(range(classes.num_classes))
     parts = [folder / f"class-{label:05d}.json" for label in labels]
-    missing = [label for label in labels if not parts[label].exists()]
     each_class(
-        missing,
+        [label for label in runtime.ranks.mine(labels) if not parts[label].exists()],
         lambda label: _measure_class(node, classes, label, parts[label]),
         f"curve {node.title}",
+        runtime,
     )
+    if runtime.ranks.rank:
+        return {}
     rows = [row for part in parts for row in read_json(part)]
     points = []
     for num in node.identity["num_centroids"]:

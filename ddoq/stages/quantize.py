@@ -27,17 +27,20 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     the measures of ``ddoq.quantizers.measures``, per class and overall.
     """
     classes = ClassQuantizer(node.identity, inputs, runtime)
-    budget = _budget(node, classes, folder)
+    budget = _budget(node, classes, folder, runtime)
     labels = list(range(classes.num_classes))
     parts = [folder / f"class-{label:05d}" for label in labels]
-    missing = [label for label in labels if not parts[label].with_suffix(".json").exists()]
+    mine = runtime.ranks.mine(labels)
     each_class(
-        missing,
+        [label for label in mine if not parts[label].with_suffix(".json").exists()],
         lambda label: _quantize_class(
             classes, label, budget[label], node.identity["num_folds"], parts[label]
         ),
         f"quantize {node.title}",
+        runtime,
     )
+    if runtime.ranks.rank:
+        return {}
     merged = ClassCodebooks.concatenate(
         [ClassCodebooks.load(part.with_suffix(".safetensors")) for part in parts]
     )
@@ -114,18 +117,22 @@ def load_points(inputs: Mapping[str, Path]) -> ClassCodebooks:
 _BUDGET = "budget.json"
 
 
-def _budget(node: Node, classes: ClassQuantizer, folder: Path) -> list[int]:
+def _budget(node: Node, classes: ClassQuantizer, folder: Path, runtime: Runtime) -> list[int]:
     """Return the number of points of every class."""
-    ipc = node.identity["ipc"]
+    ipc, labels = node.identity["ipc"], list(range(classes.num_classes))
     if node.identity["allocation"] == "equal":
         return [ipc] * classes.num_classes
-    if not (folder / _BUDGET).exists():
-        gains = [None] * classes.num_classes
+    if (folder / _BUDGET).exists():  # where all processes look before one of them writes
+        return read_json(folder / _BUDGET)
+    mine: dict[int, np.ndarray] = {}
 
-        def find(label: int) -> None:
-            generator = item_generator(node.identity["seed"], "allocate", label)
-            gains[label] = class_gains(classes.of_class(label)[1], generator)
+    def find(label: int) -> None:
+        generator = item_generator(node.identity["seed"], "allocate", label)
+        mine[label] = class_gains(classes.of_class(label)[1], generator)
 
-        each_class(list(range(classes.num_classes)), find, f"allocate {node.title}")
-        write_json(folder / _BUDGET, allocate(gains, ipc * classes.num_classes).tolist())
-    return read_json(folder / _BUDGET)
+    each_class(runtime.ranks.mine(labels), find, f"allocate {node.title}", runtime)
+    gains = {label: gain for part in runtime.ranks.gather(mine) for label, gain in part.items()}
+    budget = allocate([gains[label] for label in labels], ipc * classes.num_classes).tolist()
+    if runtime.ranks.rank == 0:
+        write_json(folder / _BUDGET, budget)
+    return budget

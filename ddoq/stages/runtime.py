@@ -39,6 +39,7 @@ class Runtime:
         models: finds pretrained models.
         ranks: the processes that compute this run together.
         accelerator, batch_size, num_workers, compile: see ``TrainerConf``.
+        num_threads: for items that are independent of each other; of one item, there is one.
     """
 
     dataset: ImageDataset
@@ -48,6 +49,7 @@ class Runtime:
     batch_size: int = 64
     num_workers: int = 0
     compile: bool = False
+    num_threads: int = 1
     _tensors: dict = field(default_factory=dict, repr=False)
 
     def images(self, index: Path, split: str, size: int | None = None) -> IndexedImages:

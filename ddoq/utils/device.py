@@ -32,6 +32,15 @@ def check_accelerator(accelerator: str) -> None:
     )
 
 
+def is_cpu(accelerator: str) -> bool:
+    """Tell whether networks are trained on the CPU where Lightning chooses among what is here."""
+    import torch
+
+    if accelerator != "auto":
+        return accelerator == "cpu"
+    return not torch.cuda.is_available() and not torch.backends.mps.is_available()
+
+
 def cuda_index(accelerator: str) -> int | None:
     """Return the number of this process's GPU among those it sees;
     ``None`` without one, or without its permission.

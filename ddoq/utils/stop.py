@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from types import FrameType
 
 #: ``scancel``, a time limit and preemption send SIGTERM;
-#: ``sbatch --signal=USR1@120`` warns before a time limit.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+#: ``sbatch --signal=USR1@120`` warns before a time limit. Ctrl-C is SIGINT: Lightning would end the
+#: process without a word on Python's own ``KeyboardInterrupt``.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class Stopped(BaseException):
@@ -24,14 +25,15 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int):
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        by = f"stopped by {signal.Signals(number).name}"
+        super().__init__("interrupted" if number == signal.SIGINT else by)
         self.number = number
 
 
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Raise ``Stopped`` in the block when a signal arrives,
-    so that it is left the way errors leave it.
+def stoppable(*signals: int) -> Iterator[None]:
+    """Raise ``Stopped`` in the block when one of some signals (of ``SIGNALS``, where none is named)
+    arrives, so that it is left the way errors leave it.
 
     Outside the main thread, where Python delivers no signals, nothing changes.
     """
@@ -41,11 +43,11 @@ def stoppable() -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         # SLURM sends SIGTERM more than once; the way out is not to be interrupted.
-        for other in SIGNALS:
+        for other in before:
             signal.signal(other, signal.SIG_IGN)
         raise Stopped(number)
 
-    before = {number: signal.signal(number, stop) for number in SIGNALS}
+    before = {number: signal.signal(number, stop) for number in signals or SIGNALS}
     try:
         yield
     finally:

@@ -36,6 +36,14 @@ def guard() -> None:
     os.environ["MPLBACKEND"] = "agg"
     _check_folders()
     _find_caches()
+    _wait_passively()
+
+
+def _wait_passively() -> None:
+    """Let threads of the libraries wait without a loop, and be one: cores are for processes."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 def _open_streams() -> None:
@@ -79,6 +87,7 @@ def _let_warn() -> None:
     """
     if any(option.startswith("error") for option in sys.warnoptions):
         warnings.simplefilter("default")
+        sys.warnoptions.clear()  # which ``multiprocessing`` hands on
         os.environ["PYTHONWARNINGS"] = "default"  # of the processes that this one starts
 
 

@@ -15,22 +15,20 @@ within 1e-3              soft labels, relative to the largest, for another batch
                          themselves, 7.4e-5 where a pixel is off by one
 one of the nearest       the ``source`` of a centroid of a VAE's latents, where rounding decides:
                          the mean of two latents is as near to the one as to the other
-not promised             equal bits for another number of threads (measured, 2 for 1: a fitted VAE
-                         3.4e-5, its latents 1.1e-6, loss and calibration error of students in the
-                         last digits), device or version of torch
+not promised             equal bits for another device or version of torch
 =======================  ===========================================================================
 
-Tested elsewhere: a killed run (``test_end_to_end``, ``test_imagenet``), one or two processes and
-batches of a DiT of the published class (``test_imagenet``), a chunk of the index with workers
-(``test_datasets``), an interrupted fit (``test_students``) and relabelling (``test_protocols``),
-and the same generator for a quantizer (``test_quantizers``).
+Tested elsewhere: any number of processes (``test_cores``), a killed run (``test_end_to_end``,
+``test_imagenet``), one or two processes and batches of a DiT of the published class
+(``test_imagenet``), a chunk of the index with workers (``test_datasets``), an interrupted fit
+(``test_students``) and relabelling (``test_protocols``), and the same generator for a quantizer
+(``test_quantizers``).
 """
 
 from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +37,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load
-from threadpoolctl import threadpool_limits
 
 from support.processes import new_python
 from support.runs import TINY, artefacts, run_here
@@ -66,16 +63,6 @@ LEARNED = (
     "run.until=label",
 )
 STAGES = ("index", "encode", "quantize", "curve", "fit_generator", "generate", "label", "evaluate")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread, as in the processes that this module starts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        yield
-    torch.set_num_threads(before)
 
 
 def files_and_facts(outputs: Path) -> dict[str, object]:

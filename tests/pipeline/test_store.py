@@ -557,7 +557,7 @@ def on_a_small_disk(place: Path, code: str) -> str:
     head = """
         import subprocess, sys
         from pathlib import Path
-        sys.path.insert(0, "tests")
+        sys.path[:0] = ["tests", "tests/pipeline"]
         from ddoq.errors import StoreError
         from ddoq.pipeline.store import Store
         from test_store import Store, ask, chain, run, write

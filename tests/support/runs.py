@@ -41,6 +41,7 @@ TINY = (
     "ablation.num_seeds=1",
     "ablation.strengths=[0,1]",
     "trainer.accelerator=cpu",
+    "trainer.processes=1",
 )
 
 #: A teacher that knows the digits after two seconds.
@@ -75,11 +76,11 @@ def choice(group: str, name: str) -> dict:
 
 
 def run_here(*overrides: str) -> Path:
-    """Run in this process, which has torch already; return the run's folder.
+    """Run in this process alone, which has torch already; return the run's folder.
 
     Errors are raised, not printed.
     """
-    config = composed(*overrides)
+    config = composed("trainer.processes=1", *overrides)
     folder = Path(config["paths"]["outputs"]) / "runs" / run_name(config)
     folder.mkdir(parents=True, exist_ok=True)
     run_job(config, folder)
