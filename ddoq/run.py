@@ -46,7 +46,7 @@ def config_dir() -> str:
 COMMANDS = {
     "help": "ddoq.help",
     "report": "ddoq.report.command",
-    "watch": "ddoq.report.watch",
+    "watch": "ddoq.watch.command",
     "store": "ddoq.pipeline.command",
 }
 

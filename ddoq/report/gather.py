@@ -16,7 +16,7 @@ import yaml
 from ddoq.config.names import NOT_IDENTITY
 from ddoq.errors import DataError, did_you_mean
 from ddoq.pipeline.keys import digest, settled
-from ddoq.report.points import SWEEP
+from ddoq.pipeline.status import SWEEP
 from ddoq.report.query import Query
 from ddoq.utils.io import parse_json, read_json
 

@@ -101,7 +101,7 @@ def _csv(groups: Sequence[Group]) -> str:
 
 def _page(selection: Selection, views: list[View], groups: Sequence[Group]) -> str:
     from ddoq.report import sweep_figures
-    from ddoq.report.pages import templates
+    from ddoq.utils.pages import templates
 
     sweep = read_sweep(selection.home)
     context = {
@@ -119,4 +119,4 @@ def _page(selection: Selection, views: list[View], groups: Sequence[Group]) -> s
         "accuracy_figures": sweep_figures.accuracy_figures(groups),
         "w2_figure": sweep_figures.w2_figure(selection.runs, groups),
     }
-    return templates().get_template("table.html").render(context)
+    return templates(Path(__file__).parent).get_template("table.html").render(context)

@@ -23,13 +23,13 @@ from ddoq.report import figures, tables
 from ddoq.report.collect import class_rows, curves, effects, fidelities, lines, optimisations
 from ddoq.report.comparisons import Pivot, pairings, pivot, scores
 from ddoq.report.costs import arm_costs, stage_costs
-from ddoq.report.pages import templates
 from ddoq.report.rows import result_rows
 from ddoq.report.tracked import tracked
 from ddoq.stages.files import PER_IMAGE
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
 from ddoq.utils.io import temporary_path, write_jsonl, write_text
+from ddoq.utils.pages import templates
 
 #: The tables of other evaluations, by what is varied.
 PIVOTS = {
@@ -118,7 +118,7 @@ def write_report(
 
 
 def _page(context: dict) -> str:
-    environment = templates()
+    environment = templates(Path(__file__).parent)
     for shown in (
         tables.percent,
         tables.interval,

@@ -13,12 +13,12 @@ from ddoq.job import fetch, print_data, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
 from ddoq.report import sweep_table
 from ddoq.report.gather import is_run
-from ddoq.report.live import PAGE, LivePage
 from ddoq.sweeps.points import Compose, Point, expand
 from ddoq.sweeps.record import sweep_name, write_record
 from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
 from ddoq.utils.ranks import company
+from ddoq.watch.page import PAGE, LivePage
 
 #: Starts jobs, each given by its overrides, with the resources of a wave;
 #: returns each one's error, if it had any.
