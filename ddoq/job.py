@@ -277,8 +277,8 @@ def _run(job: Job, run_dir: Path) -> None:
             try_missing(job.missing, LabelSpace.from_facts(index), job.models)
         execute(job.targets, job.store, job.compute, job.ranks)
         if until == "report" and leads:
-            # Imports matplotlib, too, for those who want a report.
-            from ddoq.report.write import write_report
+            # Imports pandas, too, for those who want a report.
+            from ddoq.report.run_page import write_report
 
             current().stage("report")
             write_report(job.experiment, job.store, job.steps, run_dir, tracker)

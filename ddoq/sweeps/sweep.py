@@ -11,8 +11,8 @@ from rich.table import Table
 from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, print_data, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
-from ddoq.report import sweep_table
-from ddoq.report.gather import is_run
+from ddoq.report import many
+from ddoq.report.select import is_run
 from ddoq.sweeps.points import Compose, Point, expand
 from ddoq.sweeps.record import sweep_name, write_record
 from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
@@ -69,7 +69,7 @@ def run_sweep(
                 _report(point)
     console.quiet = False  # which jobs in this process may have set
     if run.until == "report" and any(is_run(point.folder) for point in points):
-        sweep_table.write([point.folder for point in points], folder, name)
+        many.write([point.folder for point in points], folder, name)
     _raise(points, failures)
 
 
