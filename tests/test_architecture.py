@@ -30,7 +30,7 @@ ROOMS = {
     "tracking": BASE | {"config"},
     "experiment": BASE | {"config", "data", "generators", "pipeline"},
     "report": BASE
-    | {"config", "data", "pipeline", "evaluation", "experiment", "stages", "tracking", "help"},
+    | {"config", "data", "pipeline", "evaluation", "experiment", "stages", "tracking"},
     "watch": BASE | {"pipeline"},
     "stages": BASE | SCIENCE | {"engine", "config", "pipeline", "experiment"},
     "preflight": BASE | {"config", "data", "evaluation", "experiment", "pipeline", "stages"},

@@ -111,8 +111,9 @@ def grouped(selection: Selection) -> list[Group]:
 
 def lead(groups: Sequence[Group], split: str) -> str:
     """Return the result in one sentence."""
+    distilled = [group for group in groups if group["ipc"] is not None] or groups
     first, last = (
-        choose(groups, key=lambda group: group["accuracy"].mean) for choose in (min, max)
+        choose(distilled, key=lambda group: group["accuracy"].mean) for choose in (min, max)
     )
     return (
         f"Top-1 on {split} from {percent(first['accuracy'])} % ({_title(first)}) "

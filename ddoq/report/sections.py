@@ -4,15 +4,15 @@ that returns what it has to say, or nothing.
 
 from __future__ import annotations
 
-from ddoq.help import FOLDER
+from pathlib import Path
+
 from ddoq.report import figures, tables
 from ddoq.report.groups import values_of
 from ddoq.report.page import Report, Section
 from ddoq.report.published import beside
 from ddoq.report.view import table_of
 
-#: Fields that are shown against each other unless a user names others.
-PIVOTS = (("arm", "ipc"), ("student", "teacher"), ("arm", "dataset"))
+_GLOSSARY = Path(__file__).parents[1] / "help" / "glossary.md"
 #: What comparisons change, with the titles of their tables.
 COMPARED = {
     "student": "Other students",
@@ -26,12 +26,13 @@ _UNLEARNED = 0.5
 
 def accuracy(report: Report) -> Section:
     """The table of arms, and their accuracies with every student as a dot."""
-    few = 1 < len(report.measured) <= 40
-    drawn = [("", figures.accuracy_figure(report.measured, report.split))] if few else []
+    names = {group["name"] for group in report.measured}
+    is_one_setting = len(names) == len(report.measured) > 1
+    figure = is_one_setting and figures.accuracy_figure(report.measured, report.split)
     return Section(
         title="Accuracy",
         views=[tables.accuracy_view(report.shown, report.split, report.main_arm)],
-        figures=drawn,
+        figures=[("", figure)] if figure else [],
         is_wide=True,
         is_printed=True,
     )
@@ -83,7 +84,7 @@ def glossary(report: Report) -> Section | None:
 
 def arm_words() -> dict[str, str]:
     """Return what the glossary says about arms, by name."""
-    text = (FOLDER / "glossary.md").read_text(encoding="utf-8")
+    text = _GLOSSARY.read_text(encoding="utf-8")
     table = text.partition("## Arms")[2].partition("\n## ")[0]
     words: dict[str, str] = {}
     for line in table.splitlines():
