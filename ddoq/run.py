@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ddoq.config.completion import BASH, completions
+from ddoq.config.completion import BASH, completions, first_words
 from ddoq.config.foreign import check_command_line
 from ddoq.config.names import register_resolvers
 from ddoq.config.overrides import check_overrides
@@ -112,9 +113,12 @@ def _completed() -> bool:
         print(BASH)
     if sys.argv[1:2] != ["-sc"] or not sys.argv[-1].startswith("query="):
         return False
-    names = completions(os.environ.get("COMP_LINE", ""), Path(config_dir()))
-    print(*names, end="")
-    return bool(names)
+    line, commands = os.environ.get("COMP_LINE", ""), (*COMMANDS, "fetch")
+    names = completions(line, Path(config_dir()), commands)
+    print(*(first_words(line, commands) if names is None else names), end=" ")
+    # Behind `fetch` stand overrides, as behind `ddoq` itself.
+    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)fetch\s", r"\1", line)
+    return names is not None
 
 
 def main() -> None:
