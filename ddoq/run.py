@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq.config.completion import BASH, completions, first_words
 from ddoq.config.foreign import check_command_line
-from ddoq.config.names import register_resolvers
+from ddoq.config.names import command_line, register_resolvers
 from ddoq.config.overrides import check_overrides
 from ddoq.config.schema import register
 from ddoq.config.secrets import check_words
@@ -71,6 +71,7 @@ def _main(config: DictConfig) -> float | None:
             return run_job(
                 OmegaConf.to_container(config, resolve=True),
                 Path(HydraConfig.get().runtime.output_dir),
+                command_line(HydraConfig.get().overrides.task),
             )
     except Stopped as stopped:
         log.error("%s", stopped, exc_info=stopped)
