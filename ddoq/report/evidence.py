@@ -17,6 +17,8 @@ from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.graph import Node, Step, unique
 from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import Store
+from ddoq.report.groups import Group
+from ddoq.report.page import Report
 from ddoq.report.pictures import Strip, class_strips, heaviest
 from ddoq.stages.files import PER_IMAGE
 
@@ -98,7 +100,7 @@ class Evidence:
         folders: dict[str, Path] = {}
         for entry in self.experiment.entries:
             name = entry.arm if entry.table == "main" else f"strength {entry.value}"
-            if entry.label is not None and entry.table != "weighting":
+            if entry.label is not None and entry.table in ("main", "strength"):
                 folders.setdefault(name, self.store.path(entry.label))
         return [heaviest(folder, name, _ARMS_SHOWN) for name, folder in folders.items()]
 
@@ -199,3 +201,24 @@ class Evidence:
                 facts = ", ".join(f"{name} {value}" for name, value in told["facts"].items())
                 lines.append(f"{node.stage}: {facts}; {told['cost']['seconds']:.0f} s")
         return lines
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport(Report):
+    """The report of one run: its rows, and the store's evidence.
+
+    Attributes:
+        run: the evidence.
+    """
+
+    run: Evidence
+
+    @property
+    def main_arm(self) -> str:
+        """The arm that the user composed."""
+        return self.run.main_arm
+
+    @cached_property
+    def shown(self) -> list[Group]:
+        """The main table: what else was measured has tables of its own."""
+        return [group for group in self.groups if group["table"] == "main"]

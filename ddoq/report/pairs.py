@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from ddoq.errors import DataError, did_you_mean
 from ddoq.evaluation.ranking import (
     augmentation_robust_score,
@@ -133,34 +135,29 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
     one_is_full = any(all(map(is_full, rows)) for rows in sides)
     fields = [*_SHARED, *(("protocol_key",) if one_is_full else _TRAINED)]
     fields = [name for name in fields if name not in free]
-    first, second = (_by_setting(*side, fields) for side in zip(names, sides, strict=True))
+    first, second = (_students(*side, fields) for side in zip(names, sides, strict=True))
+    students = first.merge(second, how="outer", on=["setting", "seed"], sort=False)
     # What runs have in common is the same students: there is nothing to compare.
-    both = [
-        setting
-        for setting in first
-        if first[setting].keys() & second.get(setting, {}).keys()
-        and not _is_same(first[setting], second[setting])
-    ]
-    if not both:
+    settings = {
+        setting: own
+        for setting, own in students.groupby("setting", sort=False)
+        if any(own["key_x"].notna() & own["key_y"].notna() & (own["key_x"] != own["key_y"]))
+    }
+    if not settings:
         raise DataError(
             f"report: no two different students of {names[0]} and {names[1]} share seed, "
             "data, protocol and ipc",
             "compare what was run with the same seeds and settings; "
             "name what may differ in queries, in quotes",
         )
-    settings = [dict(zip(fields, setting, strict=True)) for setting in both]
-    several = [
-        name
-        for name in fields
-        if not name.endswith("_key") and len({setting[name] for setting in settings}) > 1
-    ]
+    table = pd.DataFrame(list(settings), columns=fields, dtype=object)
+    several = [name for name in fields if not name.endswith("_key") and table[name].nunique(dropna=False) > 1]
     columns = list(dict.fromkeys([*(name for name in _SHOWN if name in fields), *several]))
     rows, left_out = [], []
-    for key, setting in zip(both, settings, strict=True):
+    for setting, own in zip(table.to_dict("records"), settings.values(), strict=True):
         words = {name: word("", setting[name]) for name in columns}
-        pair = (first[key], second[key])
-        rows.append(words | _two_cells(*pair))
-        left_out += _left_out(names, pair, ", ".join(words.values()))
+        rows.append(words | _two_cells(own.dropna(subset=["top1_x", "top1_y"])))
+        left_out += _left_out(names, own, ", ".join(words.values()))
     return table_of(
         rows,
         title=f"A: {names[0]}, B: {names[1]}",
@@ -169,12 +166,17 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
     )
 
 
-def _by_setting(name: str, rows: Sequence[Row], fields: Sequence[str]) -> dict[tuple, dict]:
-    """Return the rows of a side by what pairs share, then by seed."""
-    settings: dict[tuple, dict[int, Row]] = {}
+def _students(name: str, rows: Sequence[Row], fields: Sequence[str]) -> pd.DataFrame:
+    """Return the students of a side: ``key``, ``top1``, and what pairs share,
+    ``setting`` and ``seed``.
+
+    Raises:
+        DataError: several of them share all of it.
+    """
+    students: dict[tuple, Row] = {}
     for row in rows:
-        students = settings.setdefault(tuple(_value(row, field) for field in fields), {})
-        other = students.setdefault(row["seed"], row)
+        place = (tuple(_value(row, field) for field in fields), row["seed"])
+        other = students.setdefault(place, row)
         if other.get("key", other) != row.get("key", row):
             differ = [part for part in (*LABEL, *PARTS, "run") if other.get(part) != row.get(part)]
             example = f"{differ[0]}={row.get(differ[0])}" if differ else "a query"
@@ -183,7 +185,13 @@ def _by_setting(name: str, rows: Sequence[Row], fields: Sequence[str]) -> dict[t
                 f"at ipc {row['ipc']}, which differ in {', '.join(differ) or 'their keys'}",
                 f"say which, e.g. with {example}",
             )
-    return settings
+    return pd.DataFrame(
+        [
+            (setting, seed, row["top1"], row.get("key") or str(sorted(row.items(), key=str)))
+            for (setting, seed), row in students.items()
+        ],
+        columns=["setting", "seed", "top1", "key"],
+    )
 
 
 def _value(row: Row, field: str) -> Any:
@@ -191,27 +199,19 @@ def _value(row: Row, field: str) -> Any:
     return row.get(field) or row.get("protocol_key") if field == "recipe_key" else row.get(field)
 
 
-def _is_same(first: Mapping[int, Row], second: Mapping[int, Row]) -> bool:
-    return all(
-        first[seed] == second[seed]
-        or (first[seed].get("key") or id(first[seed])) == second[seed].get("key")
-        for seed in first.keys() & second
-    )
+def _two_cells(pairs: pd.DataFrame) -> dict[str, str]:
+    a, b = (dict(zip(pairs["seed"], pairs[name], strict=True)) for name in ("top1_x", "top1_y"))
+    means = [f"{100 * pairs[name].mean():.1f}" for name in ("top1_x", "top1_y")]
+    return dict(zip(("A %", "B %"), means, strict=True)) | pair_cells(a, b)
 
 
-def _two_cells(first: Mapping[int, Row], second: Mapping[int, Row]) -> dict[str, str]:
-    sides = [{seed: row["top1"] for seed, row in side.items()} for side in (first, second)]
-    seeds = sides[0].keys() & sides[1]
-    means = [100 * sum(side[seed] for seed in seeds) / len(seeds) for side in sides]
-    return {"A %": f"{means[0]:.1f}", "B %": f"{means[1]:.1f}"} | pair_cells(*sides)
-
-
-def _left_out(names: Sequence[str], sides: Sequence[Mapping], setting: str) -> Iterator[str]:
+def _left_out(names: Sequence[str], students: pd.DataFrame, setting: str) -> Iterator[str]:
     """Name the seeds that only one side has."""
-    for name, own, other in zip(names, sides, reversed(sides), strict=True):
-        if alone := sorted(own.keys() - other.keys()):
-            seeds = ", ".join(map(str, alone))
-            yield f"Left out ({setting}): seeds {seeds}, which only {name} has."
+    for name, other in zip(names, ("top1_y", "top1_x"), strict=True):
+        if seeds := sorted(students["seed"][students[other].isna()]):
+            yield (
+                f"Left out ({setting}): seeds {', '.join(map(str, seeds))}, which only {name} has."
+            )
 
 
 # --- of one run -------------------------------------------------------------------------------

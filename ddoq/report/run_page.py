@@ -18,15 +18,14 @@ from ddoq.experiment import Experiment
 from ddoq.pipeline.graph import Step
 from ddoq.pipeline.plans import write_plan
 from ddoq.pipeline.store import Store
-from ddoq.report import run_sections, sections
-from ddoq.report.evidence import Evidence
+from ddoq.report import origin, run_sections, sections
+from ddoq.report.evidence import Evidence, RunReport
 from ddoq.report.formats import interval, percent
 from ddoq.report.groups import Group, by_arm, groups_of
 from ddoq.report.page import Ask, asked, print_tables, under_trained, write_page
 from ddoq.report.pairs import top1_by_seed
 from ddoq.report.pictures import write_grid
 from ddoq.report.rows import result_rows
-from ddoq.report.run_sections import RunReport
 from ddoq.report.tracked import tracked
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
@@ -50,8 +49,8 @@ SECTIONS: tuple[Ask, ...] = (
     run_sections.fidelity,
     run_sections.optimisation,
     sections.cost,
-    run_sections.stages,
-    run_sections.reproduce,
+    origin.stages,
+    origin.reproduce,
 )
 
 
@@ -84,7 +83,7 @@ def write_report(
         run=run,
     )
     said, warnings = asked(report, SECTIONS), under_trained(report.shown)
-    about = [name, *run_sections.headline(run)]
+    about = [name, *origin.headline(run)]
     page = write_page(report, said, lead(report), about, warnings)
     grid = {"distilled": run_dir / "grid.png"}
     tracker.log(tracked(experiment, store, rows, report.shown, run.stage_costs, grid))
@@ -106,8 +105,9 @@ def lead(report: RunReport) -> str:
     arms = by_arm(report.shown, "main")
     main = arms[report.main_arm]
     beyond = [_beyond(main, arms[name]) for name in ("random", "full") if name in arms]
+    top1 = percent(main["accuracy"]).removesuffix(" ± –")
     return (
-        f"{main['name']} reaches {percent(main['accuracy'])} % on {report.split} with "
+        f"{main['name']} reaches {top1} % on {report.split} with "
         f"{main['num_images']:,.0f} images of {main['dataset']}{''.join(beyond)}."
     )
 

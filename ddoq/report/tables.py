@@ -4,8 +4,7 @@ the best of them; and all of it as plain fields.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -358,55 +357,38 @@ def _choose(groups: Sequence[Group]) -> tuple[Group, dict[str, str]]:
 
 # --- plain fields -----------------------------------------------------------------------------
 
-_NAMED = (
-    *("dataset_source", *PARTS),
-    *("epochs", "num_steps", "batch_size", "learning_rate", "selection"),
-)
-_AVERAGED = (
+#: Columns of a group's plain fields that are of one of its summaries.
+_OF_SUMMARIES = {
+    "num_seeds": ("accuracy", "num"),
+    "mean": ("accuracy", "mean"),
+    "std": ("accuracy", "std"),
+    "ci95": ("accuracy", "ci95"),
+    "best_mean": ("best_epoch", "mean"),
+    "top5_mean": ("top5", "mean"),
+    "ece": ("ece", "mean"),
+}
+_PLAIN = (
+    *(*LABEL, "variant", *_OF_SUMMARIES),
     *("nll", "num_images", "num_bytes", "w2_squared", "w2_squared_uniform", "variance"),
     *("held_out_distortion", "seconds", "distil_seconds", "shared_seconds"),
-    *("peak_mib", "gpu_peak_mib"),
+    *("peak_mib", "gpu_peak_mib", "device_hours", "dataset_source", *PARTS),
+    *("epochs", "num_steps", "batch_size", "learning_rate", "selection"),
+    *("device", "host", "git", "seeds", "top1", "runs"),
+    *("dataset_key", "protocol_key", "recipe_key", "group_key"),
 )
 
 
 def plain(groups: Sequence[Group]) -> pd.DataFrame:
-    """Return groups as flat rows of numbers and words, empty for what is not known.
+    """Return groups as flat rows of numbers and words, missing for what is not known.
 
-    Accuracies are fractions.
+    Accuracies are fractions; ``top1`` has that of each seed, which is enough for a paired test.
     """
-    return pd.DataFrame(map(_plain, groups), dtype=object)
-
-
-def _plain(group: Group) -> dict[str, Any]:
-    top1, best_epoch, top5, ece = (
-        group[name] for name in ("accuracy", "best_epoch", "top5", "ece")
-    )
-    rows = group["rows"]
-    return {
-        **{name: group[name] for name in (*LABEL, "variant")},
-        "num_seeds": top1.num,
-        **{name: _finite(getattr(top1, name)) for name in ("mean", "std", "ci95")},
-        "best_mean": best_epoch and best_epoch.mean,
-        "top5_mean": top5 and top5.mean,
-        "ece": ece and ece.mean,
-        **{name: group[name] for name in _AVERAGED},
-        "device_hours": group["device_hours"],
-        **{name: group.get(name) for name in _NAMED},
-        **{name: _words(row.get(name) for row in rows) for name in ("device", "host", "git")},
-        "seeds": " ".join(str(row["seed"]) for row in rows),
-        # Of each seed: enough for a paired test.
-        "top1": " ".join(f"{row['top1']:.6g}" for row in rows),
-        "runs": _words(row["run"] for row in rows),
-        **{
-            name: group.get(name)
-            for name in ("dataset_key", "protocol_key", "recipe_key", "group_key")
-        },
-    }
-
-
-def _words(values: Iterable[Any]) -> str:
-    return " ".join(sorted({str(value) for value in values}))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    frame = pd.DataFrame(groups, dtype=object)
+    for column, (summary, part) in _OF_SUMMARIES.items():
+        frame[column] = [own and getattr(own, part) for own in frame[summary]]
+    for name in ("device", "host", "git", "run"):
+        texts = ({str(row.get(name)) for row in rows} for rows in frame["rows"])
+        frame["runs" if name == "run" else name] = [" ".join(sorted(own)) for own in texts]
+    frame["seeds"] = [" ".join(str(row["seed"]) for row in rows) for rows in frame["rows"]]
+    frame["top1"] = [" ".join(f"{row['top1']:.6g}" for row in rows) for rows in frame["rows"]]
+    return frame.reindex(columns=list(_PLAIN))
