@@ -138,11 +138,9 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
     first, second = (_students(*side, fields) for side in zip(names, sides, strict=True))
     students = first.merge(second, how="outer", on=["setting", "seed"], sort=False)
     # What runs have in common is the same students: there is nothing to compare.
-    settings = {
-        setting: own
-        for setting, own in students.groupby("setting", sort=False)
-        if any(own["key_x"].notna() & own["key_y"].notna() & (own["key_x"] != own["key_y"]))
-    }
+    shared = students["key_x"].notna() & students["key_y"].notna()
+    differ = set(students["setting"][shared & (students["key_x"] != students["key_y"])])
+    settings = [setting for setting in dict.fromkeys(first["setting"]) if setting in differ]
     if not settings:
         raise DataError(
             f"report: no two different students of {names[0]} and {names[1]} share seed, "
@@ -150,12 +148,14 @@ def comparison(names: tuple[str, str], sides: Sequence[list[Row]], free: set[str
             "compare what was run with the same seeds and settings; "
             "name what may differ in queries, in quotes",
         )
-    table = pd.DataFrame(list(settings), columns=fields, dtype=object)
-    several = [name for name in fields if not name.endswith("_key") and table[name].nunique(dropna=False) > 1]
+    table = pd.DataFrame(settings, columns=fields, dtype=object)
+    words_of = [name for name in fields if not name.endswith("_key")]
+    several = [name for name in words_of if table[name].nunique(dropna=False) > 1]
     columns = list(dict.fromkeys([*(name for name in _SHOWN if name in fields), *several]))
     rows, left_out = [], []
-    for setting, own in zip(table.to_dict("records"), settings.values(), strict=True):
-        words = {name: word("", setting[name]) for name in columns}
+    for setting, values in zip(settings, table.to_dict("records"), strict=True):
+        own = students[[other == setting for other in students["setting"]]]
+        words = {name: word("", values[name]) for name in columns}
         rows.append(words | _two_cells(own.dropna(subset=["top1_x", "top1_y"])))
         left_out += _left_out(names, own, ", ".join(words.values()))
     return table_of(
