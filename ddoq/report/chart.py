@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from markupsafe import Markup, escape
+from ddoq.utils.pages import templates
 
 _TOP, _RIGHT, _BOTTOM = 10, 16, 44  # pixels around the axes
 _LETTER = 6.6  # pixels of a letter of the ticks, about
@@ -109,79 +110,31 @@ class Series:
     opacity: float = 1
 
 
-def chart(series: Sequence[Series], x: Axis, y: Axis, size: tuple[int, int] = (600, 300)) -> Markup:
-    """Return a chart with its legend as HTML.
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A drawing with its legend; a page shows it as it is.
 
-    Args:
+    Attributes:
         series: drawn one over the other, the last on top.
         x: from left to right.
         y: from bottom to top.
-        size: in pixels, at most.
+        width: in pixels, at most.
+        height: in pixels.
     """
-    width, height = size
-    left = 34 + _LETTER * max(len(text) for _, text in y.ticks)
 
-    def at(point: tuple[float, float]) -> tuple[float, float]:
-        return (
-            left + x.place(point[0]) * (width - left - _RIGHT),
-            height - _BOTTOM - y.place(point[1]) * (height - _TOP - _BOTTOM),
-        )
+    series: Sequence[Series]
+    x: Axis
+    y: Axis
+    width: int = 600
+    height: int = 300
 
-    parts = [*_grid(x, y, at, size), *(_drawn(one, at) for one in series)]
-    return Markup(
-        f'<figure class="chart"><svg viewBox="0 0 {width} {height}" style="max-width:{width}px" '
-        f'role="img">{"".join(parts)}</svg>{_legend(series)}</figure>'
-    )
+    def at(self, point: tuple[float, float]) -> tuple[float, float]:
+        """Return where a point is, in pixels from the left and from the top."""
+        left = 34 + _LETTER * max(len(text) for _, text in self.y.ticks)
+        x = left + self.x.place(point[0]) * (self.width - left - _RIGHT)
+        y = self.height - _BOTTOM - self.y.place(point[1]) * (self.height - _TOP - _BOTTOM)
+        return round(x, 1), round(y, 1)
 
-
-def _grid(x: Axis, y: Axis, at, size: tuple[int, int]) -> Iterable[str]:
-    width, height = size
-    bottom, right = at((x.low, y.low)), at((x.high, y.high))
-    for value, text in x.ticks:
-        place = at((value, y.low))[0]
-        yield _segment((place, right[1]), (place, bottom[1]), 'class="grid"')
-        yield _text(place, height - _BOTTOM + 16, text, "middle")
-    for value, text in y.ticks:
-        place = at((x.low, value))[1]
-        yield _segment((bottom[0], place), (right[0], place), 'class="grid"')
-        yield _text(bottom[0] - 8, place + 4, text, "end")
-    yield _segment(bottom, (right[0], bottom[1]), 'class="axis"')
-    yield _text((bottom[0] + right[0]) / 2, height - 8, x.label, "middle")
-    if y.label:
-        turn = f'transform="rotate(-90 14 {(bottom[1] + right[1]) / 2:.1f})"'
-        yield _text(14, (bottom[1] + right[1]) / 2, y.label, "middle", turn)
-
-
-def _drawn(series: Series, at) -> str:
-    points = [at(point) for point in series.points]
-    line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    dash = f'stroke-dasharray="{series.dash}"' if series.dash else ""
-    joined = f'<polyline points="{line}" {dash}/>' if series.is_line else ""
-    bars = "".join(_segment(at(start), at(end)) for start, end in series.bars)
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{series.size:g}" opacity="{series.opacity:g}"/>'
-        for x, y in points
-        if series.size
-    )
-    title = f"<title>{escape(series.label)}</title>" if series.label else ""
-    return f'<g class="series" style="color:{series.colour}">{title}{joined}{bars}{dots}</g>'
-
-
-def _segment(start: tuple[float, float], end: tuple[float, float], style: str = "") -> str:
-    (x1, y1), (x2, y2) = start, end
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {style}/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str, more: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" {more}>{escape(text)}</text>'
-
-
-def _legend(series: Sequence[Series]) -> str:
-    items = "".join(
-        f'<li style="color:{one.colour}"><svg viewBox="0 0 24 8" class="series">'
-        f'<polyline points="0,4 24,4" stroke-dasharray="{one.dash or "none"}"/></svg>'
-        f"<span>{escape(one.label)}</span></li>"
-        for one in series
-        if one.label
-    )
-    return f'<ul class="legend">{items}</ul>' if items else ""
+    def __html__(self) -> str:
+        """Return it as HTML; templates ask for that."""
+        return templates(Path(__file__).parent).get_template("chart.html").render(chart=self)

@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from ddoq.evaluation.statistics import Summary
 from ddoq.pipeline.keys import digest
-from ddoq.report.chart import Axis, Series, chart, linear, logarithmic, named
+from ddoq.report.chart import Axis, Chart, Series, linear, logarithmic, named
 from ddoq.report.formats import share
 from ddoq.report.groups import SETTING, Group
 
@@ -21,6 +19,7 @@ _HUES = {
 }
 _SOFT = "var(--soft)"
 _MOST = 8  # settings drawn
+_SMALL = {"width": 460, "height": 260}
 
 
 def colour(arm: str) -> str:
@@ -44,7 +43,7 @@ def _percents(label: str, summaries: Sequence[Summary], more: Sequence[float] = 
     return linear(label, [*ends, *more], bounds=(0, 100))
 
 
-def accuracy_figure(groups: Sequence[Group], split: str) -> Markup:
+def accuracy_figure(groups: Sequence[Group], split: str) -> Chart:
     """Return the accuracy of every arm: each student a dot, the mean and its 95 % interval."""
     series, students = [], [100 * row["top1"] for group in groups for row in group["rows"]]
     for place, group in enumerate(groups):
@@ -54,15 +53,16 @@ def accuracy_figure(groups: Sequence[Group], split: str) -> Markup:
         series.append(Series(points=seeds, opacity=0.35, **look))
         mean = (100 * group["accuracy"].mean, place)
         series.append(Series(points=[mean], size=4.5, bars=[((low, place), (high, place))], **look))
-    return chart(
-        series,
-        _percents(f"top-1 on {split}, %", [group["accuracy"] for group in groups], students),
-        named([group["name"] for group in groups]),
-        size=(640, 60 + 26 * len(groups)),
+    return Chart(
+        series=series,
+        x=_percents(f"top-1 on {split}, %", [group["accuracy"] for group in groups], students),
+        y=named([group["name"] for group in groups]),
+        width=640,
+        height=60 + 26 * len(groups),
     )
 
 
-def accuracy_curves(groups: Sequence[Group]) -> list[tuple[str, Markup]]:
+def accuracy_curves(groups: Sequence[Group]) -> list[tuple[str, Chart]]:
     """Return accuracy against images per class, with 95 % intervals:
     a title and a chart for every setting.
 
@@ -87,7 +87,7 @@ def _is_beside(full: Group, group: Group, names: Sequence[str]) -> bool:
     return full["ipc"] is None and all(full[name] == group[name] for name in names)
 
 
-def _curves(groups: Sequence[Group], full: Sequence[Group]) -> Markup:
+def _curves(groups: Sequence[Group], full: Sequence[Group]) -> Chart:
     arms: dict[str, list[Group]] = {}
     for group in groups:
         arms.setdefault(group["name"], []).append(group)
@@ -107,28 +107,28 @@ def _curves(groups: Sequence[Group], full: Sequence[Group]) -> Markup:
         ends = [(x.low, mean), (x.high, mean)]
         series.append(Series(label=group["name"], colour=_SOFT, points=ends, dash="5 4", size=0))
     y = _percents("top-1 on test, %", [group["accuracy"] for group in (*groups, *full)])
-    return chart(series, x, y)
+    return Chart(series=series, x=x, y=y)
 
 
-def strength_figure(groups: Sequence[Group], configured: float) -> Markup:
+def strength_figure(groups: Sequence[Group], configured: float) -> Chart:
     """Return validation accuracy against strength; 0 is decoding without diffusion."""
     groups = sorted(groups, key=lambda group: group["strength"])
     y = _percents("top-1 on validation, %", [group["accuracy"] for group in groups])
     points = [(group["strength"], 100 * group["accuracy"].mean) for group in groups]
     bars = [tuple((group["strength"], end) for end in _bar(group["accuracy"])) for group in groups]
     at = [(configured, y.low), (configured, y.high)]
-    return chart(
-        [
+    return Chart(
+        series=[
             Series(label="configured", colour=_SOFT, points=at, dash="5 4", size=0),
             Series(colour=colour(groups[0]["arm"]), points=points, bars=bars),
         ],
-        linear("strength (0: decode, 1: from noise)", [0, 1], bounds=(0, 1)),
-        y,
-        size=(460, 260),
+        x=linear("strength (0: decode, 1: from noise)", [0, 1], bounds=(0, 1)),
+        y=y,
+        **_SMALL,
     )
 
 
-def losses_figure(optimisations: Mapping[str, Mapping[str, Sequence[float]]]) -> Markup:
+def losses_figure(optimisations: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:
     """Return the losses along the way of every method, each over that of its first steps.
 
     Methods minimise different things, so only the course can be compared, not the height.
@@ -149,19 +149,19 @@ def losses_figure(optimisations: Mapping[str, Mapping[str, Sequence[float]]]) ->
     steps = [step for course in optimisations.values() for step in course["steps"]]
     losses = [0, *(loss for course in courses.values() for loss in course)]
     x, y = linear("steps", steps), linear("loss over that of the first steps", losses)
-    return chart(series, x, y, size=(460, 260))
+    return Chart(series=series, x=x, y=y, **_SMALL)
 
 
-def entropy_figure(arm: str, weights: Sequence[float], entropies: Sequence[float]) -> Markup:
+def entropy_figure(arm: str, weights: Sequence[float], entropies: Sequence[float]) -> Chart:
     """Return the entropy of the teacher's labels, over that of knowing nothing,
     against the weights.
     """
     points = list(zip(weights, entropies, strict=True))
-    return chart(
-        [Series(colour=colour(arm), points=points, is_line=False, opacity=0.5)],
-        linear("weight", weights),
-        linear("label entropy / log of classes", entropies, bounds=(0, 1)),
-        size=(460, 260),
+    return Chart(
+        series=[Series(colour=colour(arm), points=points, is_line=False, opacity=0.5)],
+        x=linear("weight", weights),
+        y=linear("label entropy / log of classes", entropies, bounds=(0, 1)),
+        **_SMALL,
     )
 
 
@@ -204,11 +204,12 @@ def _rate(curve: Mapping[str, Any]) -> str:
     return f": W2 ∝ K^{curve['slope']:.2f}{dimension}".replace("-", "−")
 
 
-def w2_figure(series: Sequence[Series]) -> Markup:
-    """Return a chart of such series, both axes logarithmic; empty without any."""
+def w2_figure(series: Sequence[Series]) -> Chart | None:
+    """Return a chart of such series, both axes logarithmic; ``None`` without any."""
     points = [point for one in series for point in one.points]
     if not points:
-        return Markup()
+        return None
     nums, heights = zip(*points, strict=True)
     x = logarithmic("K, points per class", nums, at=sorted(set(nums)))
-    return chart(series, x, logarithmic("W2 / standard deviation of a class", heights))
+    y = logarithmic("W2 / standard deviation of a class", heights)
+    return Chart(series=series, x=x, y=y)

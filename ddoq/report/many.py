@@ -122,7 +122,7 @@ def lead(groups: Sequence[Group], split: str) -> str:
 
 
 def _title(group: Group) -> str:
-    ipc = "" if group["ipc"] is None else f" at {group['ipc']} images per class"
+    ipc = "" if group["ipc"] is None else f" at ipc {group['ipc']}"
     return f"{group['name']}{ipc} on {group['dataset']}"
 
 
@@ -142,7 +142,7 @@ def curves(report: Report) -> Section | None:
 
 def pivots(report: ManyRuns) -> Section | None:
     """Two fields against each other."""
-    groups = report.shown if report.pivots else report.measured
+    groups = report.shown if report.pivots else report.of_split("test")
     views = [
         view
         for pair in report.pivots or PIVOTS
@@ -153,7 +153,7 @@ def pivots(report: ManyRuns) -> Section | None:
 
 def validation(report: Report) -> Section | None:
     """The groups of the validation split beside those of the test split."""
-    groups = [group for group in report.shown if group["split"] == "validation"]
+    groups = report.of_split("validation")
     if report.split == "validation" or not groups:
         return None
     return Section(

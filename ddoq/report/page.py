@@ -10,8 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
+from ddoq.report.chart import Chart
 from ddoq.report.groups import Group, distinct
 from ddoq.report.view import View, show
 from ddoq.utils.console import console
@@ -59,7 +58,11 @@ class Report:
     @property
     def measured(self) -> list[Group]:
         """The groups that are shown, on that split."""
-        return [group for group in self.shown if group["split"] == self.split]
+        return self.of_split(self.split)
+
+    def of_split(self, split: str) -> list[Group]:
+        """Return the groups that are shown, on a split."""
+        return [group for group in self.shown if group["split"] == split]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +84,7 @@ class Section:
     title: str
     text: Sequence[str] = ()
     views: Sequence[View | None] = ()
-    figures: Sequence[tuple[str, Markup]] = ()
+    figures: Sequence[tuple[str, Chart]] = ()
     strips: Sequence[Strip] = ()
     folded: Sequence[tuple[str, str]] = ()
     is_wide: bool = False

@@ -57,7 +57,7 @@ def comparisons(report: Report) -> Section | None:
         text=["The same distilled sets; the full data are trained on by each student."],
         views=views,
         is_wide=True,
-        is_printed=True,
+        is_printed=bool(report.main_arm),
     )
 
 

@@ -314,12 +314,12 @@ def best(groups: Sequence[Group]) -> View:
             "name runs with arms other than the full data",
         )
     chosen = sorted(map(_choose, settings.values()), key=lambda pair: _setting_order(pair[0]))
-    differing = varying([group for group, _ in chosen], ("labels", "teacher"))
-    columns = ["dataset", "protocol", *differing, "student", "ipc"]
-    return table_of(
-        ({name: word("", group[name]) for name in columns} | cells for group, cells in chosen),
-        title="Best arm",
-        num_left=len(columns) + 2,
+    cells = {id(group): own for group, own in chosen}
+    return arm_table(
+        "Best arm",
+        [group for group, _ in chosen],
+        lambda group: cells[id(group)],
+        spare=("of", "top-1 on test %"),
         note=(
             "The best of several looks better than it is: choose on validation, report test. "
             "Ahead by: points of top-1 over the next best. "
@@ -342,12 +342,9 @@ def _choose(groups: Sequence[Group]) -> tuple[Group, dict[str, str]]:
     made = first.get("arm_key") if is_validated else None
     alike = [group for group in on_test if made and group.get("arm_key") == made]
     return first, {
-        "best": f"{first['name']} {first['condition']}".strip(),
+        **{name: accuracy_cells(first)[name] for name in ALWAYS},
         "chosen on": "validation" if is_validated else _ON_TEST,
         "of": str(len(candidates)),
-        "top-1 %": percent(first["accuracy"]),
-        "95 % interval": interval(first["accuracy"]),
-        "seeds": str(first["accuracy"].num),
         "ahead by": DASH if lead is None else "a tie" if lead < 1e-9 else f"{lead:.1f}",
         "top-1 on test %": f"{percent(alike[0]['accuracy'])} ({alike[0]['accuracy'].num})"
         if alike

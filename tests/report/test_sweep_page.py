@@ -333,13 +333,14 @@ def test_best_is_chosen_on_validation_where_there_is_one():
         for w, value in (("mass", 0.7), ("power", 0.4))
     ]
     first, second = cells(best(groups_of(on_test + tried)))
-    assert (first["ipc"], first["best"], first["chosen on"]) == (
+    assert (first["ipc"], first["arm"], first["chosen on"]) == (
         "1",
         "ddoq",
         "test: no basis for a choice",
     )
-    assert (second["best"], second["chosen on"], second["of"]) == (
-        "ddoq weighting=mass",
+    assert (second["arm"], second["condition"], second["chosen on"], second["of"]) == (
+        "ddoq",
+        "weighting=mass",
         "validation",
         "2",
     )
