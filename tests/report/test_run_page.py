@@ -8,6 +8,7 @@ import json
 import math
 import re
 import warnings
+from html import unescape
 
 from ddoq.evaluation.statistics import compare_paired, summarize
 from ddoq.experiment import Experiment, Models
@@ -189,6 +190,7 @@ MADE_UP = {
         "ece": 0.1,
         "nll": 1.0,
         "per_class": [0.5] * 10,
+        "history": [{"step": 10, "top1": 0.5, "loss": 2.0}],
     },
     **{"num_images": 100, "epochs": None, "num_steps": 10, "batch_size": 50, "learning_rate": 0.1},
 }
@@ -208,9 +210,15 @@ def test_report_without_curve_and_held_out_distortion(tmp_path):
     store = Store(tmp_path / "store")
     for entry in experiment.entries:
         store.ensure(entry.evaluate, lambda folder: MADE_UP)
-    write_report(experiment, store, [], tmp_path, Tracker(config, tmp_path))
+    command_line = "ddoq quantizer=barycenter 'measure.curve=[]'"
+    write_report(experiment, store, [], tmp_path, Tracker(config, tmp_path), command_line)
 
-    page = (tmp_path / "report.html").read_text()
+    page = unescape((tmp_path / "report.html").read_text())
+    assert f"<pre>{command_line}</pre>" in page and "name: digits\n" in page
+    lead, warning = (page.index(f'class="{part}"') for part in ("lead", "warning"))
+    assert "reaches 50.0 % on test with 100 images of digits" in page[lead:warning]
+    assert "Under-trained: barycenter" in page[warning:]
+    assert lead < page.index("data:image/png") < page.index('id="accuracy-test"')
     assert "<h2>Quantization</h2>" in page and 'id="curve"' not in page
     assert page.count('<figure class="chart">') == 1
     facts = store.manifest(experiment.entries[0].quantize)["facts"]

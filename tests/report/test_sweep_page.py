@@ -140,7 +140,7 @@ def test_old_rows_load_with_dashes_and_share_a_mean_only_by_their_configuration(
     (pair,) = (one for one in found if one["accuracy"].num == 2)
     assert mean(pair) == 0.55
     line = cells(accuracy_view(found, "test"))[0]
-    assert line["bytes"] == line["W2² own"] == "–" and line["seeds"] in "12"
+    assert line["bytes"] == line["W2² own"] == "–" and line["seeds"] in ("1", "2")
 
 
 def test_a_comparison_that_repeats_the_runs_own_setting_is_shown_once(tmp_path):
@@ -293,6 +293,20 @@ def test_files_say_the_same_and_escape_what_users_name(tmp_path):
     assert r"\textless{}b\textgreater{}50\%\_of|my \& data" in tex and r"60.0 $\pm$ 14.1" in tex
     assert r"50%\_of\|my &amp; data&lt;/b>" in (tmp_path / "out" / "table.md").read_text()
     assert "http" not in page.replace("http://www.w3.org", "")  # self-contained
+
+
+def test_run_names_lead_to_their_reports_and_arms_are_explained(tmp_path, capsys):
+    for name in ("a", "b c"):
+        write_run(tmp_path, name, [row(0.5), row(0.6, "d4m"), row(0.9, "full")])
+    (tmp_path / "runs" / "b c" / "report.html").write_text("")
+    sweep = write_sweep(tmp_path, "both", ["a", "b c"])
+    command.main(["both", "--outputs", str(tmp_path)])
+    page = (sweep / "report.html").read_text()
+    assert '<a href="../../runs/b%20c/report.html">b c</a>' in page
+    assert page.count("<a ") == 1  # the other run has no report
+    assert "D4M&#39;s centroids" in page and "the training data itself" in page
+    assert "prefers-color-scheme: dark" in page
+    capsys.readouterr()
 
 
 def test_latex_and_markdown_tables_are_well_formed():
