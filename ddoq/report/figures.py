@@ -175,7 +175,9 @@ _MEASURES = {
 }
 
 
-def curve_series(curve: Mapping[str, Any], measures: Sequence[str] = tuple(_MEASURES)):
+def curve_series(
+    curve: Mapping[str, Any], measures: Sequence[str] = tuple(_MEASURES)
+) -> list[Series]:
     """Return W2 against K of one quantizer, over the standard deviation of the classes.
 
     Args:
