@@ -210,11 +210,11 @@ def _say_leaks(job: Job) -> None:
         console.print(f"  [dim]{name}: {line}[/]", soft_wrap=True)
 
 
-def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
+def run_job(config: Mapping[str, Any], run_dir: Path, command: str = "") -> float | None:
     """Do what a resolved configuration asks for; everything lands below ``paths.outputs``.
 
     Started by torchrun or srun, all processes come here and share the work;
-    the first one speaks for them.
+    the first one speaks for them. ``command`` is what the report says to reproduce it.
 
     Returns:
         What a search maximises: the main arm's mean accuracy on the validation split,
@@ -232,17 +232,17 @@ def run_job(config: Mapping[str, Any], run_dir: Path) -> float | None:
         _print_plan(_planned(checked, Alone(), {}), in_full=True)
         return None
     with followed(run_dir) if place().rank == 0 else nullcontext():
-        return _run_checked(checked, run_dir)
+        return _run_checked(checked, run_dir, command)
 
 
-def _run_checked(config: dict[str, Any], run_dir: Path) -> float | None:
+def _run_checked(config: dict[str, Any], run_dir: Path, command: str) -> float | None:
     run = run_of(config)
     console.quiet = run.quiet
     ranks = _join(trainer_of(config).join_timeout)
     console.quiet = ranks.rank > 0 or run.quiet
     try:
         job = _planned(config, ranks, {})
-        _run(job, run_dir)
+        _run(job, run_dir, command)
     except Exception as error:
         ranks.fail(error)
         raise
@@ -281,7 +281,7 @@ def _join(timeout: int) -> Alone:
     return Alone()
 
 
-def _run(job: Job, run_dir: Path) -> None:
+def _run(job: Job, run_dir: Path, command: str) -> None:
     until, leads = job.run.until, job.ranks.rank == 0
     current().planned(job.steps, until)
     _print_plan(job, in_full=False)
@@ -307,11 +307,11 @@ def _run(job: Job, run_dir: Path) -> None:
         table = announced(job.experiment, job.store, job.targets, pool.size)
         execute(job.targets, job.store, job.compute, pool, table.finished)
         if until == "report" and leads:
-            # Imports matplotlib, too, for those who want a report.
-            from ddoq.report.write import write_report
+            # Imports pandas, too, for those who want a report.
+            from ddoq.report.run_page import write_report
 
             current().stage("report")
-            write_report(job.experiment, job.store, job.steps, run_dir, tracker)
+            write_report(job.experiment, job.store, job.steps, run_dir, tracker, command)
 
 
 def _dataset(config: Mapping[str, Any], digests: Digests) -> ImageDataset:

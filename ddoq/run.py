@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import shlex
 import sys
 from importlib import import_module
@@ -20,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddoq import __version__
 from ddoq.config.choices import conf_dir, files, groups
-from ddoq.config.completion import BASH, completions
+from ddoq.config.completion import BASH, completions, first_words
 from ddoq.config.foreign import check_command_line
-from ddoq.config.names import register_resolvers
+from ddoq.config.names import command_line, register_resolvers
 from ddoq.config.overrides import check_overrides
 from ddoq.config.schema import register
 from ddoq.config.secrets import check_words
@@ -38,7 +39,7 @@ from ddoq.utils.surroundings import guard
 COMMANDS = {
     "help": "ddoq.help",
     "report": "ddoq.report.command",
-    "watch": "ddoq.report.watch",
+    "watch": "ddoq.watch.command",
     "store": "ddoq.pipeline.command",
 }
 
@@ -62,7 +63,11 @@ def _main(config: DictConfig) -> float | None:
                 "split: a search would choose on the test split", "set split=validation"
             )
         with stoppable():
-            objective = run_job(OmegaConf.to_container(config, resolve=True), run_dir)
+            objective = run_job(
+                OmegaConf.to_container(config, resolve=True),
+                run_dir,
+                command_line(HydraConfig.get().overrides.task),
+            )
     except Stopped as stopped:
         log.error("%s", stopped, exc_info=stopped)
         raise
@@ -109,9 +114,12 @@ def _completed() -> bool:
         print(BASH)
     if sys.argv[1:2] != ["-sc"] or not sys.argv[-1].startswith("query="):
         return False
-    names = completions(os.environ.get("COMP_LINE", ""))
-    print(*names, end="")
-    return bool(names)
+    line, commands = os.environ.get("COMP_LINE", ""), (*COMMANDS, "fetch")
+    names = completions(line, commands)
+    print(*(first_words(line, commands) if names is None else names), end=" ")
+    # Behind `fetch` stand overrides, as behind `ddoq` itself.
+    os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)fetch\s", r"\1", line)
+    return names is not None
 
 
 def main() -> None:

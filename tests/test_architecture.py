@@ -32,9 +32,10 @@ ROOMS = {
     "experiment": BASE | {"config", "data", "generators", "pipeline"},
     "report": BASE
     | {"config", "data", "pipeline", "evaluation", "experiment", "stages", "tracking"},
+    "watch": BASE | {"pipeline"},
     "stages": BASE | SCIENCE | {"engine", "config", "pipeline", "experiment"},
     "preflight": BASE | {"config", "data", "evaluation", "experiment", "pipeline", "stages"},
-    "sweeps": BASE | {"config", "pipeline", "report", "job", "preflight"},
+    "sweeps": BASE | {"config", "pipeline", "report", "watch", "job", "preflight"},
 }
 LIBRARIES = {
     "hydra": {"config", "run", "notebook", "sweeps"},
@@ -54,6 +55,7 @@ NO_TORCH = {
     "run",
     "job",
     "sweeps",
+    "watch",
 }
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -29,6 +30,14 @@ def run_name(config: Mapping[str, Any]) -> str:
     readable = f"{config['dataset']['name']}-{arm_name(config)}"
     key = digest(settled(identity, "run"))[:8]
     return f"{file_name(readable)}-ipc{config['ipc']}-s{config['seed']}-{key}"
+
+
+def command_line(overrides: Sequence[str]) -> str:
+    """Return the command of a run by its overrides,
+    without those that only say how far it was to go at the time.
+    """
+    words = [word for word in overrides if not word.startswith(("run.", "sweep."))]
+    return shlex.join(["ddoq", *words])
 
 
 def file_name(text: str) -> str:

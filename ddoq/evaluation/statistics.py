@@ -21,6 +21,11 @@ class Summary:
     ci95: float
     num: int
 
+    @property
+    def varies(self) -> bool:
+        """Whether the values differ by more than rounding; one value does not."""
+        return self.std > _EQUAL
+
     def interval(self, low: float = -math.inf, high: float = math.inf) -> tuple[float, float]:
         """Return the ends of the 95 % interval, clipped to what is possible, ``[low, high]``;
         NaN for one value.

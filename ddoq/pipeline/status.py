@@ -28,7 +28,8 @@ from ddoq.utils.io import write_json
 if TYPE_CHECKING:
     from rich.progress import Task
 
-STATUS = "status.json"
+#: Files that say what runs: of a run, and of a sweep with its runs.
+STATUS, SWEEP = "status.json", "sweep.json"
 _TICK, _BEAT = 1.0, 5.0  # seconds
 
 

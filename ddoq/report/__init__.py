@@ -1,5 +1,4 @@
-"""What runs say for themselves: rows, tables, figures and self-contained HTML pages. No torch.
+"""What runs say for themselves: rows, groups of them, tables, charts, sections, pages. No torch.
 
-``write`` reports one run when it ends; ``command`` reports any set of runs,
-``sweep_table`` those of a sweep.
+``run_page`` reports one run when it ends, ``many`` any set of runs; both are lists of sections.
 """

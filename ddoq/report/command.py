@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
 
 from ddoq.errors import DataError
-from ddoq.report.gather import Selection, select
+from ddoq.report import many
+from ddoq.report.groups import distinct
+from ddoq.report.pairs import comparison_of
+from ddoq.report.select import Selection, select
+from ddoq.report.tables import best
+from ddoq.report.view import show
+from ddoq.utils.console import console
 from ddoq.utils.paths import as_folder
 
 _WHAT = """WHAT is a run's folder or name, a folder of runs, a sweep's name or folder,
@@ -47,15 +51,14 @@ def main(arguments: list[str]) -> int:
     outputs = options.outputs
     try:
         if name == "best":
-            from ddoq.report.choices import print_best
-
-            print_best(select(options.what, outputs))
+            _print_best(select(options.what, outputs))
         elif name == "compare":
-            from ddoq.report.paired import print_comparison
-
-            print_comparison(options.a, options.b, options.what, outputs)
+            view, warnings = comparison_of(options.a, options.b, options.what, outputs)
+            many.warn(warnings)
+            show(view, console)
         else:
-            _report(select(options.what, outputs), options.out, options.pivot)
+            selection = select(options.what, outputs)
+            many.report(selection, options.out or selection.home, options.pivot)
     except OSError as error:
         raise DataError(
             f"report: {error.filename}: {error.strerror}", "choose a folder that you may use"
@@ -63,10 +66,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _report(selection: Selection, out: Path | None, pivots: Sequence[tuple[str, str]]) -> None:
-    from ddoq.report.sweep_table import report
-
-    report(selection, out or selection.home, pivots)
+def _print_best(selection: Selection) -> None:
+    many.warn(selection.warnings)
+    show(best(distinct(many.grouped(selection))), console)
 
 
 def _parser(name: str) -> argparse.ArgumentParser:

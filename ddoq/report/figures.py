@@ -1,255 +1,217 @@
-"""Figures as SVG, for the page, and a picture grid as PNG."""
+"""What is drawn of runs: one colour per arm, wherever it is shown."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import matplotlib
-import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
-from PIL import Image
+from ddoq.evaluation.statistics import Summary
+from ddoq.pipeline.keys import digest
+from ddoq.report.chart import Axis, Chart, Series, linear, logarithmic, named
+from ddoq.report.formats import share
+from ddoq.report.groups import SETTING, Group
 
-from ddoq.report.collect import Curve, Line
-from ddoq.report.tables import share
-
-INK, MAIN, SOFT = "#1f2937", "#0f766e", "#94a3b8"
-_STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": SOFT,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "svg.hashsalt": "ddoq",
-    "svg.fonttype": "none",
+#: Hues in degrees of arms that often stand side by side; another one's comes from its name.
+_HUES = {
+    **{"ddoq": 175, "ddoq_uniform": 205, "random": 32, "d4m": 265, "nearest": 330, "dm": 0},
+    **{"d4m_dit": 285, "decode": 95, "decode_mass": 130, "herding": 52, "kcenter": 15},
 }
+_SOFT = "var(--soft)"
+_MOST = 8  # settings drawn
+_SMALL = {"width": 460, "height": 260}
 
 
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw in ddoq's style, whatever the user's matplotlibrc says;
-    that of a notebook is as before afterwards.
-    """
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE)
-        yield
+def colour(arm: str) -> str:
+    """Return the CSS colour of an arm: the same on every page. The full data have none."""
+    if arm == "full":
+        return _SOFT
+    hue = _HUES.get(arm, int(digest(arm)[:8], 16) % 360)
+    return f"hsl({hue} 70% var(--lightness))"
 
 
-def svg(figure: Figure) -> str:
-    """Return a figure as SVG."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+def _bar(summary: Summary) -> tuple[float, float]:
+    """Return the ends of a 95 % interval in percent; both are the mean where there is none."""
+    if not summary.varies:
+        return 100 * summary.mean, 100 * summary.mean
+    low, high = summary.interval(0, 1)
+    return 100 * low, 100 * high
 
 
-@styled()
-def accuracy_figure(main: list[Line]) -> str:
+def _percents(label: str, summaries: Sequence[Summary], more: Sequence[float] = ()) -> Axis:
+    ends = [end for summary in summaries for end in _bar(summary)]
+    return linear(label, [*ends, *more], bounds=(0, 100))
+
+
+def accuracy_figure(groups: Sequence[Group], split: str) -> Chart:
     """Return the accuracy of every arm: each student a dot, the mean and its 95 % interval."""
-    figure = Figure(figsize=(6.2, 0.36 * len(main) + 0.7))
-    axes = figure.subplots()
-    for row, line in enumerate(reversed(main)):
-        colour = MAIN if line is main[-1] else INK
-        axes.scatter(
-            [100 * a for a in line.accuracies],
-            [row] * len(line.accuracies),
-            s=14,
-            color=colour,
-            alpha=0.35,
-            lw=0,
-        )
-        axes.errorbar(
-            100 * line.top1.mean,
-            row,
-            xerr=np.nan_to_num(100 * line.top1.ci95),
-            fmt="o",
-            ms=5,
-            capsize=3,
-            color=colour,
-        )
-    axes.set_yticks(range(len(main)), [line.label for line in reversed(main)])
-    axes.set_xlabel("top-1 accuracy, %")
-    axes.grid(axis="x", color="#e2e8f0", lw=0.6)
-    return svg(figure)
+    series, students = [], [100 * row["top1"] for group in groups for row in group["rows"]]
+    for place, group in enumerate(groups):
+        low, high = _bar(group["accuracy"])
+        seeds = [(100 * row["top1"], place) for row in group["rows"]]
+        look = {"colour": colour(group["arm"]), "is_line": False}
+        series.append(Series(points=seeds, opacity=0.35, **look))
+        mean = (100 * group["accuracy"].mean, place)
+        series.append(Series(points=[mean], size=4.5, bars=[((low, place), (high, place))], **look))
+    return Chart(
+        series=series,
+        x=_percents(f"top-1 on {split}, %", [group["accuracy"] for group in groups], students),
+        y=named([group["name"] for group in groups]),
+        width=640,
+        height=60 + 26 * len(groups),
+    )
 
 
-@styled()
-def losses_figure(optimisations: dict[str, dict[str, list[float]]]) -> str:
+def accuracy_curves(groups: Sequence[Group]) -> list[tuple[str, Chart]]:
+    """Return accuracy against images per class, with 95 % intervals:
+    a title and a chart for every setting.
+
+    Settings with one number of images per class are left out. The full data are a line across.
+    """
+    settings: dict[tuple, list[Group]] = {}
+    for group in groups:
+        if group["ipc"] is not None and not group["condition"]:
+            settings.setdefault(tuple(group[name] for name in SETTING), []).append(group)
+    names = ("dataset", "protocol", "student")
+    return [
+        (
+            ", ".join(str(part) for part in setting if part),
+            _curves(own, [g for g in groups if _is_beside(g, own[0], names)]),
+        )
+        for setting, own in settings.items()
+        if len({group["ipc"] for group in own}) > 1
+    ][:_MOST]
+
+
+def _is_beside(full: Group, group: Group, names: Sequence[str]) -> bool:
+    return full["ipc"] is None and all(full[name] == group[name] for name in names)
+
+
+def _curves(groups: Sequence[Group], full: Sequence[Group]) -> Chart:
+    arms: dict[str, list[Group]] = {}
+    for group in groups:
+        arms.setdefault(group["name"], []).append(group)
+    x = logarithmic("images per class", ipcs := sorted({group["ipc"] for group in groups}), at=ipcs)
+    series = []
+    for number, (name, own) in enumerate(arms.items()):
+        own.sort(key=lambda group: group["ipc"])
+        # Beside one another, or the intervals of all arms would be one line.
+        places = [group["ipc"] * 1.012 ** (number - len(arms) / 2) for group in own]
+        means = [100 * group["accuracy"].mean for group in own]
+        ends = [_bar(group["accuracy"]) for group in own]
+        bars = [((at, low), (at, high)) for at, (low, high) in zip(places, ends, strict=True)]
+        points = list(zip(places, means, strict=True))
+        series.append(Series(label=name, colour=colour(own[0]["arm"]), points=points, bars=bars))
+    for group in full:
+        mean = 100 * group["accuracy"].mean
+        ends = [(x.low, mean), (x.high, mean)]
+        series.append(Series(label=group["name"], colour=_SOFT, points=ends, dash="5 4", size=0))
+    y = _percents("top-1 on test, %", [group["accuracy"] for group in (*groups, *full)])
+    return Chart(series=series, x=x, y=y)
+
+
+def strength_figure(groups: Sequence[Group], configured: float) -> Chart:
+    """Return validation accuracy against strength; 0 is decoding without diffusion."""
+    groups = sorted(groups, key=lambda group: group["strength"])
+    y = _percents("top-1 on validation, %", [group["accuracy"] for group in groups])
+    points = [(group["strength"], 100 * group["accuracy"].mean) for group in groups]
+    bars = [tuple((group["strength"], end) for end in _bar(group["accuracy"])) for group in groups]
+    at = [(configured, y.low), (configured, y.high)]
+    return Chart(
+        series=[
+            Series(label="configured", colour=_SOFT, points=at, dash="5 4", size=0),
+            Series(colour=colour(groups[0]["arm"]), points=points, bars=bars),
+        ],
+        x=linear("strength (0: decode, 1: from noise)", [0, 1], bounds=(0, 1)),
+        y=y,
+        **_SMALL,
+    )
+
+
+def losses_figure(optimisations: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:
     """Return the losses along the way of every method, each over that of its first steps.
 
     Methods minimise different things, so only the course can be compared, not the height.
     """
-    figure = Figure(figsize=(4.6, 2.6))
-    axes = figure.subplots()
-    colours = [MAIN, INK, SOFT, "#b45309", "#7c3aed", "#be123c"]
-    for number, (arm, course) in enumerate(optimisations.items()):
-        losses = np.array(course["losses"])
-        colour = colours[number % len(colours)]
-        axes.plot(course["steps"], losses / losses[0], color=colour, lw=1.4, label=arm)
-    axes.set_ylim(bottom=0)
-    axes.set_xlabel("steps")
-    axes.set_ylabel("loss over that of the first steps")
-    axes.legend(frameon=False)
-    return svg(figure)
+    courses = {
+        arm: [loss / course["losses"][0] for loss in course["losses"]]
+        for arm, course in optimisations.items()
+    }
+    series = [
+        Series(
+            label=arm,
+            colour=colour(arm),
+            points=list(zip(optimisations[arm]["steps"], course, strict=True)),
+            size=0,
+        )
+        for arm, course in courses.items()
+    ]
+    steps = [step for course in optimisations.values() for step in course["steps"]]
+    losses = [0, *(loss for course in courses.values() for loss in course)]
+    x, y = linear("steps", steps), linear("loss over that of the first steps", losses)
+    return Chart(series=series, x=x, y=y, **_SMALL)
 
 
-@styled()
-def strength_figure(strengths: list[Line], configured: float) -> str:
-    """Return validation accuracy against strength; 0 is decoding without diffusion."""
-    x = [float(line.label) for line in strengths]
-    mean = np.array([100 * line.top1.mean for line in strengths])
-    half = np.nan_to_num(np.array([100 * line.top1.ci95 for line in strengths]))
-    figure = Figure(figsize=(4.6, 2.6))
-    axes = figure.subplots()
-    axes.fill_between(x, mean - half, mean + half, color=MAIN, alpha=0.15, lw=0)
-    axes.plot(x, mean, "o-", color=MAIN, ms=4)
-    axes.axvline(configured, color=SOFT, ls="--", lw=1)
-    axes.annotate(
-        "configured",
-        (configured, 1),
-        xycoords=("data", "axes fraction"),
-        fontsize=8,
-        color=SOFT,
-        xytext=(3, -8),
-        textcoords="offset points",
-    )
-    axes.set_xlabel("strength (0: decode, 1: from noise)")
-    axes.set_ylabel("top-1 on validation, %")
-    return svg(figure)
-
-
-@styled()
-def entropy_figure(weights: list[float], entropies: list[float]) -> str:
+def entropy_figure(arm: str, weights: Sequence[float], entropies: Sequence[float]) -> Chart:
     """Return the entropy of the teacher's labels, over that of knowing nothing,
     against the weights.
     """
-    figure = Figure(figsize=(4.6, 2.6))
-    axes = figure.subplots()
-    axes.scatter(weights, entropies, s=12, color=MAIN, alpha=0.5, lw=0)
-    axes.set_xlabel("weight")
-    axes.set_ylabel("label entropy / log of classes")
-    axes.grid(color="#e2e8f0", lw=0.6)
-    return svg(figure)
+    points = list(zip(weights, entropies, strict=True))
+    return Chart(
+        series=[Series(colour=colour(arm), points=points, is_line=False, opacity=0.5)],
+        x=linear("weight", weights),
+        y=linear("label entropy / log of classes", entropies, bounds=(0, 1)),
+        **_SMALL,
+    )
 
 
-@styled()
-def curve_figure(curves: list[Curve]) -> str:
-    """Return W2, over the standard deviation of the classes, against K: both axes logarithmic.
+# --- W2 against K -----------------------------------------------------------------------------
 
-    The last curve is the main quantizer's: with its own masses, with equal masses and held out.
-    Empty where it has no point with W2 above zero.
+#: The measures of a codebook that are drawn, with their words and dashes.
+_MEASURES = {
+    "w2_squared": ("own masses", ""),
+    "w2_squared_uniform": ("equal masses", "7 4"),
+    "held_out_distortion": ("held out", "2 3"),
+}
+
+
+def curve_series(
+    curve: Mapping[str, Any], measures: Sequence[str] = tuple(_MEASURES)
+) -> list[Series]:
+    """Return W2 against K of one quantizer, over the standard deviation of the classes.
+
+    Args:
+        curve: its ``name`` and ``arm``, ``points`` with the measures at every K, and the fitted
+            ``slope`` and ``dimension`` where they are known.
+        measures: that are drawn. Where one is not known or has no logarithm, it is left out.
     """
-    *others, main = curves
-    figure = Figure(figsize=(4.8, 3.2))
-    axes = figure.subplots()
-    drawn = _curve(
-        axes, main, "w2_squared", f"{main.name}, own masses{_rate(main)}", color=MAIN, ls="-"
-    )
-    _curve(
-        axes,
-        main,
-        "w2_squared_uniform",
-        f"{main.name}, equal masses",
-        color=MAIN,
-        ls="--",
-        alpha=0.75,
-    )
-    _curve(axes, main, "held_out_distortion", f"{main.name}, held out", color=MAIN, ls=":")
-    for other in others:
-        _curve(
-            axes, other, "w2_squared", f"{other.name}, own masses{_rate(other)}", color=SOFT, ls="-"
-        )
-    if not drawn:
+    series = []
+    for measure in measures:
+        shares = [(point["num_centroids"], share(point, measure)) for point in curve["points"]]
+        points = [(num, math.sqrt(part)) for num, part in shares if part and part > 1e-9]
+        words, dash = _MEASURES[measure]
+        rate = _rate(curve) if measure == "w2_squared" else ""
+        label = f"{curve['name']}, {words}{rate}"
+        if points:
+            look = {"colour": colour(curve["arm"]), "dash": dash}
+            series.append(Series(label=label, points=points, **look))
+    return series
+
+
+def _rate(curve: Mapping[str, Any]) -> str:
+    """Return the fitted power of K, and the dimension it implies."""
+    if curve.get("slope") is None:
         return ""
-    axes.set(
-        xscale="log",
-        yscale="log",
-        xlabel="K, points per class",
-        ylabel="W2 / standard deviation of a class",
-    )
-    plain_ticks(
-        axes, sorted({point["num_centroids"] for curve in curves for point in curve.points})
-    )
-    axes.grid(color="#e2e8f0", lw=0.6)
-    axes.legend(
-        loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=8.5, handlelength=2.6
-    )
-    return svg(figure)
+    dimension = "" if curve["dimension"] is None else f", d ≈ {curve['dimension']:.1f}"
+    return f": W2 ∝ K^{curve['slope']:.2f}{dimension}".replace("-", "−")
 
 
-def _rate(curve: Curve) -> str:
-    """Return the second line of a legend entry:
-    the fitted power of K and the dimension it implies.
-    """
-    if curve.slope is None:
-        return ""
-    dimension = "" if curve.dimension is None else f", d ≈ {curve.dimension:.1f}"
-    return f"\nW2 ∝ K^{curve.slope:.2f}{dimension}".replace("-", "−")
-
-
-def _curve(axes: Axes, curve: Curve, measure: str, label: str, **style) -> bool:
-    """Draw one measure of a curve where it is known and above zero;
-    return whether it is anywhere.
-    """
-    shares = [(point["num_centroids"], share(point, measure)) for point in curve.points]
-    shown = [(num, value**0.5) for num, value in shares if value is not None and value > 1e-9]
-    if shown:
-        axes.plot(*zip(*shown, strict=True), marker="o", ms=4, lw=1.4, label=label, **style)
-    return bool(shown)
-
-
-def number_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label a logarithmic x axis with plain numbers:
-    those of ``nums``, in order, that have room.
-    """
-    room, ticks = np.log(nums[-1] / nums[0]) / 16, []
-    for num in nums:
-        if not ticks or np.log(num / ticks[-1]) > room:
-            ticks.append(num)
-    axes.set_xticks(ticks, [str(num) for num in ticks])
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
-def plain_ticks(axes: Axes, nums: list[int]) -> None:
-    """Label logarithmic axes with plain numbers:
-    x with those of ``nums`` that have room, y with round ones.
-    """
-    number_ticks(axes, nums)
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(MaxNLocator(6) if high < 8 * low else LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
-
-
-def data_url(image: Image.Image) -> str:
-    """Return a PNG as a data URL."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def thumbnail(path: Path, side: int = 64) -> Image.Image:
-    """Return an image, small ones enlarged by whole pixels and large ones reduced."""
-    with Image.open(path) as image:
-        image = image.convert("RGB")
-    if image.width <= side:
-        return image.resize((image.width * (side // image.width),) * 2, Image.Resampling.NEAREST)
-    return image.resize((side, side), Image.Resampling.LANCZOS)
-
-
-def grid(paths: list[list[Path]], target: Path, gap: int = 2) -> None:
-    """Write a PNG with one row of images per list."""
-    tiles = [[thumbnail(path) for path in row] for row in paths]
-    side = tiles[0][0].width + gap
-    sheet = Image.new("RGB", (side * max(map(len, tiles)) - gap, side * len(tiles) - gap), "white")
-    for y, row in enumerate(tiles):
-        for x, tile in enumerate(row):
-            sheet.paste(tile, (x * side, y * side))
-    sheet.save(target)
+def w2_figure(series: Sequence[Series]) -> Chart | None:
+    """Return a chart of such series, both axes logarithmic; ``None`` without any."""
+    points = [point for one in series for point in one.points]
+    if not points:
+        return None
+    nums, heights = zip(*points, strict=True)
+    x = logarithmic("K, points per class", nums, at=sorted(set(nums)))
+    y = logarithmic("W2 / standard deviation of a class", heights)
+    return Chart(series=series, x=x, y=y)

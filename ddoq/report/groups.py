@@ -2,138 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+import pandas as pd
+
 from ddoq.evaluation.statistics import Summary, summarize
+from ddoq.report.variants import describe
 
 Row = dict[str, Any]
+#: What the rows of students that may be averaged say together: the fields in which they agree,
+#: means of costs and measures, and summaries over seeds. ``ipc`` of the full data is ``None``:
+#: they are the same at every one.
+Group = dict[str, Any]
 
 #: What a group is called by.
 LABEL = (
-    "dataset",
-    "protocol",
-    "labels",
-    "teacher",
-    "student",
-    "ipc",
-    "arm",
-    "table",
-    "value",
-    "split",
+    *("dataset", "protocol", "labels", "teacher", "student"),
+    *("ipc", "arm", "table", "value", "split"),
 )
 #: What else a row says in words about its students.
 PARTS = (
-    "method",
-    "quantizer",
-    "weighting",
-    "generator",
-    "strength",
-    "space",
-    "allocation",
-    "redraw",
+    *("method", "quantizer", "weighting", "generator"),
+    *("strength", "space", "allocation", "redraw"),
 )
+#: What a reader is told once where it is the same everywhere, and in a column where it is not.
+SETTING = ("dataset", "protocol", "labels", "teacher", "student")
+#: Fields of which a group has the mean over the rows that know it.
+MEASURES = (
+    *("nll", "num_images", "num_bytes", "w2_squared", "w2_squared_uniform", "variance"),
+    *("held_out_distortion", "distortion", "num_points", "effective_points", "dispersion"),
+    *("image_bytes", "label_bytes", "weight_bytes", "unlearned"),
+    *("seconds", "distil_seconds", "shared_seconds", "peak_mib", "gpu_peak_mib"),
+)
+#: Summaries over seeds by name, and the fields of rows that they are of.
+SUMMARIES = {"accuracy": "top1", "best_epoch": "top1_best", "top5": "top5", "ece": "ece"}
 #: Tables whose variation no field of ``LABEL`` but ``value`` shows.
 _UNSEEN = ("augmentation", "strength", "weighting")
-
-
-@dataclass(frozen=True)
-class Group:
-    """Students that may be averaged: the same in all but the seed, each of them once.
-
-    ``variant`` says how a group differs from others that would be called the same;
-    empty where none is.
-    """
-
-    rows: tuple[Row, ...]
-    variant: str = ""
-
-    def __getitem__(self, name: str) -> Any:
-        """Return a field that all rows share; ``None`` where they do not say.
-
-        ``ipc`` of the full data is ``None``, since they are the same at every
-        ``ipc``; ``condition`` is what sets the group apart that its label does not
-        show, e.g. ``strength=0.4``.
-        """
-        first = self.rows[0]
-        if name == "ipc" and is_full(first):
-            return None
-        if name == "condition":
-            return f"{first['table']}={first['value']}" if first["table"] in _UNSEEN else ""
-        return self.variant if name == "variant" else first.get(name)
-
-    @property
-    def label(self) -> tuple:
-        """What the group is called by."""
-        return tuple(self[name] for name in LABEL)
-
-    @property
-    def name(self) -> str:
-        """The arm, and how it differs from another of that name."""
-        return f"{self['arm']} ({self.variant})" if self.variant else self["arm"]
-
-    @cached_property
-    def top1(self) -> Summary:
-        """Of the last epoch."""
-        return summarize([row["top1"] for row in self.rows])
-
-    def summary(self, field: str) -> Summary | None:
-        """Summarize a field; ``None`` where a row does not know it."""
-        values = [row.get(field) for row in self.rows]
-        return None if None in values else summarize(values)
-
-    def mean(self, field: str) -> float | None:
-        """Return the mean of a field over the rows that know it."""
-        known = [row[field] for row in self.rows if row.get(field) is not None]
-        return fmean(known) if known else None
-
-    @property
-    def device_hours(self) -> float | None:
-        """All that stands behind these students, one device each;
-        what they share is counted once.
-        """
-        shared, students = self.mean("shared_seconds"), [row.get("seconds") for row in self.rows]
-        sets = {row.get("set_key"): row.get("distil_seconds") for row in self.rows}
-        if shared is None or None in students or None in sets.values():
-            return None
-        return (shared + sum(students) + sum(sets.values())) / 3600
-
-
-def groups_of(rows: Sequence[Row]) -> list[Group]:
-    """Return the groups of rows, in the order:
-    split, data, protocol, student, images per class, arm.
-
-    A student that several runs have counts once.
-    """
-    found: dict[tuple, dict[Any, Row]] = {}
-    seen: set[tuple] = set()
-    # Those that say more come first.
-    for row in sorted(rows, key=lambda row: "group_key" not in row):
-        name = row.get("key") or (row.get("run"), row["seed"])
-        student = (name, *_called(row))
-        if "group_key" in row or student not in seen:
-            found.setdefault(_identity(row), {}).setdefault(name, row)
-        seen.add(student)
-    groups = [
-        Group(tuple(sorted(students.values(), key=lambda row: row["seed"])))
-        for students in found.values()
-    ]
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    return sorted(groups, key=lambda group: _order(group, arms))
-
-
-def _called(row: Row) -> tuple:
-    """Return the values of ``LABEL``."""
-    return tuple(Group((row,))[name] for name in LABEL)
-
-
-def _identity(row: Row) -> tuple:
-    """Return what two rows must share to be averaged."""
-    setting = row.get("group_key") or (row.get("protocol_key"), row.get("setting"))
-    return (*_called(row), *(row.get(name) for name in PARTS), setting)
 
 
 def is_full(row: Row) -> bool:
@@ -141,15 +47,126 @@ def is_full(row: Row) -> bool:
     return row.get("quantizer") is None and row["arm"] == "full"
 
 
+def ipc_of(row: Row) -> int | None:
+    """Return the number of images per class; ``None`` for the full data."""
+    return None if is_full(row) else row["ipc"]
+
+
+def groups_of(
+    rows: Sequence[Row], config_of: Callable[[str], Mapping[str, Any]] = lambda run: {}
+) -> list[Group]:
+    """Return the groups of rows, in the order:
+    split, data, protocol, student, images per class, arm.
+
+    A student that several runs have counts once. Groups that would be called the same have a
+    ``variant`` each, which says how they differ.
+
+    Args:
+        rows: of any runs.
+        config_of: returns the configuration of a run by its name; empty where it is not known.
+    """
+    students = _students(rows)
+    groups = [
+        _group(own.sort_values("seed")["row"].tolist())
+        for _, own in students.groupby("identity", sort=False)
+    ]
+    arms = list(dict.fromkeys(row["arm"] for row in rows))
+    _name_apart(groups, config_of)
+    return sorted(groups, key=lambda group: _order(group, arms))
+
+
+def _students(rows: Sequence[Row]) -> pd.DataFrame:
+    """Return the rows with what they must share to be averaged (``identity``), each student once.
+
+    A row of an old run says less than one of the same student that was written later.
+    """
+    known = sorted(rows, key=lambda row: "group_key" not in row)
+    students = pd.DataFrame(
+        {
+            "row": known,
+            "seed": [row["seed"] for row in known],
+            "student": [row.get("key") or (row.get("run"), row["seed"]) for row in known],
+            "called": [tuple(_called(row).values()) for row in known],
+            "identity": list(map(_identity, known)),
+            "is_old": ["group_key" not in row for row in known],
+        }
+    )
+    students = students[~(students["is_old"] & students.duplicated(["student", "called"]))]
+    return students.drop_duplicates(["student", "identity"])
+
+
+def _called(row: Row) -> dict[str, Any]:
+    return {name: row.get(name) for name in LABEL} | {"ipc": ipc_of(row)}
+
+
+def _identity(row: Row) -> tuple:
+    """Return what two rows must share to be averaged."""
+    setting = row.get("group_key") or (row.get("protocol_key"), row.get("setting"))
+    return (*_called(row).values(), *(row.get(name) for name in PARTS), setting)
+
+
+def _group(rows: Sequence[Row]) -> Group:
+    first = rows[0]
+    condition = f"{first['table']}={first['value']}" if first["table"] in _UNSEEN else ""
+    return {
+        **dict.fromkeys(PARTS),
+        **{name: value for name, value in first.items() if _all_say(rows, name, value)},
+        **_called(first),
+        **{name: _mean(rows, name) for name in MEASURES},
+        **{name: _summary(rows, name_of_row) for name, name_of_row in SUMMARIES.items()},
+        "device_hours": _device_hours(rows),
+        "condition": condition,
+        "variant": "",
+        "name": first["arm"],
+        "rows": rows,
+    }
+
+
+def _all_say(rows: Sequence[Row], name: str, value: Any) -> bool:
+    return all(row.get(name) == value for row in rows)
+
+
+def _summary(rows: Sequence[Row], name: str) -> Summary | None:
+    """Summarize a field; ``None`` where a row does not know it."""
+    values = [row.get(name) for row in rows]
+    return None if None in values else summarize(values)
+
+
+def _mean(rows: Sequence[Row], name: str) -> float | None:
+    values = [row[name] for row in rows if row.get(name) is not None]
+    return fmean(values) if values else None
+
+
+def _device_hours(rows: Sequence[Row]) -> float | None:
+    """Return all that stands behind students, one device each; what they share is counted once."""
+    shared, students = _mean(rows, "shared_seconds"), [row.get("seconds") for row in rows]
+    sets = {row.get("set_key"): row.get("distil_seconds") for row in rows}
+    if shared is None or None in students or None in sets.values():
+        return None
+    return (shared + sum(students) + sum(sets.values())) / 3600
+
+
+def _name_apart(groups: Sequence[Group], config_of: Callable[[str], Mapping[str, Any]]) -> None:
+    """Give the groups that would be called the same a ``variant`` each."""
+    same: dict[tuple, list[Group]] = {}
+    for group in groups:
+        same.setdefault(tuple(group[name] for name in LABEL), []).append(group)
+    for alike in same.values():
+        if len(alike) > 1:
+            runs = [group["rows"][0].get("run", "") for group in alike]
+            for group, variant in zip(alike, describe(alike, runs, config_of), strict=True):
+                group |= {"variant": variant, "name": f"{group['arm']} ({variant})"}
+
+
 def _order(group: Group, arms: list[str]) -> tuple:
-    names = ("dataset", "protocol", "student")
     comparison = (group["table"] != "main", group["table"], group["ipc"] or 0)
     return (
         group["split"] != "test",
-        *(group[name] for name in names),
+        *(group[name] for name in ("dataset", "protocol", "student")),
         *comparison,
         arms.index(group["arm"]),
-    ) + (_number_first(group["value"]))
+        *_number_first(group["value"]),
+    )
 
 
 def _number_first(value: Any) -> tuple[int, float, str]:
@@ -166,33 +183,32 @@ def distinct(groups: Sequence[Group]) -> list[Group]:
     seen: set[tuple] = set()
     kept = []
     for group in groups:
-        keys = {
-            (*(group[name] for name in ("arm", "split", "ipc", "variant")), row.get("key"))
-            for row in group.rows
-            if row.get("key")
-        }
+        name = tuple(group[field] for field in ("arm", "split", "ipc", "variant"))
+        keys = {(*name, row["key"]) for row in group["rows"] if row.get("key")}
         if not keys or not keys <= seen:
             kept.append(group)
         seen |= keys
     return kept
 
 
-def named_apart(
-    groups: Sequence[Group], describe: Callable[[list[Group]], list[str]]
-) -> list[Group]:
-    """Give the groups that would be called the same a ``variant`` each.
+def values_of(groups: Iterable[Group], names: Sequence[str]) -> dict[str, list[Any]]:
+    """Return the different values of fields, in order.
 
-    Args:
-        groups: of any rows.
-        describe: returns how groups differ, one text per group, none of them twice.
+    The full data have hard labels, no teacher and no number of images per class,
+    whatever the others have.
     """
-    same: dict[tuple, list[Group]] = {}
-    for group in groups:
-        same.setdefault(group.label, []).append(group)
-    variants = {
-        id(group): text
-        for alike in same.values()
-        if len(alike) > 1
-        for group, text in zip(alike, describe(alike), strict=True)
+    groups = list(groups)
+    own = [group for group in groups if group["ipc"] is not None] or groups
+    return {
+        name: list(
+            dict.fromkeys(
+                group[name] for group in (own if name in ("ipc", "labels", "teacher") else groups)
+            )
+        )
+        for name in names
     }
-    return [replace(group, variant=variants.get(id(group), "")) for group in groups]
+
+
+def by_arm(groups: Iterable[Group], table: str) -> dict[str, Group]:
+    """Return the groups of a table of one run, by arm."""
+    return {group["arm"]: group for group in groups if group["table"] == table}

@@ -15,7 +15,7 @@ from ddoq.pipeline.graph import Node
 from ddoq.pipeline.plans import plan
 from ddoq.pipeline.schedule import in_order
 from ddoq.pipeline.store import Store
-from ddoq.report.tables import interval, percent
+from ddoq.report.formats import interval, percent
 from ddoq.utils.console import console
 
 

@@ -12,15 +12,15 @@ from typing import Any
 
 import yaml
 
-from ddoq.evaluation.statistics import Summary
+from ddoq.report.formats import percent
 from ddoq.report.groups import Group
-from ddoq.report.tables import percent
-from ddoq.report.view import View
+from ddoq.report.view import View, table_of
 
 FILE = Path(__file__).with_name("published.yaml")
+_SETTING = ("dataset", "protocol", "student", "ipc")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Published:
     """One number of a paper.
 
@@ -46,20 +46,21 @@ def _file() -> dict[str, Any]:
     )
 
 
+@cache
 def published() -> list[Published]:
     """Return every number of the file."""
-    known = _file()
+    file = _file()
     return [
         Published(
-            *(row[name] for name in ("method", "dataset", "protocol", "student")),
-            row.get("teacher"),
-            ipc,
-            top1,
-            row.get("std", {}).get(ipc),
-            known["protocols"][row["protocol"]]["selection"],
-            known["sources"][row["source"]],
+            **{name: row[name] for name in ("method", "dataset", "protocol", "student")},
+            teacher=row.get("teacher"),
+            ipc=ipc,
+            top1=top1,
+            std=row.get("std", {}).get(ipc),
+            selection=file["protocols"][row["protocol"]]["selection"],
+            source=file["sources"][row["source"]],
         )
-        for row in known["rows"]
+        for row in file["rows"]
         for ipc, top1 in row["top1"].items()
     ]
 
@@ -70,21 +71,20 @@ def agrees(group: Group, number: Published) -> bool:
     The protocol and the student are the shipped ones, with nothing changed but the number of seeds;
     the data have the same source and as many images. What an old row does not say does not agree.
     """
+    if any(group[name] != getattr(number, name) for name in (*_SETTING, "teacher")):
+        return False
     data = _file()["datasets"][number.dataset]
-    counts = [group["num_train"], group["num_validation"]]
-    if None in counts or group["dataset_source"] is None or group["split"] != "test":
+    counts = [group.get("num_train"), group.get("num_validation")]
+    source = group.get("dataset_source")
+    if None in counts or source is None or group["split"] != "test":
         return False
     return (
-        all(
-            group[name] == getattr(number, name)
-            for name in ("dataset", "protocol", "student", "teacher", "ipc")
-        )
-        and group["recipe_key"]
+        group.get("recipe_key")
         == _file()["protocols"][number.protocol]["recipes"].get(number.student)
-        and group["dataset_source"].split(" (")[0] == data["provenance"]
-        and group["image_size"] in data["image_sizes"]
+        and source.split(" (")[0] == data["provenance"]
+        and group.get("image_size") in data["image_sizes"]
         and data["train"] in (None, sum(counts))
-        and group["num_test"] == data["test"]
+        and group.get("num_test") == data["test"]
         and not group["condition"]
     )
 
@@ -92,49 +92,44 @@ def agrees(group: Group, number: Published) -> bool:
 def beside(groups: Sequence[Group]) -> View | None:
     """Return our arms and the published methods that agree with them; ``None`` where none does."""
     blocks: dict[tuple, tuple[list[Group], list[Published]]] = {}
-    numbers = published()
     for group in groups:
-        found = [number for number in numbers if agrees(group, number)]
-        if found:
-            names = ("dataset", "protocol", "student", "ipc")
-            blocks.setdefault(tuple(group[name] for name in names), ([], found))[0].append(group)
+        if theirs := [number for number in published() if agrees(group, number)]:
+            setting = tuple(group[name] for name in _SETTING)
+            blocks.setdefault(setting, ([], theirs))[0].append(group)
     rows = []
-    for block, (ours, theirs) in blocks.items():
-        setting = [str(value) for value in block]
-        rows += [
-            [*setting, f"{one.name} (ours)", *_ours(one, theirs[0].selection), _held_out(one)]
-            for one in ours
-        ]
-        rows += [[*setting, one.method, _theirs(one), one.selection, one.source] for one in theirs]
-    return (
-        rows
-        and View(
-            "Published numbers under the same protocol",
-            ["dataset", "protocol", "student", "ipc", "method", "top-1 %", "epoch", "source"],
-            rows,
-            num_left=5,
-            bold=frozenset(number for number, row in enumerate(rows) if row[4].endswith(" (ours)")),
-            note=(
-                "Same data, split, student, teacher and recipe. "
-                "Ours is of the epoch that the source reports: "
-                "a best epoch is chosen on the test split, by them and by us."
-            ),
-        )
-        or None
+    for setting, (ours, theirs) in blocks.items():
+        words = dict(zip(_SETTING, map(str, setting), strict=True))
+        rows += [words | _our_cells(group, theirs[0].selection) for group in ours]
+        rows += [words | _their_cells(number) for number in theirs]
+    return table_of(
+        rows,
+        title="Published numbers under the same protocol",
+        num_left=5,
+        bold=frozenset(n for n, row in enumerate(rows) if row["method"].endswith(" (ours)")),
+        note=(
+            "Same data, split, student, teacher and recipe. "
+            "Ours is of the epoch that the source reports: "
+            "a best epoch is chosen on the test split, by them and by us."
+        ),
     )
 
 
-def _ours(group: Group, selection: str) -> list[str]:
-    summary: Summary | None = group.top1 if selection == "last" else group.summary("top1_best")
-    return ["–" if summary is None else percent(summary), selection]
-
-
-def _held_out(group: Group) -> str:
+def _our_cells(group: Group, selection: str) -> dict[str, str]:
     held_out = group["num_validation"]
-    return f"here, {group.top1.num} seeds" + (
-        f", without {held_out:,} images for validation" if held_out else ""
-    )
+    without = f", without {held_out:,} images for validation" if held_out else ""
+    return {
+        "method": f"{group['name']} (ours)",
+        "top-1 %": percent(group["accuracy" if selection == "last" else "best_epoch"]),
+        "epoch": selection,
+        "source": f"here, {group['accuracy'].num} seeds{without}",
+    }
 
 
-def _theirs(number: Published) -> str:
-    return f"{number.top1:.1f}" + (f" ± {number.std:.1f}" if number.std is not None else "")
+def _their_cells(number: Published) -> dict[str, str]:
+    spread = f" ± {number.std:.1f}" if number.std is not None else ""
+    return {
+        "method": number.method,
+        "top-1 %": f"{number.top1:.1f}{spread}",
+        "epoch": number.selection,
+        "source": number.source,
+    }

@@ -5,7 +5,8 @@ Nothing is computed that a manifest does not say.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
 
@@ -15,14 +16,17 @@ from ddoq.errors import StoreError
 from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.keys import digest, settled
+from ddoq.pipeline.stages import TABLE
 from ddoq.pipeline.store import Store
-from ddoq.report.costs import OF_ARM, set_bytes
 
 Manifest = Callable[[Node], dict[str, Any] | None]
 
+#: The stages whose results belong to one arm.
+_OF_ARM = tuple(stage.name for stage in TABLE.values() if stage.per_arm)
 #: What numbers a draw or only measures it: students that differ in nothing else belong to one mean.
 _NOT_MEANING = ("seed", "num_folds")
-_MEASURES = ("w2_squared", "w2_squared_uniform", "variance", "held_out_distortion")
+#: Of codebooks, in squared units of the latents.
+_MEASURES = ("w2_squared", "w2_squared_uniform", "variance", "held_out_distortion", "distortion")
 
 
 def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
@@ -44,12 +48,16 @@ def result_rows(experiment: Experiment, store: Store) -> list[dict[str, Any]]:
 
     common = _common(experiment, store)
     return [
-        _row(entry, experiment, store) | common | _cost(entry, manifest)
+        _row(entry, experiment, store, common["num_classes"])
+        | common
+        | _codebook(entry, manifest)
+        | _cost(entry, manifest)
+        | _sizes(entry, manifest)
         for entry in experiment.entries
     ]
 
 
-def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
+def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -> dict[str, Any]:
     config, manifest = experiment.config, store.manifest(entry.evaluate)
     facts, identity = manifest["facts"], entry.evaluate.identity
     space = entry.quantize.identity if entry.quantize else None
@@ -90,7 +98,8 @@ def _row(entry: Entry, experiment: Experiment, store: Store) -> dict[str, Any]:
         "host": manifest["provenance"]["host"],
         "git": manifest["provenance"]["git"],
         "device": "gpu" if "gpu_peak_mib" in manifest["cost"] else "cpu",
-        "num_bytes": set_bytes(entry, experiment, store),
+        "num_bytes": _set_bytes(entry, experiment, store),
+        "unlearned": _unlearned(facts, identity["protocol"], num_classes),
     }
 
 
@@ -120,27 +129,42 @@ def _meaning(node: Node) -> str:
     return digest([node.stage, node.version, identity, inputs])
 
 
-def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
-    """Return the measures of a student's codebook,
-    and what it cost to get as far as its distilled set.
+def _codebook(entry: Entry, manifest: Manifest) -> dict[str, Any]:
+    """Return the measures of a student's codebook over all classes;
+    ``num_points`` is the mean number of them per class, over the latents, as the measures are.
+    """
+    manifested = manifest(entry.quantize) if entry.quantize else None
+    facts = manifested["facts"] if manifested else {}
+    classes = facts.get("per_class", ())
+    num_latents = sum(own["num"] for own in classes)
+    return {
+        **{name: facts.get(name) for name in _MEASURES},
+        "effective_points": facts.get("effective_size"),
+        "dispersion": facts.get("dispersion"),
+        "num_points": sum(own["num"] * own["num_centroids"] for own in classes) / num_latents
+        if num_latents
+        else None,
+    }
 
-    ``distil_seconds`` are those of the set itself, which students without a redraw share
-    (``set_key``); ``shared_seconds`` those of what other arms use as well. See
-    ``ddoq.report.costs.ArmCost``.
+
+def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
+    """Return what it cost to get as far as a student's distilled set.
+
+    ``distil_seconds`` are those of the set itself (codebook, images, labels), which students
+    without a redraw share (``set_key``); ``shared_seconds`` those of what other arms use as well
+    (index, latents, fitted networks). A process holds one device.
     """
     nodes = unique([entry.evaluate])
-    found = {node.key: manifest(node) for node in nodes}
-    own = [node.key for node in nodes if node.stage in OF_ARM]
+    manifests = {node.key: manifest(node) for node in nodes}
+    own = [node.key for node in nodes if node.stage in _OF_ARM]
     shared = [node.key for node in nodes if node.stage != "evaluate" and node.key not in own]
-    quantized = found[entry.quantize.key] if entry.quantize else None
-    costs = [one["cost"] for one in found.values() if one]
+    costs = [told["cost"] for told in manifests.values() if told]
 
     def seconds(keys: list[str]) -> float | None:
-        known = [found[key]["cost"]["seconds"] for key in keys if found[key]]
-        return round(sum(known), 3) if len(known) == len(keys) else None
+        times = [manifests[key]["cost"]["seconds"] for key in keys if manifests[key]]
+        return round(sum(times), 3) if len(times) == len(keys) else None
 
     return {
-        **{name: quantized["facts"].get(name) if quantized else None for name in _MEASURES},
         "distil_seconds": seconds(own),
         "shared_seconds": seconds(shared),
         "set_key": entry.label.key if entry.label else None,
@@ -149,6 +173,53 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
             (cost["gpu_peak_mib"] for cost in costs if "gpu_peak_mib" in cost), default=None
         ),
     }
+
+
+def _set_bytes(entry: Entry, experiment: Experiment, store: Store) -> int:
+    """Return the bytes of a student's distilled set, stored soft labels included.
+
+    Those of the full data are the pixels of the training images, uncompressed.
+    """
+    if entry.label is None:
+        dataset, facts = experiment.config["dataset"], store.manifest(entry.evaluate)["facts"]
+        return facts["num_images"] * dataset["channels"] * dataset["image_size"] ** 2
+    relabel = entry.evaluate.inputs.get("relabel")
+    return sum(store.manifest(node)["cost"]["bytes"] for node in (entry.label, relabel) if node)
+
+
+def _sizes(entry: Entry, manifest: Manifest) -> dict[str, int | None]:
+    """Return the bytes of images, soft labels, and weights with the other metadata
+    of a student's distilled set; the full data have none.
+    """
+    labelled = manifest(entry.label) if entry.label else None
+    if labelled is None:
+        return dict.fromkeys(("image_bytes", "label_bytes", "weight_bytes"))
+    files = {name: file["bytes"] for name, file in labelled["files"].items()}
+    relabel = entry.evaluate.inputs.get("relabel")
+    stored = manifest(relabel) if relabel else None
+    # PNGs, and where a method optimised them the floats that students take (``ddoq.data.floats``)
+    images = (".png", "images.safetensors")
+    return {
+        "image_bytes": sum(size for name, size in files.items() if name.endswith(images)),
+        "label_bytes": files.get("targets.safetensors", 0)
+        + (stored["cost"]["bytes"] if stored else 0),
+        "weight_bytes": files.get("metadata.parquet", 0),
+    }
+
+
+def _unlearned(
+    facts: Mapping[str, Any], protocol: Mapping[str, Any], num_classes: int
+) -> float | None:
+    """Return the training loss at the end over that of knowing nothing, log C.
+
+    ``None`` where the floor of the loss is not 0 or not known: soft labels, mixed images.
+    """
+    augmentation = protocol["augmentation"]
+    is_mixed = augmentation["mixup"] or augmentation["cutmix"]
+    history = facts.get("history")
+    if protocol["labels"] != "hard" or is_mixed or not history or num_classes < 2:
+        return None
+    return history[-1]["loss"] / math.log(num_classes)
 
 
 def _is_redrawn(entry: Entry, experiment: Experiment) -> bool | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,7 @@ from ddoq.config.arms import arm_name
 from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.store import Store
-from ddoq.report.collect import Line, summary_metrics
-from ddoq.report.costs import StageCost
+from ddoq.report.groups import Group
 from ddoq.tracking import Artefact, Results, Student
 
 _MEASURES = ("top1", "top1_best", "top5", "ece", "nll", "seconds")
@@ -24,8 +24,8 @@ def tracked(
     experiment: Experiment,
     store: Store,
     rows: Sequence[dict[str, Any]],
-    main: Sequence[Line],
-    spent: Sequence[StageCost],
+    main: Sequence[Group],
+    spent: Sequence[Mapping[str, Any]],
     figures: dict[str, Path],
 ) -> Results:
     """Return a finished run as plain data.
@@ -34,7 +34,7 @@ def tracked(
         experiment: the run.
         store: where its artefacts are.
         rows: one per entry of the experiment, in its order.
-        main: the lines of the main table.
+        main: the groups of the main table.
         spent: the cost of every stage.
         figures: PNG files by name.
     """
@@ -56,24 +56,30 @@ def tracked(
     )
 
 
-def metrics(main: Sequence[Line], spent: Sequence[StageCost], split: str) -> dict[str, float]:
-    """Return accuracies (fractions), measures of codebooks (in units of the latents),
-    seconds and MiB, all finite.
+def metrics(
+    main: Sequence[Group], spent: Sequence[Mapping[str, Any]], split: str
+) -> dict[str, float]:
+    """Return accuracies (fractions), e.g. ``test/ddoq/top1_mean``, measures of codebooks (in units
+    of the latents), seconds and MiB, all finite.
     """
-    codebooks = {
-        f"codebook/{line.label}/{name}": line.codebook[name]
-        for line in main
-        if line.codebook
-        for name in _OF_CODEBOOK
-        if line.codebook[name] is not None
+    accuracies = {
+        f"{split}/{group['arm']}/top1_{name}": value
+        for group in main
+        for name, value in asdict(group["accuracy"]).items()
     }
-    cost = {f"cost/{one.stage}/seconds": one.seconds for one in spent}
-    cost["cost/total_seconds"] = sum(one.seconds for one in spent)
-    cost["cost/peak_mib"] = max(one.peak_mib for one in spent)
-    cost["cost/gpu_peak_mib"] = max(one.gpu_peak_mib for one in spent)
-    found = summary_metrics(main, split) | codebooks | cost
+    codebooks = {
+        f"codebook/{group['arm']}/{name}": group[name]
+        for group in main
+        for name in _OF_CODEBOOK
+        if group[name] is not None
+    }
+    cost = {f"cost/{stage['stage']}/seconds": stage["seconds"] for stage in spent}
+    cost["cost/total_seconds"] = sum(stage["seconds"] for stage in spent)
+    cost["cost/peak_mib"] = max(stage["peak_mib"] for stage in spent)
+    cost["cost/gpu_peak_mib"] = max(stage["gpu_peak_mib"] for stage in spent)
     # One seed has no spread.
-    return {name: value for name, value in found.items() if math.isfinite(value)}
+    every = accuracies | codebooks | cost
+    return {name: value for name, value in every.items() if math.isfinite(value)}
 
 
 def artefacts(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.provenance import provenance
-from ddoq.report.points import SWEEP
+from ddoq.pipeline.status import SWEEP
 from ddoq.sweeps.points import Point
 from ddoq.utils.io import write_json
 

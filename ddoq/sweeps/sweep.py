@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from ddoq.config.names import command_line
 from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, print_data, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
-from ddoq.report import sweep_table
-from ddoq.report.gather import is_run
-from ddoq.report.live import PAGE, LivePage
 from ddoq.sweeps.points import Compose, Point, expand
 from ddoq.sweeps.record import sweep_name, write_record
 from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
 from ddoq.utils.ranks import company
+from ddoq.watch.page import PAGE, LivePage
 
 #: Starts jobs, each given by its overrides, with the resources of a wave;
 #: returns each one's error, if it had any.
@@ -68,9 +68,16 @@ def run_sweep(
             if point.name not in failures and not point.is_reported():
                 _report(point)
     console.quiet = False  # which jobs in this process may have set
-    if run.until == "report" and any(is_run(point.folder) for point in points):
-        sweep_table.write([point.folder for point in points], folder, name)
+    if run.until == "report":
+        _write_table(points, folder, name)
     _raise(points, failures)
+
+
+def _write_table(points: Sequence[Point], folder: Path, name: str) -> None:
+    from ddoq.report import many, select  # with which comes pandas
+
+    if any(select.is_run(point.folder) for point in points):
+        many.write([point.folder for point in points], folder, name)
 
 
 def _run_waves(
@@ -126,7 +133,7 @@ def _report(point: Point) -> None:
         "run": {**config["run"], "from": None, "quiet": True},
         "logger": {**config["logger"], "mode": "none"},
     }
-    run_job(config | changes, point.folder)
+    run_job(config | changes, point.folder, command_line(point.overrides))
 
 
 def _raise(points: Sequence[Point], failures: Mapping[str, DdoqError]) -> None:

@@ -255,6 +255,24 @@ def test_a_shell_gets_the_choices_of_a_row():
     assert "method=dm" in done.stdout.split(), done.stderr
 
 
+def test_a_shell_gets_commands_and_what_follows_them(tmp_path):
+    (tmp_path / "runs" / "digits-a").mkdir(parents=True)
+    (tmp_path / "sweeps" / "digits-b").mkdir(parents=True)
+    both = ["digits-b", "digits-a"]
+    for line, words in {
+        "ddoq re": ["report"],
+        "ddoq report be": ["best"],
+        f"ddoq report --outputs {tmp_path} d": both,
+        f"ddoq watch paths.outputs={tmp_path} digits": both,
+        "ddoq store re": ["repair"],
+        "ddoq help glo": ["glossary"],
+        "ddoq help nothing": [],
+        "ddoq fetch +experiment=dig": ["+experiment=digits"],
+    }.items():
+        done = new_python("-sc", "query=bash", COMP_LINE=line)
+        assert (done.returncode, done.stdout.split(), done.stderr) == (0, words, ""), line
+
+
 def test_the_entry_imports_neither_torch_nor_lightning():
     modules = "ddoq.run, ddoq.job, ddoq.preflight, ddoq.experiment"
     code = (

@@ -170,9 +170,9 @@ def test_a_method_is_called_nowhere_but_in_its_places():
         ("ddoq ipc=5 arm@baselines.x=d4m", ["arm@baselines.x=d4m", "arm@baselines.x=d4m_dit"]),
         ("ddoq +method@baselines.x.method=d", ["+method@baselines.x.method=dm"]),
         ("ddoq +arm@baselines.x=zz", []),
-        ("ddoq +arm@baselines.x=random ", []),  # the next word
-        ("ddoq method=", []),  # Hydra's
-        ("", []),
+        ("ddoq +arm@baselines.x=random ", None),  # the next word
+        ("ddoq method=", None),  # Hydra's
+        ("", None),
     ],
 )
 def test_tab_completes_a_choice_in_a_place(line, choices):

@@ -111,7 +111,7 @@ def test_report_shows_the_tables_with_the_number_of_seeds(compared):
         "scores",
     ):
         assert f'id="{table}"' in page
-    for table in ("per-class", "fidelity", "arm-costs"):
+    for table in ("per-class", "fidelity", "costs"):
         assert f'id="{table}"' in page
     assert "NaN" not in page and not re.search(r">nan\b", page)
     shown = page[page.index('id="scores"') :]

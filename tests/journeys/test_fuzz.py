@@ -73,8 +73,8 @@ from ddoq.quantizers import (
     Shrink,
     Uniform,
 )
-from ddoq.report.live import page_of
-from ddoq.report.watch import find, frame
+from ddoq.watch.command import find, frame
+from ddoq.watch.page import page_of
 from support.fuzzing import damaged, examples, holds, settings_of, two_lines_or_nothing
 from support.processes import ddoq
 from support.runs import ROOT, composition

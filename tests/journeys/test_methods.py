@@ -19,7 +19,7 @@ from ddoq.experiment import Experiment, Models
 from ddoq.job import prepare
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.stages import reaches
-from ddoq.report.tables import num_bytes
+from ddoq.report.formats import num_bytes
 from ddoq.sweeps.waves import waves
 from support.processes import start
 from support.runs import TINY, artefacts, composed, run_here
@@ -67,10 +67,12 @@ def test_rows_say_what_made_the_images(finished):
 def test_page_shows_images_losses_and_cost(finished):
     page = (finished / "report.html").read_text()
     assert "<h2>Optimisation</h2>" in page
-    assert re.search(r"<td>distill</td>", page)
+    assert re.search(r"<td[^>]*>distill</td>", page)
     assert 'id="classes"' not in page  # of the main arm's codebook, which it has not
-    (costs,) = re.findall(r'<table id="arm-costs">(.*?)</table>', page, re.DOTALL)
-    images = re.findall(r"<td>(.*?)</td>", costs.split("<td>dm</td>")[1])[6]
+    (costs,) = re.findall(r'<table id="costs">(.*?)</table>', page, re.DOTALL)
+    head, *_, own = costs.split("<tr")[1:]  # the method's line is the last
+    names, line = (re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row) for row in (head, own))
+    images = dict(zip(names, line, strict=True))["images"]
     files = [
         file
         for file in (finished / "distilled").resolve().rglob("*")

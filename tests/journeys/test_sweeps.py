@@ -299,4 +299,4 @@ def test_a_search_on_test_is_refused(tmp_path):
 
 def test_the_split_is_part_of_what_is_measured(tmp_path):
     run = run_here(*SMALL, "ipc=1", "split=validation", f"paths.outputs={tmp_path}")
-    assert "on the validation split" in (run / "report.html").read_text()
+    assert "Top-1 on validation" in (run / "report.html").read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from ddoq.experiment.nodes import training_identity
 from ddoq.pipeline.keys import digest, settled
-from ddoq.report.groups import Group
+from ddoq.report.groups import groups_of
 from ddoq.report.published import _file, agrees, beside, published
 from support.report_rows import row
 from support.runs import composed
@@ -97,12 +97,12 @@ IMAGEWOOF = {
     ids=str,
 )
 def test_published_numbers_stand_beside_nothing_that_differs(change):
-    assert beside([Group((row(0.3, **IMAGEWOOF),))]) is not None
-    assert beside([Group((row(0.3, **IMAGEWOOF | change),))]) is None
+    assert beside([*groups_of([row(0.3, **IMAGEWOOF)])]) is not None
+    assert beside([*groups_of([row(0.3, **IMAGEWOOF | change)])]) is None
 
 
 def test_ours_stands_above_theirs_with_the_epoch_that_they_report():
-    group = Group((row(0.30, **IMAGEWOOF), row(0.32, seed=1, **IMAGEWOOF)))
+    (group,) = groups_of([row(0.30, **IMAGEWOOF), row(0.32, seed=1, **IMAGEWOOF)])
     view = beside([group])
     lines = {cells[4]: cells[5:] for cells in view.rows}
     assert view.rows[0][:5] == ["imagewoof", "minimax", "resnet_ap10", "10", "ddoq (ours)"]

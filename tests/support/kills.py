@@ -74,7 +74,7 @@ def warm_up(folder: Path) -> None:
 
     import ddoq.engine.fit
     import ddoq.engine.student
-    import ddoq.report  # noqa: F401
+    import ddoq.report.run_page  # noqa: F401
 
     run_here(*TINY, "baselines=none", "ablation=none", f"paths.outputs={folder}", "run.until=curve")
 

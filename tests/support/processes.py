@@ -28,7 +28,7 @@ WARM.set_forkserver_preload(
             "hydra",
             "sklearn.datasets",
             "ot",
-            "matplotlib.pyplot",
+            "pandas",
             "pyarrow.parquet",
         ),
         *(

@@ -268,10 +268,9 @@ def test_import_leaves_a_notebooks_surroundings_alone():
     code = (
         "import os, sys, sklearn;"  # which sets KMP_* itself
         "before = dict(os.environ), sys.stdout.errors;"
-        "import ddoq, ddoq.quantizers.compiled, matplotlib;"
+        "import ddoq, ddoq.quantizers.compiled;"
         "import ddoq.report.figures; assert (dict(os.environ), sys.stdout.errors) == before;"
-        "assert matplotlib.rcParams['font.size'] == 10;"
-        "assert 'matplotlib.pyplot' not in sys.modules"
+        "assert 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 

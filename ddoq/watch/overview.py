@@ -15,10 +15,8 @@ from statistics import fmean
 from typing import Any
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
-from ddoq.pipeline.status import STATUS
+from ddoq.pipeline.status import STATUS, SWEEP
 from ddoq.utils.io import parse_json, read_json
-
-SWEEP = "sweep.json"
 
 #: The states of a run, in the order in which a watcher should look at them. A silent one says that
 #: it is running, but has said nothing for ``_SILENT`` seconds.
@@ -29,7 +27,7 @@ _RECENT = 600  # seconds in which a run must have been heard of to be shown with
 
 
 @dataclass(frozen=True)
-class Point:
+class RunState:
     """One run. What its files do not say is ``None`` or empty;
     times are in seconds, ``updated`` since 1970.
 
@@ -72,7 +70,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class View:
+class Overview:
     """Some runs at one moment.
 
     ``folder`` is where a page about them belongs, ``command`` what started them.
@@ -80,7 +78,7 @@ class View:
 
     name: str
     folder: Path
-    points: list[Point]
+    points: list[RunState]
     now: float
     command: str = ""
     created: float | None = None
@@ -111,7 +109,7 @@ class View:
         return max(0.0, end - min(starts))
 
 
-def find(outputs: Path, name: str | None = None) -> Callable[[], View]:
+def find(outputs: Path, name: str | None = None) -> Callable[[], Overview]:
     """Return a function that reads, again and again, what ``name`` stands for.
 
     Args:
@@ -139,7 +137,7 @@ def find(outputs: Path, name: str | None = None) -> Callable[[], View]:
     )
 
 
-def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], View]:
+def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], Overview]:
     recent = partial(_recent, outputs)
     now = recent()
     newest = max(
@@ -156,7 +154,7 @@ def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], View]:
     return recent
 
 
-def _sweep(folder: Path) -> View:
+def _sweep(folder: Path) -> Overview:
     """Read a sweep. Of a file that is no such description, what can be understood is taken."""
     found, now = _read(folder / SWEEP), time.time()
     points, until, seen = found.get("points"), found.get("until"), set()
@@ -170,7 +168,7 @@ def _sweep(folder: Path) -> View:
             label = " ".join(map(str, overrides)) if isinstance(overrides, list) else ""
             shown.append(_point(runs / run, label or run, now, until))
     created = found.get("created")
-    return View(
+    return Overview(
         folder.name,
         folder,
         shown,
@@ -180,27 +178,29 @@ def _sweep(folder: Path) -> View:
     )
 
 
-def _run(folder: Path) -> View:
+def _run(folder: Path) -> Overview:
     now = time.time()
-    return View(folder.name, folder, [_point(folder, folder.name, now)], now)
+    return Overview(folder.name, folder, [_point(folder, folder.name, now)], now)
 
 
-def _recent(outputs: Path) -> View:
+def _recent(outputs: Path) -> Overview:
     now = time.time()
     points = [
         _point(path.parent, path.parent.name, now)
         for path in sorted((outputs / "runs").glob(f"*/{STATUS}"))
     ]
-    return View("runs", outputs, [p for p in points if p.age is not None and p.age < _RECENT], now)
+    return Overview(
+        "runs", outputs, [p for p in points if p.age is not None and p.age < _RECENT], now
+    )
 
 
-def _point(folder: Path, label: str, now: float, until: str | None = None) -> Point:
+def _point(folder: Path, label: str, now: float, until: str | None = None) -> RunState:
     """Read a run. A status that cannot be understood is as good as none:
     the run has said nothing yet.
 
     One that has ended before the stage ``until`` waits for the sweep's next wave.
     """
-    point = Point(label, folder)
+    point = RunState(label, folder)
     try:
         point = _understood(point, found := _read(folder / STATUS), now)
         return (
@@ -212,7 +212,7 @@ def _point(folder: Path, label: str, now: float, until: str | None = None) -> Po
         return point
 
 
-def _understood(point: Point, found: dict[str, Any], now: float) -> Point:
+def _understood(point: RunState, found: dict[str, Any], now: float) -> RunState:
     state, started, updated = found["state"], float(found["started"]), float(found["updated"])
     if state not in ("running", *ENDED) or not math.isfinite(started + updated):
         raise ValueError(state)

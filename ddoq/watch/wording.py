@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ddoq.report.points import Point, View
 from ddoq.utils.console import duration
+from ddoq.watch.overview import Overview, RunState
 
 
 def speed(rate: float | None) -> str:
@@ -17,7 +17,7 @@ def speed(rate: float | None) -> str:
     return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
 
 
-def doing(point: Point) -> str:
+def doing(point: RunState) -> str:
     """Return what a run is at, or what ended it."""
     if point.state == "waiting" or point.state == "done":
         return ""
@@ -42,7 +42,7 @@ def accuracy(top1: float | None) -> str:
     return "" if top1 is None else f"{100 * top1:.1f}"
 
 
-def totals(view: View) -> str:
+def totals(view: Overview) -> str:
     """Return how many runs are in which state, and the time since the beginning."""
     num = len(view.points)
     parts = [f"{count} {state}" for state, count in view.counts.items()]
@@ -50,7 +50,7 @@ def totals(view: View) -> str:
     return f"{num} {'run' if num == 1 else 'runs'}: " + " · ".join([", ".join(parts), *time])
 
 
-def common_host(view: View) -> str | None:
+def common_host(view: Overview) -> str | None:
     """Return the host that all runs are on that have said one; ``None`` if there are several."""
     hosts = {point.host for point in view.points if point.host}
     return hosts.pop() if len(hosts) == 1 else None

@@ -16,11 +16,9 @@ import yaml
 from ddoq.config.names import NOT_IDENTITY
 from ddoq.errors import DataError, did_you_mean
 from ddoq.pipeline.keys import digest, settled
-from ddoq.report.points import SWEEP
-from ddoq.report.query import Query
+from ddoq.pipeline.status import SWEEP
+from ddoq.report.groups import Row
 from ddoq.utils.io import parse_json, read_json
-
-Row = dict[str, Any]
 
 _RESULTS = ("results.jsonl", "validation.jsonl")
 #: What a row must say: without it nobody knows what was measured.
@@ -29,7 +27,61 @@ _REQUIRED = {"dataset": str, "arm": str, "protocol": str, "student": str, "ipc":
 _DEFAULTS = {"split": "test", "table": "main", "value": ""}
 
 
-@dataclass
+@dataclass(frozen=True)
+class Query:
+    """A field of rows and the values that it may have, as the user wrote them."""
+
+    key: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Query:
+        """Read ``key=value[,value]``. Raises DataError for anything else."""
+        key, _, values = text.partition("=")
+        if not key or not values:
+            raise DataError(
+                f"report: '{text}' is no query",
+                "write key=value or key=value,value, e.g. ipc=10,50",
+            )
+        return cls(key, tuple(values.split(",")))
+
+    def __str__(self) -> str:
+        return f"{self.key}={','.join(self.values)}"
+
+    def keep(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the rows with one of the values.
+
+        Raises:
+            DataError: no row has such a field, or none has one of the values:
+                a slip would else shrink a table without a word.
+        """
+        fields = {name for row in rows for name in row}
+        if self.key not in fields:
+            raise DataError(f"report: rows have no '{self.key}'", did_you_mean(self.key, fields))
+        written = [_spelling(row.get(self.key)) for row in rows]
+        for value in self.values:
+            if _spelling(value) not in written:
+                raise DataError(
+                    f"report: no result has {self.key}={value}",
+                    did_you_mean(value, filter(None, written)),
+                )
+        wanted = {_spelling(value) for value in self.values}
+        return [row for row, own in zip(rows, written, strict=True) if own in wanted]
+
+
+def _spelling(value: Any) -> str:
+    """Return a value as text, numbers in one spelling: 0.20 is 0.2, 10.0 is 10;
+    ``none`` for what is not known.
+    """
+    if value is None or value == "null":
+        return "none"
+    try:
+        return f"{float(value):.12g}"
+    except (TypeError, ValueError):
+        return str(value)
+
+
+@dataclass(kw_only=True)
 class Selection:
     """Rows of a set of runs; each says in ``run`` which folder it comes from.
 
@@ -55,7 +107,7 @@ def select(what: Sequence[str], outputs: Path) -> Selection:
     Raises:
         DataError: something of it does not exist, or nothing is left.
     """
-    queries = [Query.parse(one) for text in what if is_query(text) for one in text.split()]
+    queries = [Query.parse(word) for text in what if is_query(text) for word in text.split()]
     places = [text for text in what if not is_query(text)]
     warnings: list[str] = []
     runs = list(dict.fromkeys(run for place in places for run in _find(place, outputs, warnings)))
@@ -78,7 +130,13 @@ def select(what: Sequence[str], outputs: Path) -> Selection:
     home = sweep or outputs / "reports" / digest([sorted(names), sorted(map(str, queries))])
     title = sweep.name if sweep else " ".join(what) if what else f"all runs in {outputs / 'runs'}"
     kept = {row["run"] for row in rows}
-    return Selection(title, home, rows, [run for run in runs if run.name in kept], warnings)
+    return Selection(
+        title=title,
+        home=home,
+        rows=rows,
+        runs=[run for run in runs if run.name in kept],
+        warnings=warnings,
+    )
 
 
 def is_query(text: str) -> bool:
@@ -92,11 +150,11 @@ def read_runs(runs: Iterable[Path], warnings: list[str]) -> list[Row]:
     """
     rows, old = [], 0
     for run in runs:
-        found, damage = _read_run(run) if is_run(run) else ([], ["no results yet"])
+        own, damage = _read_run(run) if is_run(run) else ([], ["no results yet"])
         if damage:
             warnings.append(f"{run}: {'; '.join(damage)}: left out")
-        old += any("group_key" not in row for row in found)
-        rows += found
+        old += any("group_key" not in row for row in own)
+        rows += own
     if old:
         warnings.append(
             f"{old} of the runs are from before rows said all that is shown here: "
@@ -136,8 +194,9 @@ def _parse(line: str) -> Row | None:
     if not isinstance(row, dict) or any(isinstance(value, list | dict) for value in row.values()):
         return None
     top1 = row.get("top1")
-    known = all(type(row.get(name)) is kind for name, kind in _REQUIRED.items())
-    return _DEFAULTS | row if known and type(top1) in (int, float) and 0 <= top1 <= 1 else None
+    is_whole = all(type(row.get(name)) is kind for name, kind in _REQUIRED.items())
+    is_measured = type(top1) in (int, float) and 0 <= top1 <= 1
+    return _DEFAULTS | row if is_whole and is_measured else None
 
 
 @cache
@@ -145,10 +204,10 @@ def read_config(run: Path) -> dict[str, Any]:
     """Return the configuration of a run; empty where it is missing or damaged."""
     try:
         text = (run / "config.yaml").read_text(encoding="utf-8")
-        found = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return config if isinstance(config, dict) else {}
 
 
 def _setting(run: Path) -> str:
@@ -219,9 +278,9 @@ def read_sweep(sweep: Path) -> dict[str, Any]:
     """
     path = sweep / SWEEP
     try:
-        found = read_json(path)
-        if all(isinstance(point["run"], str) for point in found["points"]):
-            return found
+        sweep_record = read_json(path)
+        if all(isinstance(point["run"], str) for point in sweep_record["points"]):
+            return sweep_record
         cause = "a point names no run"
     except FileNotFoundError:
         return {}

@@ -24,11 +24,11 @@ from ddoq.pipeline.plans import plan
 from ddoq.pipeline.runner import execute
 from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
-from ddoq.report.live import LivePage, write_page
-from ddoq.report.points import Point, find
-from ddoq.report.watch import frame, main
-from ddoq.report.wording import duration, speed
 from ddoq.utils.console import progress_bar
+from ddoq.watch.command import frame, main
+from ddoq.watch.overview import RunState, find
+from ddoq.watch.page import LivePage, write_page
+from ddoq.watch.wording import duration, speed
 from support.processes import ddoq
 from support.runs import composed, run_here
 
@@ -398,7 +398,7 @@ def test_nothing_is_guessed_where_nothing_is_known(tmp_path):
     assert (duration(None), speed(None)) == ("?", "?")
     assert [duration(s) for s in (3, 240, 7200, 400_000)] == ["3 s", "4 min", "2 h 00", "4.6 days"]
     assert [speed(r) for r in (123.4, 0.5, 0.02)] == ["123/s", "0.5/s", "1.2/min"]
-    assert Point("", tmp_path).share == 0
+    assert RunState("", tmp_path).share == 0
 
 
 @pytest.mark.parametrize(
@@ -419,7 +419,7 @@ def test_nothing_is_guessed_where_nothing_is_known(tmp_path):
 def test_garbage_is_no_status(tmp_path, garbage):
     say(tmp_path, "x")
     (tmp_path / "runs" / "x" / "status.json").write_bytes(garbage.encode("latin-1"))
-    assert find(tmp_path, "x")().points == [Point("x", tmp_path / "runs" / "x")]
+    assert find(tmp_path, "x")().points == [RunState("x", tmp_path / "runs" / "x")]
 
 
 @pytest.mark.parametrize(
@@ -495,7 +495,7 @@ def test_the_command_answers_without_torch_and_in_two_lines(sweep):
         done.returncode == 1 and len(done.stderr.splitlines()) == 2 and "--outputs" in done.stderr
     )
     code = (
-        "import sys, ddoq.report.watch; "
+        "import sys, ddoq.watch.command; "
         "sys.exit(bool({'torch', 'matplotlib', 'numpy'} & set(sys.modules)))"
     )
     assert os.spawnl(os.P_WAIT, sys.executable, sys.executable, "-c", code) == 0

@@ -1,4 +1,4 @@
-"""Where HTML pages come from."""
+"""Where HTML pages come from: the templates of a room, and the style that all pages share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 import jinja2
 
 
-def templates() -> jinja2.Environment:
-    """Return the environment of this folder's templates:
+def templates(room: Path) -> jinja2.Environment:
+    """Return the environment of the templates in a folder:
     everything is escaped that is not marked safe.
     """
     return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader([room, Path(__file__).parent]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

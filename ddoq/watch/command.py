@@ -16,10 +16,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ddoq.report.live import page_of
-from ddoq.report.points import STATES, Point, View, find
-from ddoq.report.wording import accuracy, common_host, doing, duration, speed, totals
 from ddoq.utils.paths import as_folder
+from ddoq.watch.overview import STATES, Overview, RunState, find
+from ddoq.watch.page import page_of
+from ddoq.watch.wording import accuracy, common_host, doing, duration, speed, totals
 
 _STYLES = {
     "failed": "bold red",
@@ -121,7 +121,7 @@ def _console() -> Console:
     )
 
 
-def _live(read: Callable[[], View], interval: float) -> None:
+def _live(read: Callable[[], Overview], interval: float) -> None:
     console = _console()
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
@@ -133,7 +133,7 @@ def _live(read: Callable[[], View], interval: float) -> None:
             time.sleep(interval)
 
 
-def _keep_page(read: Callable[[], View], interval: float) -> None:
+def _keep_page(read: Callable[[], Overview], interval: float) -> None:
     """Write the page until all runs have ended, or once without an interval."""
     view = read()
     print(page_of(view), flush=True)
@@ -143,7 +143,7 @@ def _keep_page(read: Callable[[], View], interval: float) -> None:
         page_of(view)
 
 
-def frame(view: View, width: int, height: int | None = None) -> Group:
+def frame(view: Overview, width: int, height: int | None = None) -> Group:
     """Return the picture of a view for a terminal;
     with a ``height``, only the runs that fit, the urgent ones first.
     """
@@ -164,14 +164,14 @@ def frame(view: View, width: int, height: int | None = None) -> Group:
     return Group(head, _table(shown, left_out), *errors, foot)
 
 
-def _error(point: Point) -> list[Text]:
+def _error(point: RunState) -> list[Text]:
     cause, remedy = point.error
     return [Text(f"{point.label}: {cause}", style="red"), Text(f"  -> {remedy}")]
 
 
-def _table(points: list[Point], left_out: set[str]) -> Table:
+def _table(points: list[RunState], left_out: set[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = [name for name in _cells(Point("", Path())) if name not in left_out]
+    names = [name for name in _cells(RunState("", Path())) if name not in left_out]
     for name in names:
         right = name in ("done", "speed", "left", "seen", "top-1 %")
         table.add_column(
@@ -183,7 +183,7 @@ def _table(points: list[Point], left_out: set[str]) -> Table:
     return table
 
 
-def _cells(point: Point) -> dict[str, Any]:
+def _cells(point: RunState) -> dict[str, Any]:
     """Return what the columns say about a run, by their names."""
     runs, style = point.state == "running", _STYLES[point.state]
     return {

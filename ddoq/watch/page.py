@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from ddoq.report import wording
-from ddoq.report.points import STATES, Point, View, find
 from ddoq.utils.io import write_text
+from ddoq.watch import wording
+from ddoq.watch.overview import STATES, Overview, RunState, find
 
 PAGE = "live.html"
 _RELOAD = 5  # seconds
@@ -32,7 +32,7 @@ def write_page(outputs: Path, name: str, last: bool = False) -> Path:
     return page_of(find(outputs, name)(), last)
 
 
-def page_of(view: View, last: bool = False) -> Path:
+def page_of(view: Overview, last: bool = False) -> Path:
     """Write ``live.html`` of a view; see ``write_page``."""
     path = view.folder / PAGE
     write_text(path, _render(view, reload=None if last or view.finished else _RELOAD))
@@ -75,10 +75,10 @@ class LivePage:
             write_page(self.outputs, self.name, last)
 
 
-def _render(view: View, reload: int | None) -> str:
-    from ddoq.report.pages import templates
+def _render(view: Overview, reload: int | None) -> str:
+    from ddoq.utils.pages import templates  # jinja2 is for those who want the page
 
-    environment = templates()
+    environment = templates(Path(__file__).parent)
     for shown in (wording.accuracy, wording.doing, wording.duration, wording.speed):
         environment.filters[shown.__name__] = shown
     return environment.get_template("live.html").render(
@@ -94,7 +94,7 @@ def _render(view: View, reload: int | None) -> str:
     )
 
 
-def _report(point: Point, folder: Path) -> str | None:
+def _report(point: RunState, folder: Path) -> str | None:
     """Return the way from a folder to the run's report, if it has one."""
     report = point.folder / "report.html"
     return quote(os.path.relpath(report, folder)) if report.is_file() else None

@@ -1,0 +1,147 @@
+"""Write the run's folder: rows, plan, configuration, the page,
+and the way to the distilled data.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import yaml
+from rich.markup import escape
+
+from ddoq.config.names import run_name
+from ddoq.data.leaks import leak_words
+from ddoq.evaluation.statistics import compare_paired
+from ddoq.experiment import Experiment
+from ddoq.pipeline.graph import Step
+from ddoq.pipeline.plans import write_plan
+from ddoq.pipeline.store import Store
+from ddoq.report import origin, run_sections, sections
+from ddoq.report.evidence import Evidence, RunReport
+from ddoq.report.formats import interval, percent
+from ddoq.report.groups import Group, by_arm, groups_of
+from ddoq.report.page import Ask, asked, print_tables, under_trained, write_page
+from ddoq.report.pairs import top1_by_seed
+from ddoq.report.pictures import write_grid
+from ddoq.report.rows import result_rows
+from ddoq.report.tracked import tracked
+from ddoq.tracking import Tracker
+from ddoq.utils.console import console
+from ddoq.utils.io import temporary_path, write_jsonl, write_text
+
+#: What is said of a run, in this order. A section is added by writing its function and entering it.
+SECTIONS: tuple[Ask, ...] = (
+    run_sections.pictures,
+    sections.glossary,
+    sections.accuracy,
+    run_sections.protocol,
+    run_sections.per_class,
+    sections.comparisons,
+    run_sections.scores,
+    sections.published,
+    run_sections.choices,
+    run_sections.contributions,
+    run_sections.gallery,
+    run_sections.quantization,
+    run_sections.class_codebooks,
+    run_sections.fidelity,
+    run_sections.optimisation,
+    sections.cost,
+    origin.stages,
+    origin.reproduce,
+)
+
+
+def write_report(
+    experiment: Experiment,
+    store: Store,
+    steps: list[Step],
+    run_dir: Path,
+    tracker: Tracker,
+    command: str = "",
+) -> None:
+    """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``,
+    ``report.html`` and the link ``distilled``; print the table.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    rows = result_rows(experiment, store)
+    write_jsonl(run_dir / "results.jsonl", [row for row in rows if row["split"] == "test"])
+    write_jsonl(run_dir / "validation.jsonl", [row for row in rows if row["split"] != "test"])
+    write_text(run_dir / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
+    write_plan(run_dir, steps)
+    run = Evidence(experiment, store, steps, command)
+    _link(run.distilled, run_dir / "distilled")
+    write_grid(run.pictures, run_dir / "grid.png")
+
+    name, config = run_name(experiment.config), experiment.config
+    report = RunReport(
+        title=f"{config['dataset']['name']} at {config['ipc']} images per class",
+        groups=groups_of([row | {"run": name} for row in rows]),
+        folder=run_dir,
+        run=run,
+    )
+    said, warnings = asked(report, SECTIONS), under_trained(report.shown)
+    about = [name, *origin.headline(run)]
+    page = write_page(report, said, lead(report), about, warnings)
+    grid = {"distilled": run_dir / "grid.png"}
+    tracker.log(tracked(experiment, store, rows, report.shown, run.stage_costs, grid))
+
+    print_tables(said)
+    for warning in warnings:
+        console.print(f"[yellow]{escape(warning)}[/]")
+    console.print(f"[dim]data: {escape(_data(run))}[/]")
+    console.print(
+        f"\nreport     {page}\nresults    {run_dir / 'results.jsonl'}\n"
+        f"distilled  {run_dir / 'distilled'}",
+        soft_wrap=True,
+        markup=False,  # a folder may be called [red]
+    )
+
+
+def lead(report: RunReport) -> str:
+    """Return the result in one sentence."""
+    arms = by_arm(report.shown, "main")
+    main = arms[report.main_arm]
+    beyond = [_beyond(main, arms[name]) for name in ("random", "full") if name in arms]
+    top1 = percent(main["accuracy"]).removesuffix(" ± –")
+    return (
+        f"{main['name']} reaches {top1} % on {report.split} with "
+        f"{main['num_images']:,.0f} images of {main['dataset']}{''.join(beyond)}."
+    )
+
+
+def _beyond(main: Group, other: Group) -> str:
+    """Return what a group has over another, and whether that is more than chance."""
+    ours, theirs = top1_by_seed(main), top1_by_seed(other)
+    seeds = sorted(ours.keys() & theirs.keys())
+    paired = compare_paired([ours[s] for s in seeds], [theirs[s] for s in seeds])
+    points = f"{100 * paired.difference.mean:+.1f} points".replace("-", "−")
+    name = "the full data" if other["arm"] == "full" else f"{other['name']} images"
+    between = interval(paired.difference, low=-1).replace("-", "−")
+    return f"; against {name} {points}{f' {between}' if paired.difference.varies else ''}"
+
+
+def _data(run: Evidence) -> str:
+    index = run.index
+    skipped = index["num_skipped"] and f"{index['num_skipped']} unreadable images left out"
+    leaks = [leak_words(leak) for leak in run.leaks if leak["of"] == "test"]
+    remarks = [index["provenance"], skipped, index["unexpected_counts"], *leaks]
+    return ", ".join(filter(None, remarks))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Let ``target`` name the folder ``source``: a relative link,
+    or a copy where links are not allowed.
+
+    It takes its name when it is whole: two processes may write the report of one run.
+    """
+    if target.is_dir() and not target.is_symlink():
+        shutil.rmtree(target)
+    aside = temporary_path(target)
+    try:
+        aside.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
+    except OSError:
+        shutil.copytree(source, aside)
+    os.replace(aside, target)

@@ -1,0 +1,295 @@
+"""What the store says about one run: sections, as those of ``ddoq.report.sections``."""
+
+from __future__ import annotations
+
+from statistics import fmean
+from typing import Any
+
+from ddoq.report import figures, pairs, tables
+from ddoq.report.evidence import Evidence, RunReport
+from ddoq.report.formats import DASH, decimal, number, relative, training
+from ddoq.report.groups import by_arm
+from ddoq.report.page import Section
+from ddoq.report.view import View, table_of
+
+
+def pictures(report: RunReport) -> Section:
+    """The distilled images."""
+    run = report.run
+    num, shown = len(run.index["class_names"]), len(run.pictures)
+    rest = f" The first {shown} of {num} classes." if num > shown else ""
+    return Section(
+        title="The distilled images",
+        text=[
+            f"Arm {run.main_arm}; within a class the heaviest first. The number is the weight in "
+            "the loss (mean 1 per class), hover for the file and the size of the Voronoi cell."
+            + rest
+        ],
+        strips=run.pictures,
+        is_wide=True,
+    )
+
+
+def protocol(report: RunReport) -> Section:
+    """How students were trained and measured."""
+    run = report.run
+    config = run.config
+    own, group = config["protocol"], by_arm(report.groups, "main")[run.main_arm]
+    length = (
+        "of the distilled set (longer or shorter for other sizes, by the protocol's rules)"
+        if own["epochs"]
+        else f"of {own['batch_size']} images for every arm, the full data included"
+    )
+    hard = " (hard ones for the full data)" if own["labels"] != "hard" else ""
+    source = f" Source: {own['source']}; it reports the {own['selection']} epoch."
+    return Section(
+        title="How it was measured",
+        text=[
+            f"Student {config['student']['name']}, protocol {own['name']}: {training(group)} "
+            f"{length}, {own['labels']} labels{hard}, weights: {own['weights']['use']}."
+            f"{source if own.get('source') else ''} Accuracy of the last epoch on the "
+            f"{config['split']} split, over {group['accuracy'].num} students."
+        ],
+        views=[pairs.main_pairs(report.shown)],
+        is_wide=True,
+    )
+
+
+def scores(report: RunReport) -> Section | None:
+    """DD-Ranking's scores."""
+    run = report.run
+    view = pairs.scores(report.groups, run.main_arm)
+    return view and Section(title=view.title, views=[view])
+
+
+def per_class(report: RunReport) -> Section:
+    """Accuracy of every class."""
+    run = report.run
+    arms = run.per_class()
+    rows = [
+        {"class": name}
+        | {
+            arm: DASH
+            if any(seed[label] is None for seed in seeds)
+            else number(fmean(seed[label] for seed in seeds), 1, scale=100)
+            for arm, seeds in arms.items()
+        }
+        for label, name in enumerate(run.index["class_names"])
+    ]
+    view = table_of(rows, title="", name="per-class")
+    return Section(title="Accuracy per class", views=[view], is_folded=True)
+
+
+def gallery(report: RunReport) -> Section:
+    """The same classes in every arm."""
+    run = report.run
+    return Section(
+        title="The same classes in every arm",
+        text=["The heaviest image of each class."],
+        strips=run.gallery(),
+        is_wide=True,
+    )
+
+
+def contributions(report: RunReport) -> Section | None:
+    """What each part of the main arm adds."""
+    run = report.run
+    view = pairs.contributions(report.groups, run.config["generator"].get("strength"))
+    drawn = (
+        "and the draw of codebook and noise, which are new for every student"
+        if run.config["protocol"]["redraw"]
+        else "(and, where “random” takes part, the draw of its images)"
+    )
+    return view and Section(
+        title=view.title,
+        text=[
+            "Differences over the same student seeds, one ingredient at a time. The interval "
+            f"covers the students' training {drawn}; the encoder and the generator are fitted once."
+        ],
+        views=[view],
+        is_wide=True,
+    )
+
+
+def choices(report: RunReport) -> Section | None:
+    """Strengths and weightings on the validation split."""
+    run = report.run
+    strengths, weightings = (
+        [group for group in report.groups if group["table"] == table]
+        for table in ("strength", "weighting")
+    )
+    if not strengths and not weightings:
+        return None
+    figure = strengths and figures.strength_figure(strengths, run.config["generator"]["strength"])
+    view = table_of(
+        (
+            {"weighting": group["value"]}
+            | {name: tables.accuracy_cells(group)[name] for name in tables.ALWAYS}
+            for group in weightings
+        ),
+        title="",
+        name="weightings",
+        bold=frozenset(
+            n for n, g in enumerate(weightings) if g["value"] == run.config["weighting"]["name"]
+        ),
+    )
+    return Section(
+        title="On the validation split",
+        text=[
+            "Strength and weighting are chosen here, never on the test split. "
+            "Same images, students and protocol otherwise."
+        ],
+        views=[view],
+        figures=[("", figure)] if figure else [],
+    )
+
+
+# --- codebooks and images ---------------------------------------------------------------------
+
+
+def quantization(report: RunReport) -> Section | None:
+    """How well points stand for latents."""
+    run = report.run
+    groups = list(by_arm(report.groups, "main").values())
+    codebooks = tables.codebook_view(groups, run.main_arm)
+    if codebooks is None and not run.curves:
+        return None
+    folds = run.config["measure"]["num_folds"]
+    held_out = (
+        f"{folds} folds, each held out once"
+        if folds
+        else "here nothing is held out: measure.num_folds=0"
+    )
+    series = [s for curve in run.curves[:-1] for s in figures.curve_series(curve, ("w2_squared",))]
+    series += [s for curve in run.curves[-1:] for s in figures.curve_series(curve)]
+    figure = figures.w2_figure(series)
+    return Section(
+        title="Quantization",
+        text=[
+            "How well the points stand for the latents of their class, before anything is "
+            "generated or trained, as shares of the variance within the classes: 1 is what the "
+            "class mean alone achieves. Own masses are those of the Voronoi cells (of a "
+            "barycenter, 1/K each). With Voronoi masses W2² is the distortion, the mean squared "
+            "distance of a latent to its nearest point, and no other masses on the same points "
+            "do better.",
+            "In high dimension the distance to the latents that the points were fitted to falls "
+            "with K even for noise. The held-out distortion is measured on latents that they "
+            f"were not fitted to ({held_out}): where it stops falling, more points no longer "
+            "summarise.",
+            *_rate(run.curves),
+            "Effective points: how many of equal mass would be spread as evenly. "
+            "Dispersion: the masses' standard deviation over their mean.",
+        ],
+        views=[_curve_view(run), codebooks],
+        figures=[("", figure)] if figure else [],
+        is_wide=True,
+    )
+
+
+def _rate(curves: list[dict[str, Any]]) -> list[str]:
+    curve = curves[-1] if curves else {"slope": None}
+    if curve["slope"] is None:
+        return []
+    dimension = (
+        ""
+        if curve["dimension"] is None
+        else f", as for data of dimension {curve['dimension']:.1f}: Zador's K^(−1/d) read "
+        "backwards, d = −1/slope; too low where K comes near the number of latents, since W2 "
+        "falls to zero there"
+    )
+    slope = f"{curve['slope']:.3f}".replace("-", "−")
+    return [f"W2 of {curve['name']} with its own masses goes as K^({slope}){dimension}."]
+
+
+def _curve_view(run: Evidence) -> View | None:
+    points = run.curves[-1]["points"] if run.curves else []
+    return table_of(
+        ({"K": str(point["num_centroids"])} | tables.quality_cells(point) for point in points),
+        title="Points per class",
+        name="curve",
+        bold=frozenset(
+            n for n, point in enumerate(points) if point["num_centroids"] == run.config["ipc"]
+        ),
+    )
+
+
+def class_codebooks(report: RunReport) -> Section | None:
+    """The main arm's codebook, class by class."""
+    run = report.run
+    view = table_of(
+        (
+            {
+                "class": own["name"],
+                "slope": number(own["slope"], 3),
+                "dimension": number(own["dimension"], 1),
+                "points": str(own["num_centroids"]),
+                "W2² own masses": relative(own, "w2_squared"),
+                "W2² equal masses": relative(own, "w2_squared_uniform"),
+                "effective points": number(own["effective_size"], 1),
+            }
+            for own in run.class_codebooks()
+        ),
+        title="",
+        name="classes",
+        note="Shares of the variance of each class; slope and dimension of W2 against K.",
+    )
+    title = f"Quantization per class, arm {run.main_arm}"
+    return view and Section(title=title, views=[view], is_folded=True)
+
+
+def optimisation(report: RunReport) -> Section | None:
+    """The losses of methods that optimise images."""
+    run = report.run
+    optimisations = run.optimisations()
+    if not optimisations:
+        return None
+    return Section(
+        title="Optimisation",
+        text=[
+            "The losses of the methods that optimise images, those of each arm's first set, over "
+            "the mean of their first steps. Methods minimise different things: compare the "
+            "courses, not the heights."
+        ],
+        figures=[("", figures.losses_figure(optimisations))],
+    )
+
+
+def fidelity(report: RunReport) -> Section | None:
+    """Images in the teacher's features."""
+    run = report.run
+    fidelities = run.fidelities()
+    measures = dict.fromkeys(("precision", "recall", "density", "coverage"), 3)
+    view = table_of(
+        (
+            {"arm": arm, "Fréchet": number(facts["frechet_distance"], 2)}
+            | {name: number(facts[name], digits) for name, digits in measures.items()}
+            | {
+                "teacher's top-1 %": number(facts["teacher_top1"], 1, scale=100),
+                "entropy": number(facts["entropy"], 3),
+                "entropy ~ weight": decimal(facts["entropy_weight_correlation"]),
+            }
+            for arm, facts in fidelities.items()
+        ),
+        title="",
+        name="fidelity",
+        bold=frozenset(n for n, arm in enumerate(fidelities) if arm == run.main_arm),
+    )
+    if view is None:
+        return None
+    images = run.entropies()
+    figure = images and figures.entropy_figure(run.main_arm, images["weight"], images["entropy"])
+    return Section(
+        title="Images in the teacher's features",
+        text=[
+            "Distilled and training images in the penultimate features of teacher "
+            f"{run.config['teacher']['name']}, images with their weights. Fréchet distance between "
+            "Gaussians (biased upwards for few images: compare arms of one size only); precision: "
+            "share of images within reach of training images, recall: share of training images "
+            "within reach of images (Kynkäänniemi 2019); density and coverage (Naeem 2020), 5 "
+            "neighbours. Entropy of the teacher's labels over that of knowing nothing, and its "
+            "rank correlation with the weights."
+        ],
+        views=[view],
+        figures=[("", figure)] if figure else [],
+        is_wide=True,
+    )
