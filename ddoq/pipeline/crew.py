@@ -86,6 +86,14 @@ class Crew:
         self._works: list[_Work] = []
 
     def __enter__(self) -> Crew:
+        try:
+            self._start()
+        except BaseException:  # the others are not to be left behind
+            self.close()
+            raise
+        return self
+
+    def _start(self) -> None:
         method = start_method()
         if method == "spawn":
             console.print(f"[dim]{self.size} processes start anew: this system cannot fork them[/]")
@@ -99,7 +107,6 @@ class Crew:
             process.start()
             theirs.close()
             self._workers.append(_Worker(process, ours))
-        return self
 
     def __exit__(
         self,
@@ -107,6 +114,10 @@ class Crew:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
         for worker in self._workers:
             worker.connection.close()  # which ends those that wait for work
             worker.process.terminate()

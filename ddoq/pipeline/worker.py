@@ -9,7 +9,8 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -36,6 +37,10 @@ class Task:
     rank: int
     size: int
     wait: bool
+
+
+class _Gone(BaseException):
+    """Whoever tells this process what to do is no longer there."""
 
 
 class FarError(Exception):
@@ -75,20 +80,25 @@ class Line:
 
     def say(self, what: str, value: Any = None) -> None:
         """Send a message."""
-        with self._lock:
+        with self._lock, _while_there():
             self._connection.send((what, value))
 
     def hear(self) -> Any:
-        """Wait for a message.
-
-        Raises:
-            EOFError: there will be none.
-        """
-        return self._connection.recv()
+        """Wait for a message."""
+        with _while_there():
+            return self._connection.recv()
 
     def put_nowait(self, record: logging.LogRecord) -> None:
         """Send a line of the log; see ``logging.handlers.QueueHandler``."""
         self.say("log", record)
+
+
+@contextmanager
+def _while_there() -> Iterator[None]:
+    try:
+        yield
+    except (EOFError, OSError) as error:
+        raise _Gone from error
 
 
 def work(connection: Connection, store: Store, make_compute: MakeCompute) -> None:
@@ -108,22 +118,22 @@ def work(connection: Connection, store: Store, make_compute: MakeCompute) -> Non
                 task = line.hear()
                 mates.take(task)
                 line.say(*_outcome(task, store, compute, mates))
-    except (Stopped, EOFError, BrokenPipeError):
+    except (Stopped, _Gone):
         return
 
 
 def _outcome(task: Task, store: Store, compute: Compute, mates: Mates) -> tuple[str, Any]:
     try:
         return "ended", ensure(task.node, store, compute, mates, task.wait)
-    except (EOFError, BrokenPipeError):
-        raise
     except Exception as error:
         return "failed", (_portable(error), traceback.format_exc())
 
 
 def _portable(error: Exception) -> Exception:
-    """Return an error that another process can read: its text, where it has a class of its own."""
-    if isinstance(error, DdoqError | OSError):
+    """Return an error that another process can read: its text, where a library made its class."""
+    if isinstance(error, DdoqError) or (
+        isinstance(error, OSError) and type(error).__module__ == "builtins"
+    ):
         return error
     return RuntimeError(f"{type(error).__name__}: {error}")
 

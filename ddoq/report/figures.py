@@ -208,7 +208,7 @@ def _rate(curve: Mapping[str, Any]) -> str:
 
 def w2_figure(series: Sequence[Series]) -> Chart | None:
     """Return a chart of such series, both axes logarithmic; ``None`` without any."""
-    points = [point for one in series for point in one.points]
+    points = [point for line in series for point in line.points]
     if not points:
         return None
     nums, heights = zip(*points, strict=True)

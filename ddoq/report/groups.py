@@ -80,15 +80,15 @@ def _students(rows: Sequence[Row]) -> pd.DataFrame:
 
     A row of an old run says less than one of the same student that was written later.
     """
-    known = sorted(rows, key=lambda row: "group_key" not in row)
+    ordered = sorted(rows, key=lambda row: "group_key" not in row)
     students = pd.DataFrame(
         {
-            "row": known,
-            "seed": [row["seed"] for row in known],
-            "student": [row.get("key") or (row.get("run"), row["seed"]) for row in known],
-            "called": [tuple(_called(row).values()) for row in known],
-            "identity": list(map(_identity, known)),
-            "is_old": ["group_key" not in row for row in known],
+            "row": ordered,
+            "seed": [row["seed"] for row in ordered],
+            "student": [row.get("key") or (row.get("run"), row["seed"]) for row in ordered],
+            "called": [tuple(_called(row).values()) for row in ordered],
+            "identity": list(map(_identity, ordered)),
+            "is_old": ["group_key" not in row for row in ordered],
         }
     )
     students = students[~(students["is_old"] & students.duplicated(["student", "called"]))]

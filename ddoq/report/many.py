@@ -166,7 +166,7 @@ def validation(report: Report) -> Section | None:
 def codebooks(report: ManyRuns) -> Section | None:
     """How well points stand for latents, and W2 against K."""
     series = _measured_curves(report.runs) or _arm_curves(report.measured)
-    drawn = figures.w2_figure([one for one in series if len(one.points) > 1])
+    drawn = figures.w2_figure([line for line in series if len(line.points) > 1])
     return drawn and Section(
         title="W2 against K",
         text=[

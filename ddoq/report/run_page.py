@@ -82,13 +82,13 @@ def write_report(
         folder=run_dir,
         run=run,
     )
-    said, warnings = asked(report, SECTIONS), under_trained(report.shown)
+    shown, warnings = asked(report, SECTIONS), under_trained(report.shown)
     about = [name, *origin.headline(run)]
-    page = write_page(report, said, lead(report), about, warnings)
+    page = write_page(report, shown, lead(report), about, warnings)
     grid = {"distilled": run_dir / "grid.png"}
     tracker.log(tracked(experiment, store, rows, report.shown, run.stage_costs, grid))
 
-    print_tables(said)
+    print_tables(shown)
     for warning in warnings:
         console.print(f"[yellow]{escape(warning)}[/]")
     console.print(f"[dim]data: {escape(_data(run))}[/]")

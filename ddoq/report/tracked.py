@@ -41,9 +41,9 @@ def tracked(
     entry = next(entry for entry in experiment.entries if entry.arm == experiment.main_name)
     codebook, distilled = artefacts(experiment, store, entry)
     students = {
-        one.evaluate.key: _student(one, row, store)
-        for one, row in zip(experiment.entries, rows, strict=True)
-        if one.table == "main"
+        own.evaluate.key: _student(own, row, store)
+        for own, row in zip(experiment.entries, rows, strict=True)
+        if own.table == "main"
     }
     return Results(
         rows=rows,

@@ -25,9 +25,13 @@ class Stopped(BaseException):
     """
 
     def __init__(self, number: int):
-        by = f"stopped by {signal.Signals(number).name}"
-        super().__init__("interrupted" if number == signal.SIGINT else by)
+        super().__init__(number)
         self.number = number
+
+    def __str__(self) -> str:
+        if self.number == signal.SIGINT:
+            return "interrupted"
+        return f"stopped by {signal.Signals(self.number).name}"
 
 
 @contextmanager

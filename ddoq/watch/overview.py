@@ -86,8 +86,8 @@ class Overview:
     @cached_property
     def counts(self) -> dict[str, int]:
         """How many runs are in each state that occurs."""
-        found = Counter(point.state for point in self.points)
-        return {state: found[state] for state in reversed(STATES) if found[state]}
+        counts = Counter(point.state for point in self.points)
+        return {state: counts[state] for state in reversed(STATES) if counts[state]}
 
     @property
     def finished(self) -> bool:
@@ -156,8 +156,8 @@ def _newest(outputs: Path, sweeps: list[Path]) -> Callable[[], Overview]:
 
 def _sweep(folder: Path) -> Overview:
     """Read a sweep. Of a file that is no such description, what can be understood is taken."""
-    found, now = _read(folder / SWEEP), time.time()
-    points, until, seen = found.get("points"), found.get("until"), set()
+    record, now = _read(folder / SWEEP), time.time()
+    points, until, seen = record.get("points"), record.get("until"), set()
     runs = folder.absolute().parents[1] / "runs"
     shown = []
     for point in points if isinstance(points, list) else []:
@@ -167,13 +167,13 @@ def _sweep(folder: Path) -> Overview:
             overrides = point.get("overrides")
             label = " ".join(map(str, overrides)) if isinstance(overrides, list) else ""
             shown.append(_point(runs / run, label or run, now, until))
-    created = found.get("created")
+    created = record.get("created")
     return Overview(
         folder.name,
         folder,
         shown,
         now,
-        str(found.get("command") or ""),
+        str(record.get("command") or ""),
         created if _is_number(created) else None,
     )
 
@@ -202,48 +202,48 @@ def _point(folder: Path, label: str, now: float, until: str | None = None) -> Ru
     """
     point = RunState(label, folder)
     try:
-        point = _understood(point, found := _read(folder / STATUS), now)
+        point = _understood(point, status := _read(folder / STATUS), now)
         return (
             replace(point, state="waiting")
-            if point.state == "done" and until not in (None, found["until"])
+            if point.state == "done" and until not in (None, status["until"])
             else point
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return point
 
 
-def _understood(point: RunState, found: dict[str, Any], now: float) -> RunState:
-    state, started, updated = found["state"], float(found["started"]), float(found["updated"])
+def _understood(point: RunState, status: dict[str, Any], now: float) -> RunState:
+    state, started, updated = status["state"], float(status["started"]), float(status["updated"])
     if state not in ("running", *ENDED) or not math.isfinite(started + updated):
         raise ValueError(state)
     age = max(0.0, now - updated)
     if state == "running" and age > _SILENT:
         state = "silent"
-    stages, stage, items = found["stages"], found["stage"] or "", found["items"]
+    stages, stage, items = status["stages"], status["stage"] or "", status["items"]
     counts = stages.get(stage, {"done": 0, "total": 0})
     point = replace(
         point,
         state=state,
         stage=str(stage),
-        title=str(found["title"] or ""),
+        title=str(status["title"] or ""),
         done=sum(int(count["done"]) for count in stages.values()),
         total=sum(int(count["total"]) for count in stages.values()),
         stage_done=int(counts["done"]),
         stage_total=int(counts["total"]),
         what=str(items["what"]) if items else "",
         items=(int(items["done"]), int(items["total"])) if items else None,
-        lock=str(found["waiting"] or ""),
-        host=str(found["host"]),
+        lock=str(status["waiting"] or ""),
+        host=str(status["host"]),
         started=started,
         updated=updated,
         age=age,
-        error=tuple(map(str, found["error"])) if found["error"] else None,
+        error=tuple(map(str, status["error"])) if status["error"] else None,
         top1=_accuracy(point.folder) if state == "done" else None,
     )
     if state != "running":
         return point
     rate = items["rate"] if items and _is_number(items["rate"]) and items["rate"] > 0 else None
-    return replace(point, rate=rate, left=_left(point.items, rate, found["nodes"]))
+    return replace(point, rate=rate, left=_left(point.items, rate, status["nodes"]))
 
 
 def _left(
@@ -284,10 +284,10 @@ def _main_top1(path: Path, changed: int) -> float | None:
 def _read(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file; an empty one where there is no such file or object."""
     try:
-        found = read_json(path)
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _is_number(value: Any) -> bool:

@@ -30,8 +30,8 @@ def doing(point: RunState) -> str:
         if point.stage_total
         else point.stage
     )
-    said = (point.title, point.what.removeprefix(f"{point.stage} "))
-    parts = [stage, *dict.fromkeys(part for part in said if part not in ("", point.stage))]
+    details = (point.title, point.what.removeprefix(f"{point.stage} "))
+    parts = [stage, *dict.fromkeys(part for part in details if part not in ("", point.stage))]
     if point.lock:
         return " · ".join([*parts, "another process computes it"])
     return " · ".join(parts) + (f" {point.items[0]}/{point.items[1]}" if point.items else "")

@@ -51,6 +51,8 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
         assert done.returncode == 0, done.stderr
         assert all(f"✓ {stage} " in done.stdout for stage in STAGES)
         assert done.stdout.count("2 students") == 2  # a row when its last student is there
+        assert "the first student will tell how long" in done.stdout
+        assert "  left: about " in done.stdout
         found[num] = results(outputs)
         pids = {
             json.loads(line)["pid"]

@@ -60,7 +60,10 @@ def test_idle_processes_help_with_a_stage_that_shares_out_its_items(tmp_path):
     assert [file.read_text() for file in files] == ["0", "1", "2", "0", "1", "2", "0", "1"]
 
 
-@pytest.mark.parametrize(("what", "said"), [("fails", "number 1 fails"), ("breaks", "KeyError: 1")])
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [("fails", "number 1 fails"), ("breaks", "KeyError: 1"), ("ends", "EOFError: a file is cut")],
+)
 def test_the_first_failure_is_raised_and_what_is_finished_stays(what, said, tmp_path):
     store, nodes = Store(tmp_path), students(20, seconds=0.1, **{what: [1]})
     with pytest.raises((StageError, RuntimeError), match=said) as error:

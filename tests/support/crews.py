@@ -35,6 +35,8 @@ def working(ranks: Alone) -> Compute:
             raise StageError(f"number {n} fails", "take another")
         if n in identity.get("breaks", ()):
             raise KeyError(n)
+        if n in identity.get("ends", ()):
+            raise EOFError("a file is cut short")
         if n in identity.get("dies", ()):
             os.kill(os.getpid(), signal.SIGKILL)
         if identity.get("speaks"):

@@ -10,8 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from ddoq.config.checks import check
+from ddoq.errors import ConfigError
 from ddoq.utils import cores
-from support.runs import ROOT
+from support.runs import ROOT, composed
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +101,11 @@ def test_no_more_processes_than_fit_into_the_memory(monkeypatch):
     monkeypatch.setattr(cores, "usable_memory", lambda: 5 * 2**29)
     assert cores.useful_processes("auto", 100) == 2
     assert cores.useful_processes(64, 100) == 64  # whoever says so knows
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "all", "1.5", "null", "true"])
+def test_other_values_than_auto_and_numbers_are_refused(value):
+    with pytest.raises(ConfigError, match="trainer.processes") as error:
+        check(composed(f"trainer.processes={value}"))
+    assert "trainer.processes=auto" in error.value.remedy
+    check(composed("trainer.processes=2"))
