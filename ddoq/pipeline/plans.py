@@ -18,7 +18,7 @@ from ddoq.pipeline.status import STATUS
 from ddoq.pipeline.store import Store
 from ddoq.utils.io import read_json, write_json
 
-PLAN, LINK = "plan.json", "distilled"
+PLAN = "plan.json"
 #: What there is in a run's folder before its plan.
 _BEFORE_A_PLAN = {".hydra", "run.log", STATUS}
 
@@ -103,10 +103,7 @@ def keys_by_run(outputs: Path) -> dict[str, set[str]]:
             f"{runs} cannot be read ({error.strerror}), so nothing says which artefacts are in use",
             "give the folder that holds both, store and runs: --outputs DIR",
         ) from error
-    return {
-        folder.name: {row["key"] for row in _rows(folder)} | _linked(folder / LINK)
-        for folder in folders
-    }
+    return {folder.name: {row["key"] for row in _rows(folder)} for folder in folders}
 
 
 def _rows(run_dir: Path) -> list[dict]:
@@ -123,7 +120,3 @@ def _rows(run_dir: Path) -> list[dict]:
             f"{path} cannot be read, so nothing says which artefacts this run needs",
             f"run the command of {run_dir.name} again, which writes it anew, or remove that folder",
         ) from error
-
-
-def _linked(link: Path) -> set[str]:
-    return {Path(os.readlink(link)).name} if link.is_symlink() else set()

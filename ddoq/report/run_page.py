@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -29,7 +30,7 @@ from ddoq.report.rows import result_rows
 from ddoq.report.tracked import tracked
 from ddoq.tracking import Tracker
 from ddoq.utils.console import console
-from ddoq.utils.io import temporary_path, write_jsonl, write_text
+from ddoq.utils.io import link_or_copy, temporary_path, write_jsonl, write_text
 
 #: What is said of a run, in this order. A section is added by writing its function and entering it.
 SECTIONS: tuple[Ask, ...] = (
@@ -63,7 +64,7 @@ def write_report(
     command: str = "",
 ) -> None:
     """Write ``results.jsonl``, ``validation.jsonl``, ``config.yaml``, ``plan.json``, ``grid.png``,
-    ``report.html`` and the link ``distilled``; print the table.
+    ``report.html`` and the folder ``distilled``; print the table.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     rows = result_rows(experiment, store)
@@ -72,7 +73,7 @@ def write_report(
     write_text(run_dir / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
     write_plan(run_dir, steps)
     run = Evidence(experiment, store, steps, command)
-    _link(run.distilled, run_dir / "distilled")
+    _publish(run.distilled, run_dir / "distilled")
     write_grid(run.pictures, run_dir / "grid.png")
 
     name, config = run_name(experiment.config), experiment.config
@@ -131,17 +132,23 @@ def _data(run: Evidence) -> str:
     return ", ".join(filter(None, remarks))
 
 
-def _link(source: Path, target: Path) -> None:
-    """Let ``target`` name the folder ``source``: a relative link,
-    or a copy where links are not allowed.
+def _publish(source: Path, target: Path) -> None:
+    """Make ``target`` the folder ``source`` whose files are its own: hard links, which cost no
+    space and stay when the run is copied or the store is cleaned, or copies where there are none.
 
-    It takes its name when it is whole: two processes may write the report of one run.
+    It takes its name when it is whole.
     """
-    if target.is_dir() and not target.is_symlink():
-        shutil.rmtree(target)
     aside = temporary_path(target)
-    try:
-        aside.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
-    except OSError:
-        shutil.copytree(source, aside)
-    os.replace(aside, target)
+    no_locks = shutil.ignore_patterns("*.lock")
+    shutil.copytree(source, aside, ignore=no_locks, copy_function=_linked)
+    if target.is_symlink():  # of a run before there were hard links
+        target.unlink()
+    elif target.is_dir():
+        shutil.rmtree(target)
+    with suppress(OSError):  # another process that reports the same run came first
+        os.replace(aside, target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _linked(source: str, target: str) -> None:
+    link_or_copy(Path(source), Path(target))

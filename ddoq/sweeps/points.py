@@ -13,7 +13,7 @@ from ddoq.config.names import run_name
 from ddoq.errors import ConfigError, DdoqError, together
 from ddoq.job import Job, prepare
 from ddoq.pipeline.graph import Node
-from ddoq.pipeline.plans import LINK, PLAN, plan
+from ddoq.pipeline.plans import PLAN, plan
 from ddoq.preflight import check_data, check_missing
 from ddoq.utils.io import read_json
 
@@ -58,7 +58,7 @@ class Point:
             reported = {step["key"] for step in read_json(self.folder / PLAN)}
         except (OSError, ValueError, KeyError, TypeError):
             return False
-        files = [self.folder / name for name in ("results.jsonl", "report.html", LINK)]
+        files = [self.folder / name for name in ("results.jsonl", "report.html", "distilled")]
         return reported == {step.node.key for step in self.job.steps} and all(
             file.exists() for file in files
         )

@@ -166,6 +166,15 @@ def test_distilled_folder_is_usable_from_python_and_torchvision(finished):
         assert np.allclose(weights.numpy(), 10 * counts / counts.sum(), atol=1e-5)  # mass weighting
 
 
+def test_a_copied_run_has_its_images_without_the_store(finished, tmp_path):
+    from ddoq import load_distilled
+
+    (run,) = finished.glob("runs/*")
+    copied = shutil.copytree(run, tmp_path / "elsewhere", symlinks=True)
+    data = load_distilled(copied / "distilled")
+    assert not data.path.is_symlink() and data[0][0].shape == (1, 8, 8)
+
+
 def test_second_run_computes_nothing_and_says_the_same(finished):
     before = (finished / "store" / "ledger.jsonl").read_text(), rows(finished)
     done = ddoq(*TINY, f"paths.outputs={finished}")  # how long it takes: test_golden
