@@ -67,8 +67,28 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
                 )
 
 
+#: Data sets of the user's own, for which no experiment has chosen a short way.
+_OWN_DATA = ("image_folder", "parquet")
+
+
+def _fits(config: Conf) -> Iterator[str]:
+    """Yield which models are fitted to the data before anything else."""
+    for group, what in (("encoder", "a VAE"), ("generator", "a DiT")):
+        part = config[group]
+        if part.get("fit") and part["path"] is None:
+            yield f"{what} ({part['fit']['num_steps']:,} steps)"
+
+
 def remarks(config: Conf, models: Models) -> Iterator[str]:
-    """Yield what is taken for granted about models, for the plan."""
+    """Yield what a user has to know about models, for the plan: what is fitted, and what is taken
+    for granted.
+    """
+    fits = " and ".join(_fits(config))
+    if fits and config["dataset"]["name"] in _OWN_DATA:
+        yield (
+            f"fitted to the data first: {fits}, tens of minutes on a CPU; "
+            "+experiment=photos takes the photos themselves, in minutes"
+        )
     known = _encoder(config, models) or {}
     if known and latent_scale(known, "encoder.path").assumed:
         name = known["_class_name"]
