@@ -88,17 +88,17 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
     """
     names, labels, split, unusable, ignored = [], [], [], [], Counter()
     for part, label, folder in folders:
-        found = []
+        images = []
         for name, what in files_below(root / folder):
             if what == IMAGE:
-                found.append(f"{folder}/{name}")
+                images.append(f"{folder}/{name}")
             elif what in (LINK, PIPE):
                 unusable.append(printable(f"{folder}/{name}: {what}"))
             else:
                 ignored[what] += 1
-        names += found
-        labels += [label] * len(found)
-        split += [part] * len(found)
+        names += images
+        labels += [label] * len(images)
+        split += [part] * len(images)
     return Listing(root, names, np.array(labels, np.int64), np.array(split, str), unusable, ignored)
 
 
@@ -178,12 +178,12 @@ def _outside(layout: Layout) -> Counter[str]:
     folders = {folder for _, _, folder in layout.classes}
     parents = {folder.parent for folder in folders} | {layout.root}
     ancestors = {place for folder in folders for place in folder.relative_to(layout.root).parents}
-    used, found = folders | {layout.root / place for place in ancestors}, Counter()
+    used, outside = folders | {layout.root / place for place in ancestors}, Counter()
     for entry in (entry for place in parents for entry in place.iterdir()):
         if entry in used or is_nobodys(entry.name):
             continue
         if is_named_image(entry.name):
-            found["image in no class folder"] += 1
+            outside["image in no class folder"] += 1
         elif os.path.isdir(entry):
-            found[f"folder {printable(entry.name)}"] += 1
-    return found
+            outside[f"folder {printable(entry.name)}"] += 1
+    return outside

@@ -315,9 +315,9 @@ def _labels(
     if not len(values):
         raise ValueError("there are no rows")
     distinct, labels = np.unique(values, return_inverse=True)
-    found = [str(name) for name in distinct]
+    distinct_names = [str(name) for name in distinct]
     if "text" in kinds and class_order == "number":
-        named = ordered(found, class_order)
+        named = ordered(distinct_names, class_order)
         rank = {name: label for label, name in enumerate(named)}
-        return named, np.array([rank[name] for name in found])[labels].astype(np.int64)
-    return found, labels.astype(np.int64)
+        return named, np.array([rank[name] for name in distinct_names])[labels].astype(np.int64)
+    return distinct_names, labels.astype(np.int64)

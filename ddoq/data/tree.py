@@ -119,9 +119,9 @@ def subfolders(path: Path) -> list[Path]:
         DataError: one is a link to nothing: its class would be lost.
     """
     with reading(path, READABLE):
-        found = sorted(entry for entry in path.iterdir() if not is_nobodys(entry.name))
-        folders = [entry for entry in found if entry.is_dir()]
-        links = [entry for entry in found if entry.is_symlink()]
+        entries = sorted(entry for entry in path.iterdir() if not is_nobodys(entry.name))
+        folders = [entry for entry in entries if entry.is_dir()]
+        links = [entry for entry in entries if entry.is_symlink()]
         broken = [printable(str(entry)) for entry in links if not entry.exists()]
     if broken:
         raise DataError(f"dataset: {broken[0]} is a link to nothing", "repair or remove it")
