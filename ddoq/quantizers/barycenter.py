@@ -41,8 +41,8 @@ class Barycenter(Quantizer):
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         rng = numpy_generator(generator)
-        found = [self._from_one_start(cloud, rng) for _ in range(self.num_restarts)]
-        return min(found, key=lambda pair: pair[0])[1]
+        solutions = [self._from_one_start(cloud, rng) for _ in range(self.num_restarts)]
+        return min(solutions, key=lambda pair: pair[0])[1]
 
     def _from_one_start(
         self, cloud: PointCloud, rng: np.random.Generator

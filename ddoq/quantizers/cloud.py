@@ -150,11 +150,11 @@ class PointCloud:
         """Return ``|x_i - z_k|²`` as ``[n, K]`` float32,
         for ``centroids`` ``[K, d]`` in the cloud's coordinates.
         """
-        found = self.inner(centroids)
-        found *= -2
-        found += self.squared_norms[:, None].astype(np.float32)
-        found += np.einsum("kd,kd->k", centroids, centroids)
-        return np.maximum(found, 0, out=found)
+        distances = self.inner(centroids)
+        distances *= -2
+        distances += self.squared_norms[:, None].astype(np.float32)
+        distances += np.einsum("kd,kd->k", centroids, centroids)
+        return np.maximum(distances, 0, out=distances)
 
     def squared_distances_to_means(self, labels: np.ndarray, num: int) -> np.ndarray:
         """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels``
@@ -217,14 +217,14 @@ def _squared(row):
 
 @compiled({"reassoc", "contract"})
 def _distances_to_own(points, centroids, labels):
-    found = np.zeros(len(points))
+    distances = np.zeros(len(points))
     for i in range(len(points)):
         row, centroid, total = points[i], centroids[labels[i]], 0.0
         for j in range(len(row)):
             difference = float(row[j]) - float(centroid[j])
             total += difference * difference
-        found[i] = total
-    return found
+        distances[i] = total
+    return distances
 
 
 @compiled()
@@ -246,10 +246,12 @@ def _cell_means(points, mass, labels, num):
 @compiled()
 def _condensed_distances(gram):
     n = len(gram)
-    found = np.empty(n * (n - 1) // 2)
+    distances = np.empty(n * (n - 1) // 2)
     position = 0
     for i in range(n):
         for j in range(i + 1, n):
-            found[position] = np.sqrt(max(gram[i, i] + gram[j, j] - 2 * gram[i, j], np.float32(0)))
+            distances[position] = np.sqrt(
+                max(gram[i, i] + gram[j, j] - 2 * gram[i, j], np.float32(0))
+            )
             position += 1
-    return found
+    return distances

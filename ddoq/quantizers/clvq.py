@@ -135,17 +135,17 @@ def _streamed_codebook(
     assignments, total, squares, seen, distortion = [], 0.0, 0.0, 0, 0.0
     closest, nearest = np.full(num, np.inf), np.zeros(num, np.int64)
     for piece in stream():
-        found, scores = _nearest(piece, centroids)
+        piece_labels, scores = _nearest(piece, centroids)
         norms = np.square(piece, dtype=np.float64).sum(1)
         distances = scores + norms[:, None]
         better = distances.min(0) < closest
         closest = np.where(better, distances.min(0), closest)
         nearest = np.where(better, seen + distances.argmin(0), nearest)
-        distortion += np.square(piece - centroids[found], dtype=np.float64).sum()
+        distortion += np.square(piece - centroids[piece_labels], dtype=np.float64).sum()
         total = total + piece.sum(0, dtype=np.float64)
         squares = squares + norms.sum()
         seen = seen + len(piece)
-        assignments.append(found)
+        assignments.append(piece_labels)
     labels = np.concatenate(assignments)
     counts = torch.from_numpy(np.bincount(labels, minlength=num))
     return Codebook(

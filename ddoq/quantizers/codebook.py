@@ -103,15 +103,15 @@ def _certain_argmin(distances: np.ndarray, cloud: PointCloud, points: np.ndarray
     """Return the nearest point of every row;
     where single precision cannot tell, in double precision.
     """
-    found = distances.argmin(1)
+    nearest = distances.argmin(1)
     if distances.shape[1] > 1:
         first, second = np.partition(distances, 1, 1)[:, :2].T
         scale = cloud.squared_norms + np.square(points).sum(1).max()
         for i in np.flatnonzero(second - first < 1e-5 * scale):
             candidates = np.flatnonzero(distances[i] < first[i] + 1e-5 * scale[i])
             exact = np.square(points[candidates] - cloud.points[i], dtype=np.float64).sum(1)
-            found[i] = candidates[exact.argmin()]
-    return found
+            nearest[i] = candidates[exact.argmin()]
+    return nearest
 
 
 @dataclass(frozen=True)
@@ -174,13 +174,13 @@ class ClassCodebooks:
         """
         with reading(path, f"remove {path.parent} and run again", StoreError):
             with safe_open(path, "pt") as file:
-                found = ClassCodebooks(*(file.get_tensor(name) for name in _FIELDS))
-            integers = [getattr(found, name) for name in _FIELDS[1:]]
-            if {part.shape for part in integers} != {found.latents.shape[:1]} or any(
+                codebooks = ClassCodebooks(*(file.get_tensor(name) for name in _FIELDS))
+            integers = [getattr(codebooks, name) for name in _FIELDS[1:]]
+            if {part.shape for part in integers} != {codebooks.latents.shape[:1]} or any(
                 part.dtype != torch.int64 or (part < 0).any() for part in integers
             ):
                 raise ValueError("its columns do not belong together")
-        return found
+        return codebooks
 
 
 _FIELDS = ("latents", "labels", "index", "counts", "sources")

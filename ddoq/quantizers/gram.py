@@ -102,15 +102,15 @@ def distances(gram, sums, squares, masses):
     """Return ``|x_i - c_k|^2`` as ``[K, n]`` float32; infinite for empty cells."""
     num, n = sums.shape
     diagonal = np.diag(gram).copy()
-    found = np.empty((num, n), np.float32)
+    squared = np.empty((num, n), np.float32)
     for k in range(num):
         if masses[k] <= 0:
-            found[k] = np.inf
+            squared[k] = np.inf
             continue
         norm, scale = np.float32(squares[k] / masses[k] ** 2), np.float32(2 / masses[k])
         for i in range(n):
-            found[k, i] = max(diagonal[i] + norm - scale * sums[k, i], np.float32(0))
-    return found
+            squared[k, i] = max(diagonal[i] + norm - scale * sums[k, i], np.float32(0))
+    return squared
 
 
 @jit
