@@ -153,7 +153,9 @@ class Protocol:
         """Return the protocol of a plain configuration;
         what only tables and stages read is passed over.
         """
-        values = {known.name: config[known.name] for known in fields(cls) if known.name in config}
+        values = {
+            option.name: config[option.name] for option in fields(cls) if option.name in config
+        }
         values["augmentation"] = Augmentation(**values.get("augmentation", {}))
         values["weights"] = WeightUse(**values.get("weights", {}))
         values["rules"] = tuple(Rule(**rule) for rule in values.get("rules", ()))

@@ -123,8 +123,8 @@ class Models:
         return identity + (_NORMALISED if self._is_normalised(conf, key) else ""), place
 
     def _is_normalised(self, conf: Conf, key: str) -> bool:
-        known = self.describe(conf, "vae", key) if "vae" in PARTS[conf["_target_"]] else None
-        return known is not None and is_normalised(known)
+        vae = self.describe(conf, "vae", key) if "vae" in PARTS[conf["_target_"]] else None
+        return vae is not None and is_normalised(vae)
 
     def describe(self, conf: Conf, part: str, key: str) -> Conf | None:
         """Return the configuration of one part of a pretrained model, if it is on this machine.
@@ -143,7 +143,8 @@ class Models:
 
             if (place, part) not in self._described:
                 self._described |= {
-                    (place, name): known for name, known in describe(place, key).items()
+                    (place, name): model_config
+                    for name, model_config in describe(place, key).items()
                 }
             return self._described[place, part]
         marker = PARTS[conf["_target_"]][part]
