@@ -55,8 +55,8 @@ class Artefact:
 def keys(root: Path, stage: str) -> list[str]:
     """Return the keys of all artefacts of a stage, finished or not."""
     try:
-        with os.scandir(root / stage) as found:
-            return sorted(entry.name for entry in found if _KEY.fullmatch(entry.name))
+        with os.scandir(root / stage) as entries:
+            return sorted(entry.name for entry in entries if _KEY.fullmatch(entry.name))
     except FileNotFoundError:
         return []
 
@@ -66,12 +66,12 @@ def survey(root: Path, stages: Iterable[str] = STAGES) -> list[Artefact]:
     and no manifest is opened.
     """
     ledger = _ledger(root)
-    found = []
+    artefacts = []
     for stage in stages:
         for key in keys(root, stage):
             with suppress(FileNotFoundError):  # removed since it was listed
-                found.append(_look(root, stage, key, ledger.get(key)))
-    return found
+                artefacts.append(_look(root, stage, key, ledger.get(key)))
+    return artefacts
 
 
 def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> Artefact:
@@ -102,12 +102,12 @@ def last_change(folder: Path) -> float:
 
 
 def _files(folder: Path) -> list[os.stat_result]:
-    found = []
+    files = []
     for path in folder.rglob("*"):
         with suppress(OSError):  # removed since it was listed
             if not path.is_dir():
-                found.append(path.lstat())
-    return found
+                files.append(path.lstat())
+    return files
 
 
 def _ledger(root: Path) -> dict[str, dict[str, Any]]:
@@ -120,11 +120,11 @@ def strays(root: Path) -> list[Path]:
     lock, ledger, digests, stage.
     """
     own = {LEDGER, DIGESTS, *STAGES}
-    found = [path for path in root.iterdir() if path.name not in own]
+    unowned = [path for path in root.iterdir() if path.name not in own]
     for stage in STAGES:
         if (root / stage).is_dir():
-            found += [path for path in (root / stage).iterdir() if not _is_own(path)]
-    return sorted(found)
+            unowned += [path for path in (root / stage).iterdir() if not _is_own(path)]
+    return sorted(unowned)
 
 
 def _is_own(path: Path) -> bool:
