@@ -272,8 +272,8 @@ def _run(*command: str) -> str:
             f"{command[0]} does not answer ({error})", "see `scontrol ping`"
         ) from error
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise StageError(f"{command[0]} does not answer ({said})", "see `scontrol ping`")
+        message = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise StageError(f"{command[0]} does not answer ({message})", "see `scontrol ping`")
     return done.stdout
 
 
@@ -288,15 +288,15 @@ def refusal(error: Exception, asked: Asked) -> Exception:
             "start the command where `sbatch --version` answers, "
             "or use launcher=joblib, submitit_local or local",
         )
-    said = re.findall(r"^sbatch: (?:error|fatal): (.+)$", text, re.MULTILINE)
-    if not said:
+    messages = re.findall(r"^sbatch: (?:error|fatal): (.+)$", text, re.MULTILINE)
+    if not messages:
         return error
     if re.search(r"[Uu]nable to contact|onfiguration (source|file)|DNS|onnection refused", text):
         return ConfigError(
-            f"launcher: SLURM's controller does not answer ({said[-1]})",
+            f"launcher: SLURM's controller does not answer ({messages[-1]})",
             "wait until `scontrol ping` says that it is up, then repeat the command; "
             "launcher=joblib needs no SLURM",
         )
     return asked.error(
-        f"SLURM refuses the jobs ({said[-1]})", partitions(), asked.conf.get("partition")
+        f"SLURM refuses the jobs ({messages[-1]})", partitions(), asked.conf.get("partition")
     )

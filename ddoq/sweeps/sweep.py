@@ -155,7 +155,7 @@ def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
         dict(override.lstrip("+").partition("=")[::2] for override in point.swept)
         for point in points
     ]
-    keys = list(dict.fromkeys(key for one in swept for key in one))
+    keys = list(dict.fromkeys(key for choices in swept for key in choices))
     table = Table(
         "",
         title=f"[bold]{escape(name)}[/]: to compute",

@@ -145,13 +145,15 @@ def _wandb_artifact(artefact: Artefact) -> Any:
     import wandb
 
     name = re.sub(r"[^\w.-]", "-", artefact.name)
-    found = wandb.Artifact(name, artefact.kind, metadata={**artefact.metadata, "key": artefact.key})
+    logged = wandb.Artifact(
+        name, artefact.kind, metadata={**artefact.metadata, "key": artefact.key}
+    )
     folder = artefact.folder.resolve()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.add_file(
+        logged.add_file(
             str(file), name=str(file.relative_to(folder)), policy="immutable", skip_cache=True
         )
-    return found
+    return logged
 
 
 def _log_student(run: Any, student: Student) -> bool:
