@@ -90,7 +90,9 @@ def is_named_image(name: str) -> bool:
 
 def _kind(path: str) -> str:
     """Return what a link, pipe, socket or device is; it is not opened, which could block."""
-    return IMAGE if os.path.isfile(path) else PIPE if os.path.exists(path) else LINK
+    if os.path.isfile(path):
+        return IMAGE
+    return PIPE if os.path.exists(path) else LINK
 
 
 def printable(name: str) -> str:

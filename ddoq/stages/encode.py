@@ -46,7 +46,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         images,
         runtime.batches_of_shards(writer),
         Batches(Handover("encode", "latents", encoder.remedy)),
-        lambda b, z: writer.add(b[0], z),
+        lambda batch, latents: writer.add(batch[0], latents),
         title="encode",
         accelerator=runtime.accelerator,
         num_workers=runtime.num_workers,
