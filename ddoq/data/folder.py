@@ -30,7 +30,7 @@ from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listing:
     """The image files of a data set, in one order.
 
@@ -99,7 +99,14 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
         names += images
         labels += [label] * len(images)
         split += [part] * len(images)
-    return Listing(root, names, np.array(labels, np.int64), np.array(split, str), unusable, ignored)
+    return Listing(
+        root=root,
+        names=names,
+        labels=np.array(labels, np.int64),
+        split=np.array(split, str),
+        unusable=unusable,
+        ignored=ignored,
+    )
 
 
 def image_files(folder: Path | str) -> Iterator[str]:

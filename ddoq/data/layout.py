@@ -58,7 +58,7 @@ class Part:
         return _class_names(self.inner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """The class folders of a data set.
 
@@ -100,7 +100,7 @@ def recognise(root: Path) -> Layout:
         f"found in {printable(base.relative_to(root).as_posix())}/, "
         f"the only folder of {printable(root.name)}/"
     )
-    return Layout(base, layout.classes, layout.where, [note, *layout.notes], layout.is_new)
+    return replace(layout, root=base, notes=[note, *layout.notes])
 
 
 def _only(folder: Path) -> Path | None:
@@ -108,16 +108,21 @@ def _only(folder: Path) -> Path | None:
     since it holds folders and neither has images.
     """
     inside = subfolders(folder)
-    if len(inside) != 1 or (named_split := split_of(inside[0].name)) and named_split[1]:
+    if len(inside) != 1:
         return None
-    nested = subfolders(inside[0]) and not images_in(folder) and not images_in(inside[0])
-    return inside[0] if nested else None
+    only = inside[0]
+    named_split = split_of(only.name)
+    if named_split and named_split[1]:
+        return None
+    nested = subfolders(only) and not images_in(folder) and not images_in(only)
+    return only if nested else None
 
 
 def _remedy_without_folders(folder: Path) -> str:
     if any(next(folder.glob(pattern), None) for pattern in _TABLES):
         return f"it holds tables: dataset=parquet {override('dataset.root', folder)}"
-    return (images_in(folder) and above(folder)) or "put the images into one sub-folder per class"
+    higher = above(folder) if images_in(folder) else None
+    return higher or "put the images into one sub-folder per class"
 
 
 def above(folder: Path) -> str | None:
@@ -155,18 +160,18 @@ def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
     tested_on = "test" if "test" in flat | {part.split for part in parts} else "validation"
     by_split = [("test" if part.split == tested_on else part.split, part) for part in parts]
     return Layout(
-        base,
-        [
+        root=base,
+        classes=[
             (split, class_name(folder), folder)
             for split, part in by_split
             for folder in subfolders(part.inner)
         ],
-        {
+        where={
             split: printable(part.inner.relative_to(base).as_posix()) + "/"
             for split, part in by_split
         },
-        list(_beside(tops, train, parts)),
-        any(
+        notes=list(_beside(tops, train, parts)),
+        is_new=any(
             part.folder.name.lower() not in _FIRST_KNOWN or part.inner != part.folder
             for part in parts
         ),
@@ -273,7 +278,8 @@ def _as_classes(base: Path, tops: Sequence[Path]) -> Layout:
         _check_not_empty(base, branches)
         notes += _check_level(base, branches)
     was_split = any(top.name.lower() == "train" for top in tops)
-    return Layout(base, [("", class_name(top), top) for top in tops], {}, notes, was_split)
+    classes = [("", class_name(top), top) for top in tops]
+    return Layout(root=base, classes=classes, notes=notes, is_new=was_split)
 
 
 def _check_not_splits(base: Path, tops: Sequence[Path]) -> None:
@@ -332,7 +338,8 @@ def _splits_of_classes(base: Path, branches: Mapping[Path, list[Path]]) -> Layou
         for top, part, named_split in inside
     ]
     where = {split: f"<class>/{part.name}/" for split, _, part in classes}
-    return Layout(base, classes, where, ["every class folder holds the splits"], is_new=True)
+    notes = ["every class folder holds the splits"]
+    return Layout(root=base, classes=classes, where=where, notes=notes, is_new=True)
 
 
 def _check_not_empty(base: Path, branches: Mapping[Path, list[Path]]) -> None:

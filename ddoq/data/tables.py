@@ -65,12 +65,12 @@ def open_parquet(
         images = pa.concat_tables(pictures, promote_options="permissive")["image"]
     read, describe = _readers(images, root, columns[0][0])
     return Source(
-        names,
-        labels,
-        np.repeat(splits, [len(part) for part in parts]),
-        read,
-        describe,
-        root.name,
+        class_names=names,
+        labels=labels,
+        split=np.repeat(splits, [len(part) for part in parts]),
+        read=read,
+        describe=describe,
+        provenance=root.name,
         ignored={"Parquet file of no split": len(shards.aside)} if shards.aside else {},
         where={
             split: _shown([printable(file.relative_to(shards.base).as_posix()) for file in files])

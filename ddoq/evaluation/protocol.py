@@ -22,7 +22,7 @@ from ddoq.options import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """Values of a protocol for some sizes of data set and some students;
     ``None`` does not ask, or does not set.
@@ -67,7 +67,7 @@ class Rule:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """A training recipe.
 

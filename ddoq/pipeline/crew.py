@@ -34,7 +34,7 @@ class _Worker:
     connection: Connection
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Work:
     """A node that is being computed.
 
@@ -148,7 +148,7 @@ class Crew:
         idle = [worker for worker in self._workers if id(worker) not in busy]
         for node, size in shares(nodes, len(idle)):
             workers, idle = idle[:size], idle[size:]
-            self._works.append(_Work(node, workers, FarBar(node.title)))
+            self._works.append(_Work(node=node, workers=workers, bar=FarBar(node.title)))
             self._works[-1].begin(wait)
             status.current().begun(node, self._works[-1].bar.tasks)
         if not wait:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ddoq.utils.io import TEMPORARY, read_json
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Artefact:
     """A folder of the store.
 
@@ -75,20 +76,33 @@ def survey(root: Path, stages: Iterable[str] = STAGES) -> list[Artefact]:
 
 
 def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> Artefact:
+    artefact = partial(Artefact, root=root, stage=stage, key=key)
     try:
         time = os.stat(f"{root}/{stage}/{key}/{MANIFEST}").st_mtime
     except OSError:
         folder = root / stage / key
         num_bytes = sum(file.st_size for file in _files(folder))
-        return Artefact(root, stage, key, False, "", num_bytes, 0.0, last_change(folder))
+        return artefact(
+            finished=False,
+            title="",
+            num_bytes=num_bytes,
+            seconds=0.0,
+            time=last_change(folder),
+        )
     try:
         # Killed between its manifest and its line of the ledger, or copied from another store.
         if line is None:
             manifest = read_json(root / stage / key / MANIFEST)
             line = {"title": manifest["title"], **manifest["cost"]}
-        return Artefact(root, stage, key, True, line["title"], line["bytes"], line["seconds"], time)
+        return artefact(
+            finished=True,
+            title=line["title"],
+            num_bytes=line["bytes"],
+            seconds=line["seconds"],
+            time=time,
+        )
     except (OSError, ValueError, KeyError, TypeError):
-        return Artefact(root, stage, key, True, "(damaged)", 0, 0.0, time)
+        return artefact(finished=True, title="(damaged)", num_bytes=0, seconds=0.0, time=time)
 
 
 def last_change(folder: Path) -> float:

@@ -100,11 +100,19 @@ def artefacts(
     if points is not None:
         about |= {"latents": experiment.nodes.encode.key}
         name = f"codebook-{slug}"
-        codebook = Artefact(points.key, name, "codebook", store.path(points), dict(about))
+        codebook = Artefact(
+            key=points.key,
+            name=name,
+            kind="codebook",
+            folder=store.path(points),
+            metadata=dict(about),
+        )
         about |= {"codebook": points.key}
     about |= {entry.images.stage: entry.images.key}
     name, folder = f"distilled-{slug}", store.path(entry.label)
-    return codebook, Artefact(entry.label.key, name, "distilled-dataset", folder, about)
+    return codebook, Artefact(
+        key=entry.label.key, name=name, kind="distilled-dataset", folder=folder, metadata=about
+    )
 
 
 def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:

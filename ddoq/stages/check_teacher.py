@@ -45,7 +45,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     splits = [split for split in ("validation", "train") if sum(index.counts[split])]
     images = [runtime.images(inputs["index"], split) for split in splits]
     trial = _Trial(
-        load_teacher(node, inputs, runtime), images, index.class_names, runtime, node.title
+        teacher=load_teacher(node, inputs, runtime),
+        images=images,
+        class_names=index.class_names,
+        runtime=runtime,
+        title=node.title,
     )
     verdicts = {}
     for number, (name, member) in enumerate(members_of(conf)):
@@ -61,7 +65,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return trial.verdict(slice(None), node.title) | {"split": splits[0], "members": verdicts}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Trial:
     """A teacher and the images of one or two splits, the preferred one first."""
 

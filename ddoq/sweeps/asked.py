@@ -11,7 +11,7 @@ from ddoq.errors import ConfigError
 from ddoq.sweeps.waves import Wave, resources_key
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Nodes:
     """Nodes of a partition that are alike.
 

@@ -28,15 +28,16 @@ from ddoq.pipeline.plans import keys_by_run, plan, write_plan
 from ddoq.pipeline.runner import execute
 from ddoq.pipeline.store import Store, remove
 from ddoq.utils.io import remove_leftovers, temporary_path
+from support.nodes import bare_node
 from support.runs import ROOT
 
 DAYS = 86_400
 
 
 def chain(ipc: int = 10) -> tuple[Node, Node, Node]:
-    encode = Node("encode", 1, {"encoder": "pixels"})
-    quantize = Node("quantize", 1, {"ipc": ipc}, {"encode": encode}, f"K = {ipc}")
-    return encode, quantize, Node("label", 1, {"ipc": ipc}, {"quantize": quantize}, f"ipc {ipc}")
+    encode = bare_node("encode", {"encoder": "pixels"})
+    quantize = bare_node("quantize", {"ipc": ipc}, {"encode": encode}, f"K = {ipc}")
+    return encode, quantize, bare_node("label", {"ipc": ipc}, {"quantize": quantize}, f"ipc {ipc}")
 
 
 def write(node: Node, inputs: dict, folder: Path) -> dict:

@@ -201,11 +201,11 @@ def test_what_a_killed_run_finished_is_not_computed_again(encoded, tmp_path):
     part.mkdir()
     mine = whole.labels == 2
     marked = ClassCodebooks(
-        whole.latents[mine] + 1,
-        whole.labels[mine],
-        whole.index[mine],
-        whole.counts[mine],
-        whole.sources[mine],
+        latents=whole.latents[mine] + 1,
+        labels=whole.labels[mine],
+        index=whole.index[mine],
+        counts=whole.counts[mine],
+        sources=whole.sources[mine],
     )
     marked.save(part / "class-00002.safetensors", {})
     facts = read_json_row(tmp_path, encoded)

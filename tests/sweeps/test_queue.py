@@ -111,7 +111,9 @@ def test_one_line_says_what_runs_and_what_is_awaited():
 
 def test_partitions_are_read_with_their_nodes():
     main, short, big, cpu = read_partitions(SINFO)
-    assert main == Nodes("main", True, 2, 2, 4000, 2, 1440)
+    assert main == Nodes(
+        partition="main", default=True, number=2, cpus=2, memory=4000, gpus=2, minutes=1440
+    )
     assert (short.minutes, short.default, big.gpus, big.minutes, cpu.gpus, cpu.minutes) == (
         5,
         False,
