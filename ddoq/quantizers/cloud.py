@@ -193,7 +193,9 @@ def _not_numbers(flat: Tensor) -> DataError:
 
 @compiled()
 def _centre(points, mass):
-    """Subtract the weighted mean in place; return it, and the squared norms of what is left."""
+    """Subtract the mean of ``points`` ``[n, d]`` float32, weighted by ``mass`` ``[n]`` float64,
+    in place; return it ``[d]``, and the squared norms of what is left ``[n]``, both float64.
+    """
     n, dim = points.shape
     mean, norms = np.zeros(dim), np.zeros(n)
     for i in range(n):
@@ -209,6 +211,7 @@ def _centre(points, mass):
 
 @compiled({"reassoc", "contract"})
 def _squared(row):
+    """Return the squared norm of a row ``[d]`` float32, summed in double precision."""
     total = 0.0
     for j in range(len(row)):
         total += float(row[j]) * float(row[j])
@@ -217,6 +220,9 @@ def _squared(row):
 
 @compiled({"reassoc", "contract"})
 def _distances_to_own(points, centroids, labels):
+    """Return ``[n]`` float64: squared distances of ``points`` ``[n, d]`` float32
+    to their ``centroids`` ``[K, d]`` float32, by ``labels`` ``[n]`` int64.
+    """
     distances = np.zeros(len(points))
     for i in range(len(points)):
         row, centroid, total = points[i], centroids[labels[i]], 0.0
@@ -229,6 +235,9 @@ def _distances_to_own(points, centroids, labels):
 
 @compiled()
 def _cell_means(points, mass, labels, num):
+    """Return ``[num, d]`` float32: means of ``points`` ``[n, d]`` float32 with ``mass`` ``[n]``
+    float64 in the cells ``labels`` ``[n]`` int64; zero for empty cells.
+    """
     sums, masses = np.zeros((num, points.shape[1])), np.zeros(num)
     for i in range(len(points)):
         masses[labels[i]] += mass[i]
@@ -245,6 +254,9 @@ def _cell_means(points, mass, labels, num):
 
 @compiled()
 def _condensed_distances(gram):
+    """Return ``[n (n - 1) / 2]`` float64: distances of all pairs in SciPy's order,
+    from ``<x_i, x_j>`` ``[n, n]`` float32.
+    """
     n = len(gram)
     distances = np.empty(n * (n - 1) // 2)
     position = 0

@@ -117,6 +117,15 @@ def _reservoir(pieces: Iterable[np.ndarray], size: int, rng: np.random.Generator
 
 @compiled()
 def _compete(batch, winners, centroids, wins, exponent):
+    """Pull every row's centroid towards it by a step of ``wins^-exponent``.
+
+    Args:
+        batch: ``[m, d]`` float32.
+        winners: nearest centroid of every row, ``[m]`` int64.
+        centroids: ``[K, d]`` float32; changed in place.
+        wins: how often each centroid was the nearest, ``[K]`` float64; changed in place.
+        exponent: of the step.
+    """
     for i in range(len(batch)):
         k = winners[i]
         wins[k] += 1
