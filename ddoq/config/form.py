@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ddoq.config.arms import NEEDED, OPTIONS, PARTS, PUSHED, is_full, is_method
+from ddoq.config.arms import ARM_PARTS, NEEDED, OPTIONS, PUSHED, is_full, is_method
 from ddoq.config.choices import COMPONENTS, constructor_of
 from ddoq.config.constructors import Constructor, constructor, plain
 from ddoq.config.parts import Problems, components, is_missing, part_problems
@@ -101,7 +101,7 @@ def _arm(arm: Any, path: str) -> Problems:
         remedy = f"give it {', '.join(NEEDED)}, or a method; {{}} is the full data"
         yield f"{path}: {arm!r} is no arm", remedy
         return
-    options = {key: value for key, value in arm.items() if key not in PARTS}
+    options = {key: value for key, value in arm.items() if key not in ARM_PARTS}
     allowed = {name: plain(annotation) for name, annotation in OPTIONS.items()}
     yield from _entries(options, allowed, path, complete=False)
     points = [part for part in PUSHED if part in arm]

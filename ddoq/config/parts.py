@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ddoq.config.arms import PARTS
+from ddoq.config.arms import ARM_PARTS
 from ddoq.config.choices import COMPONENTS, OPTIONAL, constructor_of, targets
 from ddoq.errors import did_you_mean
 
@@ -61,7 +61,7 @@ def places(config: Mapping[str, Any]) -> Places:
         if not is_missing(config, group) and not _is_none(config[group], group):
             yield from _with_inner(group, group, config[group])
     for name, arm in _entries(config, "baselines"):
-        for part in PARTS:
+        for part in ARM_PARTS:
             if isinstance(arm, Mapping) and part in arm and not _is_none(arm[part], part):
                 yield f"baselines.{name}.{part}", part, arm[part]
     for section, key, group in _DICTIONARIES:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddoq.data.base import BadImageError, ImageDataset
 from ddoq.data.copies import perceptual_hash
-from ddoq.data.deep import DeepImageError, Range, common_range
+from ddoq.data.deep import DeepImageError, PixelRange, common_range
 from ddoq.utils.console import progress_bar
 from ddoq.utils.io import atomic_path
 
@@ -43,7 +43,7 @@ class Look:
     moments: np.ndarray
     digest: int = 0
     likeness: int = 0
-    extremes: Range = _NOT_DEEP
+    extremes: PixelRange = _NOT_DEEP
     error: str | None = None
 
 
@@ -65,7 +65,7 @@ class Scan:
     likenesses: np.ndarray
     extremes: np.ndarray
     errors: dict[int, str]
-    pixel_range: Range | None = None
+    pixel_range: PixelRange | None = None
 
     @property
     def deep(self) -> np.ndarray:

@@ -22,7 +22,7 @@ from ddoq.pipeline.lock import is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run
 from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import DIGESTS
-from ddoq.pipeline.survey import Artefact, select, strays, survey
+from ddoq.pipeline.survey import Artefact, artefact_folders, strays, survey
 from ddoq.utils.console import console
 from ddoq.utils.disk import disk_error
 from ddoq.utils.paths import as_folder
@@ -150,8 +150,8 @@ def _list(asked: argparse.Namespace) -> int:
         used = (
             [escape(", ".join(sorted(runs.get(artefact.key, []))) or "none")] if asked.runs else []
         )
-        took = duration(artefact.seconds) if artefact.finished else _unfinished(artefact)
-        age = duration(time.time() - artefact.time)
+        took = rough_time(artefact.seconds) if artefact.finished else _unfinished(artefact)
+        age = rough_time(time.time() - artefact.time)
         table.add_row(
             artefact.key, escape(artefact.title), decimal(artefact.num_bytes), took, age, *used
         )
@@ -182,7 +182,7 @@ def _print_stages(artefacts: list[Artefact], runs: dict[str, list[str]] | None) 
             f"{finished:,}",
             f"{len(some) - finished:,}" if finished < len(some) else "",
             decimal(sum(artefact.num_bytes for artefact in some)),
-            duration(sum(artefact.seconds for artefact in some)),
+            rough_time(sum(artefact.seconds for artefact in some)),
             *unused,
         )
     console.print(table)
@@ -253,7 +253,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def duration(seconds: float) -> str:
+def rough_time(seconds: float) -> str:
     """Return seconds for people: ``3.2 s``, ``12 min``, ``5.1 h``, ``3 d``."""
     for unit, length, most, digits in (("s", 1, 100, 1), ("min", 60, 100, 0), ("h", 3600, 48, 1)):
         if seconds < most * length:
@@ -282,7 +282,7 @@ def _verify(asked: argparse.Namespace) -> int:
 def _look(asked: argparse.Namespace) -> tuple[list[care.Finding], list[Path]]:
     """Verify, and print all that is not in order."""
     root, start = asked.outputs / "store", time.perf_counter()
-    findings = care.verify(select(root, asked.names))
+    findings = care.verify(artefact_folders(root, asked.names))
     strange = [] if asked.names else strays(root)
     for finding in findings:
         if finding.state != "intact":
@@ -294,7 +294,7 @@ def _look(asked: argparse.Namespace) -> tuple[list[care.Finding], list[Path]]:
     counts = {state: sum(finding.state == state for finding in findings) for state in care.STATES}
     parts = [f"{count:,} {state}" for state, count in counts.items() if count]
     console.print(
-        f"{', '.join(parts) or 'nothing is stored'} ({duration(time.perf_counter() - start)})",
+        f"{', '.join(parts) or 'nothing is stored'} ({rough_time(time.perf_counter() - start)})",
         soft_wrap=True,
     )
     return findings, strange

@@ -19,7 +19,7 @@ from ddoq.pipeline import status
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.schedule import shares
 from ddoq.pipeline.store import Store
-from ddoq.pipeline.worker import FarError, MakeCompute, Task, work
+from ddoq.pipeline.worker import Assignment, FarError, MakeCompute, work
 from ddoq.utils.console import FarBar, console
 from ddoq.utils.cores import start_method
 
@@ -57,7 +57,7 @@ class _Work:
     def begin(self, wait: bool) -> None:
         """Tell the processes; ``wait``: for another run that computes the node."""
         for rank, worker in enumerate(self.workers):
-            worker.connection.send(Task(self.node, rank, len(self.workers), wait))
+            worker.connection.send(Assignment(self.node, rank, len(self.workers), wait))
 
     def meet(self, rank: int, value: Any) -> None:
         """Let the processes go on once all have come."""

@@ -150,7 +150,7 @@ def _is_own(path: Path) -> bool:
     )
 
 
-def select(root: Path, names: Iterable[str]) -> list[Path]:
+def artefact_folders(root: Path, names: Iterable[str]) -> list[Path]:
     """Return the folders that keys (the first digits do) or stages name;
     all of them without any name.
 

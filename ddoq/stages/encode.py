@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ddoq.data.images import to_unit
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.encoders import Encoder
 from ddoq.engine.memory import FittingBatches
 from ddoq.engine.trainer import predict_batches
@@ -55,7 +55,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     if runtime.ranks.rank:
         return {}
     writer.finish()
-    latents = Latents(folder)
+    latents = StoredLatents(folder)
     sample = latents.at(np.unique(np.linspace(0, len(latents) - 1, 4096).astype(int)))
     return {
         "num": len(latents),

@@ -13,7 +13,7 @@ import torch
 
 from ddoq.data.distilled import PNGs, load_distilled
 from ddoq.data.indexed import labels_of
-from ddoq.data.latents import Latents
+from ddoq.data.latents import StoredLatents
 from ddoq.engine.trainer import predict_batches
 from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
 from ddoq.pipeline.graph import Node
@@ -32,7 +32,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     correlation with the weights.
     """
     distilled = load_distilled(inputs["label"])
-    stored = Latents(inputs["features"], labels_of(inputs["index"], "train"))
+    stored = StoredLatents(inputs["features"], labels_of(inputs["index"], "train"))
     chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))
     teacher, collected = load_teacher(node.inputs["teacher"], inputs, runtime), []
 

@@ -29,7 +29,7 @@ class Student:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Artefact:
+class TrackedArtefact:
     """A folder of the store.
 
     Args:
@@ -66,6 +66,6 @@ class Results:
     summary: Mapping[str, float]
     columns: Mapping[str, Mapping[str, Any]]
     students: Sequence[Student]
-    codebook: Artefact | None
-    distilled: Artefact
+    codebook: TrackedArtefact | None
+    distilled: TrackedArtefact
     figures: Mapping[str, Path]

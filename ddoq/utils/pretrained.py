@@ -12,7 +12,7 @@ import huggingface_hub
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.hub import hub_files, model_folder
 from ddoq.utils.state_dicts import read_weights, require_finite
-from ddoq.utils.weights import HALF, WEIGHTS, loading, read_config, require_class, variant_of
+from ddoq.utils.weights import HALF, WEIGHTS, loading, read_model_config, require_class, variant_of
 
 _SCHEDULER = "scheduler_config.json"
 
@@ -137,7 +137,7 @@ def load_pretrained(
     import diffusers
 
     folder = model_folder(path, subfolder, key)
-    name = require_class(read_config(folder / "config.json", key), class_names, folder, key)
+    name = require_class(read_model_config(folder / "config.json", key), class_names, folder, key)
     if Path(path).is_file():
         return for_inference(_from_file(getattr(diffusers, name), path, folder, key), precision)
     # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
@@ -201,7 +201,7 @@ def read_scheduler(path: str, key: str) -> dict[str, Any]:
     """Return what a model's ``scheduler_config.json`` says;
     ``path``: a local folder, or a hub id.
     """
-    return read_config(model_folder(path, "scheduler", key, _SCHEDULER) / _SCHEDULER, key)
+    return read_model_config(model_folder(path, "scheduler", key, _SCHEDULER) / _SCHEDULER, key)
 
 
 def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):

@@ -57,7 +57,7 @@ def check_file(path: Path, key: str) -> None:
             pass
 
 
-def read_config(file: Path, key: str) -> dict[str, Any]:
+def read_model_config(file: Path, key: str) -> dict[str, Any]:
     """Return the object in a model's JSON file.
 
     Raises:

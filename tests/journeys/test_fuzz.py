@@ -43,7 +43,7 @@ from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.distilled import file_name, load_distilled, write_metadata, write_png
 from ddoq.data.image_set import ImageSet, write_image_set
 from ddoq.data.label_space import LabelSpace
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.data.parquet import ParquetImages
 from ddoq.data.scan import scan_images
 from ddoq.encoders import TAEF2
@@ -618,7 +618,7 @@ def _latents(folder: Path) -> Callable[[], None]:
     writer.finish()
 
     def read() -> None:
-        found = Latents(folder)
+        found = StoredLatents(folder)
         positions, latents = found.of_class(0)
         assert latents.shape == (len(positions), *found.shape) and list(found.pieces(1))
 

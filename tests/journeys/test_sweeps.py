@@ -20,7 +20,7 @@ from ddoq.errors import ConfigError
 from ddoq.job import prepare
 from ddoq.pipeline.estimate import expected
 from ddoq.pipeline.store import Store
-from ddoq.sweeps.points import Point, expand
+from ddoq.sweeps.points import SweepPoint, expand
 from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from support.nodes import bare_node
 from support.processes import ddoq, new_python, start
@@ -29,7 +29,7 @@ from support.runs import TINY, composed, run_here
 SMALL = (*TINY, "ablation=none", "measure.curve=[]", "baselines=none")
 
 
-def points(outputs: Path, *lists: tuple[str, ...]) -> list[Point]:
+def points(outputs: Path, *lists: tuple[str, ...]) -> list[SweepPoint]:
     return expand(lists, lambda overrides: composed(*SMALL, f"paths.outputs={outputs}", *overrides))
 
 

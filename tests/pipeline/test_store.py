@@ -21,7 +21,7 @@ import pytest
 
 from ddoq.errors import StoreError
 from ddoq.pipeline import care, lock
-from ddoq.pipeline.command import duration, main
+from ddoq.pipeline.command import main, rough_time
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.lock import hold, is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run, plan, write_plan
@@ -413,7 +413,7 @@ def test_a_stage_that_does_not_exist_is_told(outputs):
 
 def test_durations_are_for_people():
     seconds = (0.04, 3.2, 720, 18_000, 4 * DAYS)
-    assert [duration(value) for value in seconds] == ["0.0 s", "3.2 s", "12 min", "5.0 h", "4 d"]
+    assert [rough_time(value) for value in seconds] == ["0.0 s", "3.2 s", "12 min", "5.0 h", "4 d"]
 
 
 def test_the_command_needs_no_torch(outputs):
