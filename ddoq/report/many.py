@@ -85,7 +85,7 @@ def report(selection: Selection, target: Path, chosen: Sequence[tuple[str, str]]
     )
     target.mkdir(parents=True, exist_ok=True)
     sections = asked(many, SECTIONS)
-    filed = [v for ask in FILED for section in asked(many, [ask]) for v in section.tables]
+    filed = [view for section in asked(many, FILED) for view in section.tables]
     write_text(target / "table.csv", tables.plain(many.groups).to_csv(index=False))
     write_text(target / "table.md", f"# {selection.title}\n\n" + "\n".join(map(markdown, filed)))
     write_text(target / "table.tex", "% \\usepackage{booktabs}\n" + "\n".join(map(latex, filed)))
