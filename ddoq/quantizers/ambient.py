@@ -91,22 +91,19 @@ def _exchange_pass(
 ):
     """Visit some points and move those that gain; change the last five arrays in place.
 
+    Returns the distortion that was gained, and what the seen points contributed to it before.
+
     Args:
         points: ``[n, d]`` float32, centred.
         squared_norms: of the points, ``[n]`` float64.
-        mass: of the points, ``[n]`` float64, summing to 1.
-        products: ``<x_i, c_k>`` of the m seen points at the start, ``[m, K]`` float32;
-            they only propose moves.
+        mass: of the points, ``[n]`` float64, sum 1.
+        products: ``<x_i, c_k>`` of the m seen points at the start, ``[m, K]`` float32: proposals.
         seen: rows of ``points``, ``[m]`` int64.
-        centroids: means of the cells, ``[K, d]`` float32.
+        centroids: of the cells, ``[K, d]`` float32.
         labels: cell of each point, ``[n]`` int64.
         masses: of the cells, ``[K]`` float64.
         sizes: numbers of points of the cells, ``[K]`` int64.
-        lead: how much nearer, as a distance, a point's own centroid is than the next,
-            ``[n]`` float32; infinite for a point that is alone in its cell.
-
-    Returns:
-        The distortion that was gained, and what the seen points contributed to it before.
+        lead: of a point's own centroid over the next, a distance, ``[n]`` float32.
     """
     num, dim = centroids.shape
     norms, enter = np.empty(num, np.float32), np.empty(num, np.float32)
