@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ddoq.stages.runtime import Runtime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """A run that has been checked and planned, and nothing computed yet.
 
@@ -171,7 +171,17 @@ def _planned(config: dict[str, Any], ranks: Alone, fingerprints: dict[str, str])
     check_plan(experiment, models)
     stale = downstream(unique(targets), run.from_stage) if run.from_stage else []
     steps = plan(targets, store, stale)
-    return Job(config, dataset, models, ranks, experiment, store, targets, stale, steps)
+    return Job(
+        config=config,
+        dataset=dataset,
+        models=models,
+        ranks=ranks,
+        experiment=experiment,
+        store=store,
+        targets=targets,
+        stale=stale,
+        steps=steps,
+    )
 
 
 def _asked_for(experiment: Experiment, until: str, store: Store, models: Models) -> list[Node]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ddoq.errors import ConfigError, did_you_mean
@@ -115,10 +115,10 @@ def check_options(component: Any, group: str) -> None:
         component: an object of that dataclass.
         group: of components that it belongs to, for the error's path.
     """
-    for name, annotation in get_type_hints(type(component), include_extras=True).items():
-        if get_origin(annotation) is not ClassVar:
-            for problem in breaches(getattr(component, name), annotation, f"{group}.{name}"):
-                raise ConfigError(*problem)
+    hints = get_type_hints(type(component), include_extras=True)
+    for name in (field.name for field in fields(component)):
+        for problem in breaches(getattr(component, name), hints[name], f"{group}.{name}"):
+            raise ConfigError(*problem)
 
 
 def choices_of(annotation: Any) -> tuple:

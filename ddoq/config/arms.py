@@ -19,7 +19,7 @@ Allocation = Literal["equal", "error"]
 PUSHED = ("quantizer", "space", "weighting", "generator")
 NEEDED = ("quantizer", "weighting", "generator")
 #: Every group that a part of an arm may come from.
-PARTS = (*PUSHED, "method")
+ARM_PARTS = (*PUSHED, "method")
 #: What else an arm may say. ``redraw``: a new set for every student; null, like nothing: as the
 #: protocol says.
 OPTIONS = {"allocation": Allocation, "redraw": bool | None}

@@ -111,7 +111,7 @@ def _options(module: str, node: ast.ClassDef) -> Iterator[Option]:
         yield from (replace(o, words=words.get(o.name, o.words)) for o in inherited)
     names = _Names(module)
     for name, stated, default in [*_stated(node, init), *_of_stages(node)]:
-        if _outermost(stated) not in ("Given", "ClassVar"):
+        if _outermost(stated) not in ("Given", "ClassVar", "KW_ONLY"):
             annotation = _evaluated(stated, names)
             value = _default(annotation, default, names)
             yield Option(name, annotation, value, words.get(name, ""))
@@ -139,8 +139,8 @@ def _of_stages(node: ast.ClassDef) -> Iterator[tuple[str, ast.expr, ast.expr | N
 
 
 def _outermost(annotation: ast.expr) -> str:
-    """Return the name before the square brackets of an annotation."""
-    return getattr(getattr(annotation, "value", None), "id", "")
+    """Return the name of an annotation, without what is in square brackets."""
+    return getattr(getattr(annotation, "value", annotation), "id", "")
 
 
 def _default(annotation: Any, node: ast.expr | None, names: _Names) -> Any:

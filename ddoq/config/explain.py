@@ -31,8 +31,8 @@ def explain(error: Exception) -> DdoqError:
     """
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         logging.getLogger("ddoq").error("", exc_info=error)
-    if said := _said_by_ddoq(error):
-        return said
+    if own_error := _said_by_ddoq(error):
+        return own_error
     if isinstance(error, HydraException | OmegaConfBaseException) or _is_of_omegaconf(error):
         text = "\n".join(str(e) for e in (error, error.__cause__) if e is not None)
         return _explain_config(text)
@@ -78,9 +78,9 @@ def _no_such_key(key: str, otherwise: str) -> ConfigError:
     return ConfigError(f"{key}: there is no such key", _nearest(key))
 
 
-def _other_value(key: str, said: str = "") -> str:
+def _other_value(key: str, message: str = "") -> str:
     """Return the remedy for a value of the wrong kind."""
-    if whole := re.match(r"Value '(\d+)\.0' .*Integer", said):
+    if whole := re.match(r"Value '(\d+)\.0' .*Integer", message):
         return f"set {key}={whole.group(1)}"
     kinds = dict.fromkeys(kind(hint) for hint in hints(key))
     return f"set {key} to {' or '.join(kinds) or 'a value of that type'}"

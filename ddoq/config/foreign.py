@@ -37,18 +37,20 @@ def check_command_line(arguments: Sequence[str], relative_to: Path) -> None:
         arguments: of Hydra.
         relative_to: folder to which Hydra takes ``--config-path`` to be relative.
     """
-    known, _ = get_args_parser().parse_known_args(arguments)
-    if known.experimental_rerun:
+    parsed, _ = get_args_parser().parse_known_args(arguments)
+    if parsed.experimental_rerun:
         raise ConfigError(
             "--experimental-rerun: Hydra would load a pickle, which can run anything",
             "repeat the run's own command",
         )
-    paths = [word for word in known.overrides if word.lstrip("+ ").startswith("hydra.searchpath")]
+    paths = [word for word in parsed.overrides if word.lstrip("+ ").startswith("hydra.searchpath")]
     named = [
         place for word in paths for place in re.findall(r"[^\[\],'\"\s]+", word.partition("=")[2])
     ]
-    folders = [Path(place.removeprefix("file://")) for place in (known.config_dir, *named) if place]
-    for folder in [*folders, *([relative_to / known.config_path] if known.config_path else [])]:
+    folders = [
+        Path(place.removeprefix("file://")) for place in (parsed.config_dir, *named) if place
+    ]
+    for folder in [*folders, *([relative_to / parsed.config_path] if parsed.config_path else [])]:
         for file in _files(folder):
             _check_file(file)
 
@@ -69,9 +71,9 @@ def _check_file(file: Path) -> None:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
         called = list(_called(content, ""))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())
+        message = " ".join(str(error).split())
         raise ConfigError(
-            f"{file} is no plain YAML ({said[:200]})", "correct the file, or take it away"
+            f"{file} is no plain YAML ({message[:200]})", "correct the file, or take it away"
         ) from error
     for path, name in called:
         raise ConfigError(
@@ -89,10 +91,10 @@ def _called(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         items = enumerate(value)
     for key, inner in items:
-        here, said = f"{path}.{key}" if path else str(key), inner if isinstance(inner, str) else ""
-        is_known = key == "_target_" and (said in ours or _PLUGIN.fullmatch(said))
+        here, text = f"{path}.{key}" if path else str(key), inner if isinstance(inner, str) else ""
+        is_known = key == "_target_" and (text in ours or _PLUGIN.fullmatch(text))
         # Python's logging imports these.
-        is_imported = said.startswith("ext://") and not said.startswith("ext://sys.std")
+        is_imported = text.startswith("ext://") and not text.startswith("ext://sys.std")
         if key in _CALLS or (key == "_target_" and not is_known) or is_imported:
             yield here, inner
         yield from _called(inner, here)

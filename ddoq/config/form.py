@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from ddoq.config.arms import NEEDED, OPTIONS, PARTS, PUSHED, is_full, is_method
+from ddoq.config.arms import ARM_PARTS, NEEDED, OPTIONS, PUSHED, is_full, is_method
 from ddoq.config.choices import COMPONENTS, constructor_of
 from ddoq.config.constructors import Constructor, constructor, plain
 from ddoq.config.parts import Problems, components, is_missing, part_problems
@@ -45,10 +45,10 @@ def check_form(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> None
 
 def complain(problems: Problems) -> None:
     """Raise one ConfigError that names all problems, if there are any."""
-    if found := list(dict.fromkeys(problems)):
+    if distinct := list(dict.fromkeys(problems)):
         raise ConfigError(
-            "; ".join(cause for cause, _ in found),
-            "; ".join(dict.fromkeys(part for _, part in found)),
+            "; ".join(cause for cause, _ in distinct),
+            "; ".join(dict.fromkeys(part for _, part in distinct)),
         )
 
 
@@ -57,12 +57,12 @@ def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> P
     ``without``: sections that are not looked at.
     """
     yield from part_problems(config)
-    known = list(constructor(ROOT).options)
+    keys = list(constructor(ROOT).options)
     for key in config:
         # `+foo=1` passes Hydra, and nothing would ever read it.
-        if key not in known and key not in without:
-            yield f"{key}: there is no such key", did_you_mean(key, [*known, "+experiment"])
-    for key in known:
+        if key not in keys and key not in without:
+            yield f"{key}: there is no such key", did_you_mean(key, [*keys, "+experiment"])
+    for key in keys:
         if key in without:
             continue
         if is_missing(config, key):
@@ -76,9 +76,9 @@ def form_problems(config: Mapping[str, Any], without: tuple[str, ...] = ()) -> P
 
 def _section(key: str, value: Any) -> Problems:
     """Check what is no component of its own."""
-    found = list(_value(value, constructor(ROOT).options[key].kind, key))
-    yield from found
-    if found:
+    problems = list(_value(value, constructor(ROOT).options[key].kind, key))
+    yield from problems
+    if problems:
         return
     if key == "run":
         yield from _entries(value, get_type_hints(RunConf), key)
@@ -101,7 +101,7 @@ def _arm(arm: Any, path: str) -> Problems:
         remedy = f"give it {', '.join(NEEDED)}, or a method; {{}} is the full data"
         yield f"{path}: {arm!r} is no arm", remedy
         return
-    options = {key: value for key, value in arm.items() if key not in PARTS}
+    options = {key: value for key, value in arm.items() if key not in ARM_PARTS}
     allowed = {name: plain(annotation) for name, annotation in OPTIONS.items()}
     yield from _entries(options, allowed, path, complete=False)
     points = [part for part in PUSHED if part in arm]
@@ -147,7 +147,7 @@ def _value(value: Any, hint: Any, path: str) -> Problems:
 def _fits(value: Any, hint: Any) -> bool:
     """Tell whether a value is of a kind: of one of those that options have."""
     if isinstance(hint, UnionType):
-        return any(_fits(value, one) for one in get_args(hint))
+        return any(_fits(value, alternative) for alternative in get_args(hint))
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
     if get_origin(hint) is dict:
@@ -172,7 +172,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def kind(hint: Any) -> str:
     """Return the words for a kind of value."""
     if isinstance(hint, UnionType):
-        return " or ".join(kind(one) for one in get_args(hint))
+        return " or ".join(kind(alternative) for alternative in get_args(hint))
     if get_origin(hint) is list:
         return (
             "a list" if get_args(hint)[0] is Any else f"a list, each item {kind(get_args(hint)[0])}"

@@ -145,7 +145,7 @@ def _hints(taken: Constructor, names: Sequence[str]) -> Iterator[Any]:
 
 
 def _is_only_text(key: str) -> bool:
-    found = hints(key)
-    return bool(found) and all(
-        str in (hint, *get_args(hint)) and get_origin(hint) is not list for hint in found
+    kinds = hints(key)
+    return bool(kinds) and all(
+        str in (hint, *get_args(hint)) and get_origin(hint) is not list for hint in kinds
     )

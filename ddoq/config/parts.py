@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ddoq.config.arms import PARTS
+from ddoq.config.arms import ARM_PARTS
 from ddoq.config.choices import COMPONENTS, OPTIONAL, constructor_of, targets
 from ddoq.errors import did_you_mean
 
@@ -40,9 +40,9 @@ def part_problems(config: Mapping[str, Any]) -> Problems:
         elif constructor_of(group, part) is None:
             target, there = str(part.get("_target_")), targets(group).values()
             yield f"{path}._target_: '{target}' is not a known {group}", did_you_mean(target, there)
-    known = {path for path, _, _ in places(config)}
+    component_paths = {path for path, _, _ in places(config)}
     for path, target in _targets(config, ""):
-        if path not in known:
+        if path not in component_paths:
             yield (
                 f"{path}._target_: '{target}' would be called here, where no component belongs",
                 f"remove {path}",
@@ -61,12 +61,12 @@ def places(config: Mapping[str, Any]) -> Places:
         if not is_missing(config, group) and not _is_none(config[group], group):
             yield from _with_inner(group, group, config[group])
     for name, arm in _entries(config, "baselines"):
-        for part in PARTS:
+        for part in ARM_PARTS:
             if isinstance(arm, Mapping) and part in arm and not _is_none(arm[part], part):
                 yield f"baselines.{name}.{part}", part, arm[part]
     for section, key, group in _DICTIONARIES:
-        for name, one in _entries(config.get(section), key):
-            yield from _with_inner(f"{section}.{key}.{name}", group, one)
+        for name, component in _entries(config.get(section), key):
+            yield from _with_inner(f"{section}.{key}.{name}", group, component)
 
 
 def components(config: Mapping[str, Any]) -> Places:

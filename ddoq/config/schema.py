@@ -41,7 +41,7 @@ class MeasureConf:
     fidelity: bool = False
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CompareConf:
     """The same arms on the test split with other ``students``, other ``teachers``,
     other ``labels``, and without ``augmentation``. ``arms``: names of those that are
@@ -69,7 +69,7 @@ class LoggerConf:
     students: bool = True
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ResourcesConf:
     """What one job asks SLURM for; ``null``: as ``hydra.launcher`` says."""
 
@@ -129,7 +129,7 @@ class PathsConf:
     outputs: str = MISSING
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainerConf:
     """How to compute, which never changes what is computed (beyond the last bits of a sum).
 
@@ -146,7 +146,7 @@ class TrainerConf:
     join_timeout: PositiveInt = 60
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Config:
     """The root. Groups are filled by the defaults list.
 

@@ -37,7 +37,7 @@ def check_secrets(values: Iterable[tuple[str, Any]]) -> None:
     """Raise ConfigError for the first of some ``(dotted key, value)`` that holds a secret;
     it is not repeated.
     """
-    known = {
+    secrets = {
         name: value
         for name, value in os.environ.items()
         if is_secret(name) and len(value) >= _SHORTEST
@@ -45,16 +45,16 @@ def check_secrets(values: Iterable[tuple[str, Any]]) -> None:
     for key, value in values:
         if not isinstance(value, str):
             continue
-        found = [
+        leaks = [
             f"the value of {name}"
-            for name, secret in known.items()
+            for name, secret in secrets.items()
             if value == secret or (len(secret) >= _LONG and secret in value)
         ]
         if not key.endswith("revision"):
-            found += [what for what, shape in _SHAPES.items() if shape.search(value)]
-        if found:
+            leaks += [what for what, shape in _SHAPES.items() if shape.search(value)]
+        if leaks:
             raise ConfigError(
-                f"{key}: holds {found[0]}, and configurations are written to files", _REMEDY
+                f"{key}: holds {leaks[0]}, and configurations are written to files", _REMEDY
             )
 
 

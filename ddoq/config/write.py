@@ -78,8 +78,8 @@ def _entry(lines: list[str], option: Option, indent: str) -> Iterator[str]:
     of its value.
     """
     first, *inner = lines
-    said = [] if " # " in first or not option.words else _comment(first, _short(option), indent)
-    yield from said or [first]
+    comment = [] if " # " in first or not option.words else _comment(first, _short(option), indent)
+    yield from comment or [first]
     if isinstance(option.kind, Constructor):
         yield from _block(inner, option.kind.options, f"{indent}  ")
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,7 +28,7 @@ SPLITS = ("train", "validation", "test")
 _MOST_NAMED = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """An opened data set: labels in memory, images decoded on demand.
 
@@ -108,6 +108,7 @@ class ImageDataset(ABC):
     name: str
     image_size: PositiveInt
     channels: Literal[1, 3]
+    _: KW_ONLY
     train_per_class: PositiveInt | None = None
     validation_fraction: Fraction = 0.1
     test_fraction: Fraction = 0.2

@@ -159,14 +159,18 @@ def _read_idx(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     no more is unpacked than its header announces.
     """
     with reading(path, _ORIGINAL), gzip.open(path) as file:
-        kind, *found = np.frombuffer(file.read(8 + 4 * len(shape)), ">u4").tolist()
-        if kind != 0x801 + len(shape) or tuple(found[1:]) != shape or found[0] > _MOST_ITEMS:
-            raise ValueError(f"a header of {found}, not of [n, {', '.join(map(str, shape))}]")
-        size = math.prod(found)
+        kind, *dimensions = np.frombuffer(file.read(8 + 4 * len(shape)), ">u4").tolist()
+        if (
+            kind != 0x801 + len(shape)
+            or tuple(dimensions[1:]) != shape
+            or dimensions[0] > _MOST_ITEMS
+        ):
+            raise ValueError(f"a header of {dimensions}, not of [n, {', '.join(map(str, shape))}]")
+        size = math.prod(dimensions)
         items = file.read(size + 1)
         if len(items) != size:
             raise ValueError(f"not the {size} bytes that its header announces")
-        return np.frombuffer(items, np.uint8).reshape(found)
+        return np.frombuffer(items, np.uint8).reshape(dimensions)
 
 
 _MOST_ITEMS = 2**20  # MNIST has 60,000

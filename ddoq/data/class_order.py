@@ -93,27 +93,30 @@ def outputs_of_classes(
         for name, *others in zip(space.names, space.synonyms, space.wnids, strict=True)
     ]
     outputs = [
-        sorted(place for alias in known for place in places.get(alias, ())) for known in aliases
+        sorted(place for alias in synonyms for place in places.get(alias, ()))
+        for synonyms in aliases
     ]
-    unknown = [name for name in places if not any(name in known for known in aliases)]
-    for name, found in zip(space.names, outputs, strict=True):
-        if len(found) > 1:
+    unknown = [name for name in places if not any(name in synonyms for synonyms in aliases)]
+    for name, candidates in zip(space.names, outputs, strict=True):
+        if len(candidates) > 1:
             raise DataError(
-                f"{key}: outputs {found[0]} and {found[1]} "
+                f"{key}: outputs {candidates[0]} and {candidates[1]} "
                 f"(counted from 0) are both named '{name}'",
                 f"name each class once{_unnamed(space, outputs)}",
             )
-        if not found:
+        if not candidates:
             raise DataError(
                 f"{key}: no output is named '{name}', a class of the data set",
                 f"write '{name}' for its output; {did_you_mean(name, unknown)}"
                 if unknown
                 else f"write '{name}' for its output",
             )
-    return [found[0] for found in outputs]
+    return [candidates[0] for candidates in outputs]
 
 
 def _unnamed(space: LabelSpace, outputs: Sequence[Sequence[int]]) -> str:
     """Return the first class that has no output, for a remedy."""
-    missing = [name for name, found in zip(space.names, outputs, strict=True) if not found]
+    missing = [
+        name for name, candidates in zip(space.names, outputs, strict=True) if not candidates
+    ]
     return f"; '{missing[0]}' is in no line" if missing else ""

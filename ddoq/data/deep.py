@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddoq.errors import DataError
 
-Range = tuple[float, float]
+PixelRange = tuple[float, float]
 
 #: Whites of deep pictures: of floats and masks, and of 8, 10, 12, 14 and 16 bits.
 _WHITES = (1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0)
@@ -23,7 +23,7 @@ class DeepImageError(ValueError):
     ``extremes`` has its least and its largest value.
     """
 
-    def __init__(self, extremes: Range):
+    def __init__(self, extremes: PixelRange):
         super().__init__(
             f"16-bit or float values in [{extremes[0]:g}, {extremes[1]:g}] and no pixel_range"
         )
@@ -54,7 +54,7 @@ def to_8_bit(image: Image.Image, pixel_range: Sequence[float] | None) -> Image.I
     return Image.fromarray(np.clip(levels, 0, 255).round().astype(np.uint8))
 
 
-def common_range(extremes: np.ndarray) -> Range:
+def common_range(extremes: np.ndarray) -> PixelRange:
     """Return the range of all deep pictures of a data set,
     given the least and largest value of each, ``[n, 2]``.
 

@@ -50,12 +50,12 @@ class PublishedDataset(ImageDataset):
             there._download(Path(folder))
 
     def _folder(self) -> Path:
-        found = self._find()
-        if found is None:
+        folder = self._find()
+        if folder is None:
             raise DataError(
                 f"dataset: {self.name} was not found in {self._looked()}", self._remedy()
             )
-        return found
+        return folder
 
     def _find(self) -> Path | None:
         places = (
@@ -111,12 +111,12 @@ def check_classes(source: Source, title: str, names: Sequence[str], as_table: st
     ]
     if len(there) == len(names) and 2 * same >= len(names) and not moved:
         return
-    found, expected = (
+    actual, expected = (
         f"{len(them)} classes, {', '.join(map(repr, them[:_MOST_NAMED]))} …"
         for them in (there, names)
     )
     raise DataError(
-        f"dataset: {source.provenance} has {found}, and {title} {expected}",
+        f"dataset: {source.provenance} has {actual}, and {title} {expected}",
         f"read it as what it is: {as_table}",
     )
 

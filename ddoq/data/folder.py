@@ -30,7 +30,7 @@ from ddoq.errors import DataError
 from ddoq.utils.digests import Digests
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Listing:
     """The image files of a data set, in one order.
 
@@ -88,18 +88,25 @@ def list_classes(root: Path, folders: Iterable[tuple[str, int, str]]) -> Listing
     """
     names, labels, split, unusable, ignored = [], [], [], [], Counter()
     for part, label, folder in folders:
-        found = []
+        images = []
         for name, what in files_below(root / folder):
             if what == IMAGE:
-                found.append(f"{folder}/{name}")
+                images.append(f"{folder}/{name}")
             elif what in (LINK, PIPE):
                 unusable.append(printable(f"{folder}/{name}: {what}"))
             else:
                 ignored[what] += 1
-        names += found
-        labels += [label] * len(found)
-        split += [part] * len(found)
-    return Listing(root, names, np.array(labels, np.int64), np.array(split, str), unusable, ignored)
+        names += images
+        labels += [label] * len(images)
+        split += [part] * len(images)
+    return Listing(
+        root=root,
+        names=names,
+        labels=np.array(labels, np.int64),
+        split=np.array(split, str),
+        unusable=unusable,
+        ignored=ignored,
+    )
 
 
 def image_files(folder: Path | str) -> Iterator[str]:
@@ -178,12 +185,12 @@ def _outside(layout: Layout) -> Counter[str]:
     folders = {folder for _, _, folder in layout.classes}
     parents = {folder.parent for folder in folders} | {layout.root}
     ancestors = {place for folder in folders for place in folder.relative_to(layout.root).parents}
-    used, found = folders | {layout.root / place for place in ancestors}, Counter()
+    used, outside = folders | {layout.root / place for place in ancestors}, Counter()
     for entry in (entry for place in parents for entry in place.iterdir()):
         if entry in used or is_nobodys(entry.name):
             continue
         if is_named_image(entry.name):
-            found["image in no class folder"] += 1
+            outside["image in no class folder"] += 1
         elif os.path.isdir(entry):
-            found[f"folder {printable(entry.name)}"] += 1
-    return found
+            outside[f"folder {printable(entry.name)}"] += 1
+    return outside

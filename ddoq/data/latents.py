@@ -83,7 +83,7 @@ class LatentWriter:
             pq.write_table(table, temporary)
 
 
-class Latents:
+class StoredLatents:
     """The latents of a finished ``encode`` artefact. Only what is asked for is read.
 
     Args:

@@ -58,7 +58,7 @@ class Part:
         return _class_names(self.inner)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """The class folders of a data set.
 
@@ -96,11 +96,11 @@ def recognise(root: Path) -> Layout:
     layout = _as_splits(base, tops) or _as_classes(base, tops)
     if base == root:
         return layout
-    found = (
+    note = (
         f"found in {printable(base.relative_to(root).as_posix())}/, "
         f"the only folder of {printable(root.name)}/"
     )
-    return Layout(base, layout.classes, layout.where, [found, *layout.notes], layout.is_new)
+    return replace(layout, root=base, notes=[note, *layout.notes])
 
 
 def _only(folder: Path) -> Path | None:
@@ -108,16 +108,21 @@ def _only(folder: Path) -> Path | None:
     since it holds folders and neither has images.
     """
     inside = subfolders(folder)
-    if len(inside) != 1 or (said := split_of(inside[0].name)) and said[1]:
+    if len(inside) != 1:
         return None
-    nested = subfolders(inside[0]) and not images_in(folder) and not images_in(inside[0])
-    return inside[0] if nested else None
+    only = inside[0]
+    named_split = split_of(only.name)
+    if named_split and named_split[1]:
+        return None
+    nested = subfolders(only) and not images_in(folder) and not images_in(only)
+    return only if nested else None
 
 
 def _remedy_without_folders(folder: Path) -> str:
     if any(next(folder.glob(pattern), None) for pattern in _TABLES):
         return f"it holds tables: dataset=parquet {override('dataset.root', folder)}"
-    return (images_in(folder) and above(folder)) or "put the images into one sub-folder per class"
+    higher = above(folder) if images_in(folder) else None
+    return higher or "put the images into one sub-folder per class"
 
 
 def above(folder: Path) -> str | None:
@@ -155,18 +160,18 @@ def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
     tested_on = "test" if "test" in flat | {part.split for part in parts} else "validation"
     by_split = [("test" if part.split == tested_on else part.split, part) for part in parts]
     return Layout(
-        base,
-        [
+        root=base,
+        classes=[
             (split, class_name(folder), folder)
             for split, part in by_split
             for folder in subfolders(part.inner)
         ],
-        {
+        where={
             split: printable(part.inner.relative_to(base).as_posix()) + "/"
             for split, part in by_split
         },
-        list(_beside(tops, train, parts)),
-        any(
+        notes=list(_beside(tops, train, parts)),
+        is_new=any(
             part.folder.name.lower() not in _FIRST_KNOWN or part.inner != part.folder
             for part in parts
         ),
@@ -174,13 +179,15 @@ def _as_splits(base: Path, tops: Sequence[Path]) -> Layout | None:
 
 
 def _part(folder: Path) -> Part | None:
-    said = split_of(folder.name)
-    inside = subfolders(folder) if said else []
+    named_split = split_of(folder.name)
+    inside = subfolders(folder) if named_split else []
     if not inside:
         return None
-    wrapped = len(inside) == 1 and (split_of(inside[0].name) == said or is_filler(inside[0].name))
+    wrapped = len(inside) == 1 and (
+        split_of(inside[0].name) == named_split or is_filler(inside[0].name)
+    )
     inner = inside[0] if wrapped and subfolders(inside[0]) and not images_in(inside[0]) else folder
-    return Part(*said, folder, inner)
+    return Part(*named_split, folder, inner)
 
 
 def _agreeing(train: Part, parts: Sequence[Part]) -> list[Part]:
@@ -262,7 +269,7 @@ def _as_classes(base: Path, tops: Sequence[Path]) -> Layout:
     notes = [
         f"{printable(top.name)} is a class: it holds images, and no class folders"
         for top in tops
-        if (said := split_of(top.name)) and said[1]
+        if (named_split := split_of(top.name)) and named_split[1]
     ]
     if len(tops) > 1 and not any(images_in(top) for top in tops):
         branches = {top: _branch(top) for top in tops}
@@ -271,21 +278,24 @@ def _as_classes(base: Path, tops: Sequence[Path]) -> Layout:
         _check_not_empty(base, branches)
         notes += _check_level(base, branches)
     was_split = any(top.name.lower() == "train" for top in tops)
-    return Layout(base, [("", class_name(top), top) for top in tops], {}, notes, was_split)
+    classes = [("", class_name(top), top) for top in tops]
+    return Layout(root=base, classes=classes, notes=notes, is_new=was_split)
 
 
 def _check_not_splits(base: Path, tops: Sequence[Path]) -> None:
     """Raise DataError where all folders are splits by their names."""
-    said = [split_of(top.name) for top in tops]
-    if not all(said):
+    named_splits = [split_of(top.name) for top in tops]
+    if not all(named_splits):
         return
-    if all(exact for _, exact in said) and all(split != "train" for split, _ in said):
+    if all(exact for _, exact in named_splits) and all(
+        split != "train" for split, _ in named_splits
+    ):
         raise DataError(
             "dataset.root: "
             f"{printable(str(base))} holds {', '.join(top.name for top in tops)} and no train",
             "name the folder of the training images train",
         )
-    if any(split == "train" for split, _ in said):
+    if any(split == "train" for split, _ in named_splits):
         flat = [top for top in tops if not subfolders(top)]
         what = (
             f"{_list(flat)} holds no class folders"
@@ -314,19 +324,22 @@ def _splits_of_classes(base: Path, branches: Mapping[Path, list[Path]]) -> Layou
         for folder in folders
     ]
     if not all(branches.values()) or not all(
-        said and said[1] and not subfolders(part) for _, part, said in inside
+        named_split and named_split[1] and not subfolders(part) for _, part, named_split in inside
     ):
         return None
-    splits = {said[0] for _, _, said in inside}
-    if "train" not in splits or len({(top, said[0]) for top, _, said in inside}) < len(inside):
+    splits = {named_split[0] for _, _, named_split in inside}
+    if "train" not in splits or len(
+        {(top, named_split[0]) for top, _, named_split in inside}
+    ) < len(inside):
         return None
     tested_on = "test" if "test" in splits else "validation"
     classes = [
-        ("test" if said[0] == tested_on else said[0], class_name(top), part)
-        for top, part, said in inside
+        ("test" if named_split[0] == tested_on else named_split[0], class_name(top), part)
+        for top, part, named_split in inside
     ]
     where = {split: f"<class>/{part.name}/" for split, _, part in classes}
-    return Layout(base, classes, where, ["every class folder holds the splits"], is_new=True)
+    notes = ["every class folder holds the splits"]
+    return Layout(root=base, classes=classes, where=where, notes=notes, is_new=True)
 
 
 def _check_not_empty(base: Path, branches: Mapping[Path, list[Path]]) -> None:
@@ -353,7 +366,7 @@ def _check_level(base: Path, branches: Mapping[Path, list[Path]]) -> list[str]:
         return []
     if len(union) < 2 or not all(2 * len(names) > len(union) for names in inside):
         return ["images lie in sub-folders of the classes, which are not told apart"]
-    splits = all((said := split_of(name)) and said[1] for name in union)
+    splits = all((named_split := split_of(name)) and named_split[1] for name in union)
     if len(union) < len(tops) and not splits and not _are_numbered([top.name for top in tops]):
         return [
             f"all classes hold the same folders ({_shortened(sorted(union))}), "

@@ -40,7 +40,9 @@ def split_of(name: str) -> tuple[str, bool] | None:
     if not words:
         return None
     whole, last = (_SPLIT.get(_bare(word)) for word in ("".join(words), words[-1]))
-    return (whole, True) if whole else (last, False) if last else None
+    if whole:
+        return whole, True
+    return (last, False) if last else None
 
 
 def is_filler(name: str) -> bool:

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddoq.data.base import BadImageError, ImageDataset
 from ddoq.data.copies import perceptual_hash
-from ddoq.data.deep import DeepImageError, Range, common_range
+from ddoq.data.deep import DeepImageError, PixelRange, common_range
 from ddoq.utils.console import progress_bar
 from ddoq.utils.io import atomic_path
 
@@ -28,7 +28,7 @@ _BATCH_SIZE = 64  # images that a worker process sends at once; divides the chun
 _NOT_DEEP = (math.nan, math.nan)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Look:
     """What is seen of one image of C channels.
 
@@ -43,11 +43,11 @@ class Look:
     moments: np.ndarray
     digest: int = 0
     likeness: int = 0
-    extremes: Range = _NOT_DEEP
+    extremes: PixelRange = _NOT_DEEP
     error: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scan:
     """What was seen of n images of C channels; see ``Look``.
 
@@ -65,7 +65,7 @@ class Scan:
     likenesses: np.ndarray
     extremes: np.ndarray
     errors: dict[int, str]
-    pixel_range: Range | None = None
+    pixel_range: PixelRange | None = None
 
     @property
     def deep(self) -> np.ndarray:
@@ -97,13 +97,17 @@ class _Looks(Dataset):
         try:
             image = self.spec.pixels(i, pixel_range=self.pixel_range).numpy()
         except DeepImageError as deep:
-            return Look(nothing, extremes=deep.extremes)
+            return Look(moments=nothing, extremes=deep.extremes)
         except BadImageError as error:
-            return Look(nothing, error=error.cause)
+            return Look(moments=nothing, error=error.cause)
         digest = hashlib.sha256(image.tobytes()).digest()[:8]
         pixels = image / 255.0
         moments = np.stack([pixels.mean((1, 2)), (pixels**2).mean((1, 2))])
-        return Look(moments, int.from_bytes(digest, signed=True), perceptual_hash(image))
+        return Look(
+            moments=moments,
+            digest=int.from_bytes(digest, signed=True),
+            likeness=perceptual_hash(image),
+        )
 
 
 def scan_images(spec: ImageDataset, folder: Path, num_workers: int = 0) -> Scan:
@@ -167,7 +171,14 @@ def _scaled(spec: ImageDataset, scan: Scan) -> Scan:
     )
     extremes = scan.extremes.copy()
     _look_again(_Looks(spec, pixel_range), scan, scan.deep.tolist())
-    return Scan(scan.moments, scan.digests, scan.likenesses, extremes, scan.errors, pixel_range)
+    return Scan(
+        moments=scan.moments,
+        digests=scan.digests,
+        likenesses=scan.likenesses,
+        extremes=extremes,
+        errors=scan.errors,
+        pixel_range=pixel_range,
+    )
 
 
 def _look_again(items: _Looks, scan: Scan, positions: list[int]) -> None:
@@ -220,5 +231,7 @@ def _read_parts(parts: list[Path]) -> Scan:
             errors |= {int(i): error for i, error in json.loads(part.metadata()["errors"]).items()}
     moments = np.concatenate(columns.pop("moments"), axis=1)
     return Scan(
-        moments, errors=errors, **{name: np.concatenate(pieces) for name, pieces in columns.items()}
+        moments=moments,
+        errors=errors,
+        **{name: np.concatenate(pieces) for name, pieces in columns.items()},
     )

@@ -54,20 +54,20 @@ def find_shards(root: Path) -> Shards:
     """
     if root.is_file():
         return _single(root)
-    found = _find(root, _DEEPEST)
-    if found is None:
+    shards = _find(root, _DEEPEST)
+    if shards is None:
         raise DataError(
             f"dataset: no train*.parquet in {root}", "name the files train*.parquet, test*.parquet"
         )
-    for _, file in found:
+    for _, file in shards:
         if not file.is_file():  # a pipe would block, and a link to nothing lose its rows
             raise DataError(f"dataset: {file} is no file", "repair or remove it")
-    for files in found.files.values():
+    for files in shards.files.values():
         _check_complete(files)
-    files = {split: found.files[split] for split in ("", *SPLITS) if split in found.files}
+    files = {split: shards.files[split] for split in ("", *SPLITS) if split in shards.files}
     if "test" not in files and "validation" in files:
         files["test"] = files.pop("validation")
-    return replace(found, files=files)
+    return replace(shards, files=files)
 
 
 def has_tables(folder: Path, depth: int = _DEEPEST) -> bool:
@@ -113,28 +113,28 @@ def _find(folder: Path, depth: int) -> Shards | None:
     inside = subfolders(folder)
     parts: dict[str, list[Path]] = {}
     for part in inside:
-        if (said := split_of(part.name)) and (
-            files := [file for file in _tables(part) if _fits(file, said[0])]
+        if (named_split := split_of(part.name)) and (
+            files := [file for file in _tables(part) if _fits(file, named_split[0])]
         ):
-            parts.setdefault(said[0], []).extend(files)
+            parts.setdefault(named_split[0], []).extend(files)
     if "train" in parts:
         return Shards(folder, parts)
-    found = [shards for part in inside if depth and (shards := _find(part, depth - 1))]
-    if len(found) > 1:
-        bases = [shards.base.relative_to(folder).as_posix() for shards in found[:_MOST_NAMED]]
+    sets = [shards for part in inside if depth and (shards := _find(part, depth - 1))]
+    if len(sets) > 1:
+        bases = [shards.base.relative_to(folder).as_posix() for shards in sets[:_MOST_NAMED]]
         raise DataError(
             f"dataset.root: {folder} holds several sets of tables: {', '.join(bases)}",
-            f"give one of them: {override('dataset.root', found[0].base)}",
+            f"give one of them: {override('dataset.root', sets[0].base)}",
         )
-    if not found:
+    if not sets:
         return None
-    where = found[0].base.relative_to(folder).as_posix()
+    where = sets[0].base.relative_to(folder).as_posix()
     notes = (
-        found[0].notes
-        if any(note.startswith("found in") for note in found[0].notes)
-        else [f"found in {printable(where)}/", *found[0].notes]
+        sets[0].notes
+        if any(note.startswith("found in") for note in sets[0].notes)
+        else [f"found in {printable(where)}/", *sets[0].notes]
     )
-    return replace(found[0], notes=notes)
+    return replace(sets[0], notes=notes)
 
 
 def _tables(folder: Path) -> list[Path]:
@@ -152,8 +152,8 @@ def _parsed(file: Path) -> re.Match:
 def _fits(file: Path, split: str) -> bool:
     """Return whether a file in the folder of a split is a shard of it."""
     name = _parsed(file)["name"]
-    said = split_of(name)
-    return is_filler(name) if said is None else said[0] == split
+    named_split = split_of(name)
+    return is_filler(name) if named_split is None else named_split[0] == split
 
 
 def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
@@ -166,9 +166,9 @@ def _by_name(folder: Path, tables: Sequence[Path]) -> Shards:
     # Names of the files by what stands before the split, and by split.
     sets: dict[str, dict[str, list[str]]] = {}
     for name in by_name:
-        if (said := split_of(name)) and not re.search(r"[a-z]\d+$", name):
-            prefix = "" if said[1] else re.sub(r"[-_. ]*[a-z]+$", "", name)
-            sets.setdefault(prefix, {}).setdefault(said[0], []).append(name)
+        if (named_split := split_of(name)) and not re.search(r"[a-z]\d+$", name):
+            prefix = "" if named_split[1] else re.sub(r"[-_. ]*[a-z]+$", "", name)
+            sets.setdefault(prefix, {}).setdefault(named_split[0], []).append(name)
     trained = [prefix for prefix, names in sets.items() if "train" in names]
     if not trained:
         return _without_splits(folder, by_name, bool(sets))

@@ -84,8 +84,8 @@ class StoredLabels:
         Raises:
             StoreError: an image was not seen in that epoch, or files are damaged.
         """
-        found: Sequence[np.ndarray] = [
+        logits: Sequence[np.ndarray] = [
             self._open(epoch)[row]
             for row, epoch in zip(rows.tolist(), epochs.tolist(), strict=True)
         ]
-        return self._logits.finite(torch.from_numpy(np.stack(found)))
+        return self._logits.finite(torch.from_numpy(np.stack(logits)))

@@ -65,12 +65,12 @@ def open_parquet(
         images = pa.concat_tables(pictures, promote_options="permissive")["image"]
     read, describe = _readers(images, root, columns[0][0])
     return Source(
-        names,
-        labels,
-        np.repeat(splits, [len(part) for part in parts]),
-        read,
-        describe,
-        root.name,
+        class_names=names,
+        labels=labels,
+        split=np.repeat(splits, [len(part) for part in parts]),
+        read=read,
+        describe=describe,
+        provenance=root.name,
         ignored={"Parquet file of no split": len(shards.aside)} if shards.aside else {},
         where={
             split: _shown([printable(file.relative_to(shards.base).as_posix()) for file in files])
@@ -315,9 +315,9 @@ def _labels(
     if not len(values):
         raise ValueError("there are no rows")
     distinct, labels = np.unique(values, return_inverse=True)
-    found = [str(name) for name in distinct]
+    distinct_names = [str(name) for name in distinct]
     if "text" in kinds and class_order == "number":
-        named = ordered(found, class_order)
+        named = ordered(distinct_names, class_order)
         rank = {name: label for label, name in enumerate(named)}
-        return named, np.array([rank[name] for name in found])[labels].astype(np.int64)
-    return found, labels.astype(np.int64)
+        return named, np.array([rank[name] for name in distinct_names])[labels].astype(np.int64)
+    return distinct_names, labels.astype(np.int64)

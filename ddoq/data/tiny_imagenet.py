@@ -58,12 +58,12 @@ class TinyImageNet(PublishedDataset):
         names, labels = _validation(root, {wnid: label for label, wnid in enumerate(wnids)})
         return (
             Listing(
-                root,
-                train.names + names,
-                np.concatenate([train.labels, np.array(labels, np.int64)]),
-                np.repeat(["train", "test"], [len(train.names), len(names)]),
-                train.unusable,
-                train.ignored,
+                root=root,
+                names=train.names + names,
+                labels=np.concatenate([train.labels, np.array(labels, np.int64)]),
+                split=np.repeat(["train", "test"], [len(train.names), len(names)]),
+                unusable=train.unusable,
+                ignored=train.ignored,
             ),
             wnids,
         )

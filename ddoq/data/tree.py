@@ -90,7 +90,9 @@ def is_named_image(name: str) -> bool:
 
 def _kind(path: str) -> str:
     """Return what a link, pipe, socket or device is; it is not opened, which could block."""
-    return IMAGE if os.path.isfile(path) else PIPE if os.path.exists(path) else LINK
+    if os.path.isfile(path):
+        return IMAGE
+    return PIPE if os.path.exists(path) else LINK
 
 
 def printable(name: str) -> str:
@@ -119,9 +121,9 @@ def subfolders(path: Path) -> list[Path]:
         DataError: one is a link to nothing: its class would be lost.
     """
     with reading(path, READABLE):
-        found = sorted(entry for entry in path.iterdir() if not is_nobodys(entry.name))
-        folders = [entry for entry in found if entry.is_dir()]
-        links = [entry for entry in found if entry.is_symlink()]
+        entries = sorted(entry for entry in path.iterdir() if not is_nobodys(entry.name))
+        folders = [entry for entry in entries if entry.is_dir()]
+        links = [entry for entry in entries if entry.is_symlink()]
         broken = [printable(str(entry)) for entry in links if not entry.exists()]
     if broken:
         raise DataError(f"dataset: {broken[0]} is a link to nothing", "repair or remove it")

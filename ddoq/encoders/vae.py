@@ -77,11 +77,11 @@ class VAE(Encoder):
         super().__init__()
         self.vae = load_pretrained(path, tuple(VAE_SCALES), "vae", "encoder.path", precision)
         self.posterior, self.precision, self.storage = posterior, precision, getattr(torch, storage)
-        known = latent_scale(
+        scaling = latent_scale(
             {**self.vae.config, "_class_name": type(self.vae).__name__}, "encoder.path"
         )
-        self._keep("shift", known.shift)
-        self._keep("scale", known.scale)
+        self._keep("shift", scaling.shift)
+        self._keep("scale", scaling.scale)
 
     def _keep(self, name: str, value: float | tuple[float, ...]) -> None:
         """Keep a number as it is, those of channels as a tensor ``[C, 1, 1]``

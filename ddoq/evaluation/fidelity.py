@@ -85,8 +85,8 @@ def precision_recall(
 
     Args and Raises: as for ``fidelity``.
     """
-    found = _balls(real, synthetic, k, weights)
-    return {name: found[name] for name in ("precision", "recall")}
+    scores = _balls(real, synthetic, k, weights)
+    return {name: scores[name] for name in ("precision", "recall")}
 
 
 def density_coverage(
@@ -102,8 +102,8 @@ def density_coverage(
 
     Args and Raises: as for ``fidelity``.
     """
-    found = _balls(real, synthetic, k, weights)
-    return {name: found[name] for name in ("density", "coverage")}
+    scores = _balls(real, synthetic, k, weights)
+    return {name: scores[name] for name in ("density", "coverage")}
 
 
 def label_entropy(logits: Tensor) -> Tensor:

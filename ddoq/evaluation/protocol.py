@@ -22,7 +22,7 @@ from ddoq.options import (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rule:
     """Values of a protocol for some sizes of data set and some students;
     ``None`` does not ask, or does not set.
@@ -67,7 +67,7 @@ class Rule:
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Protocol:
     """A training recipe.
 
@@ -153,7 +153,9 @@ class Protocol:
         """Return the protocol of a plain configuration;
         what only tables and stages read is passed over.
         """
-        values = {known.name: config[known.name] for known in fields(cls) if known.name in config}
+        values = {
+            option.name: config[option.name] for option in fields(cls) if option.name in config
+        }
         values["augmentation"] = Augmentation(**values.get("augmentation", {}))
         values["weights"] = WeightUse(**values.get("weights", {}))
         values["rules"] = tuple(Rule(**rule) for rule in values.get("rules", ()))

@@ -37,7 +37,7 @@ class Summary:
         return max(self.mean - self.ci95, low), min(self.mean + self.ci95, high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Paired:
     """What one arm has over another on the same seeds.
 
@@ -93,9 +93,11 @@ def compare_paired(after: Sequence[float], before: Sequence[float]) -> Paired:
     """
     differences = [a - b for a, b in zip(after, before, strict=True)]
     summary = summarize(differences)
+    effect_size, p_value = _effect_and_p(summary)
     return Paired(
-        summary,
-        *_effect_and_p(summary),
+        difference=summary,
+        effect_size=effect_size,
+        p_value=p_value,
         wins=sum(difference > _EQUAL for difference in differences),
         ties=sum(abs(difference) <= _EQUAL for difference in differences),
         losses=sum(difference < -_EQUAL for difference in differences),

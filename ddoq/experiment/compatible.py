@@ -35,15 +35,15 @@ def check_fit(config: Conf, models: Models) -> None:
         models: finds them; what is not on this machine passes.
     """
     networks = [(key, conf, _network(conf, key, models)) for key, conf in _generators(config)]
-    networks = [(key, conf, known) for key, conf, known in networks if known is not None]
+    networks = [(key, conf, network) for key, conf, network in networks if network is not None]
     complain(_size_problems(config, models, networks))
     shape = latent_shape(config, models)
-    for key, conf, known in networks:
-        complain(_network_problems(config, key, conf, known, shape))
-        if not _is_dit(known):
-            complain(_text_problems(models.describe(conf, "text_encoder", key), known, key))
+    for key, conf, network in networks:
+        complain(_network_problems(config, key, conf, network, shape))
+        if not _is_dit(network):
+            complain(_text_problems(models.describe(conf, "text_encoder", key), network, key))
         if saved := models.describe(conf, "scheduler", key):
-            complain(schedule_problems(saved, conf, key, _learns_variance(known)))
+            complain(schedule_problems(saved, conf, key, _learns_variance(network)))
 
 
 def check_classes(config: Conf, models: Models, facts: Conf) -> None:
@@ -55,9 +55,9 @@ def check_classes(config: Conf, models: Models, facts: Conf) -> None:
         facts: of the ``index`` artefact.
     """
     for key, generator in _generators(config):
-        known = _network(generator, key, models)
-        if known is not None and _is_dit(known):
-            num = _number({"num_embeds_ada_norm": 1000, **known}, "num_embeds_ada_norm", key)
+        network = _network(generator, key, models)
+        if network is not None and _is_dit(network):
+            num = _number({"num_embeds_ada_norm": 1000, **network}, "num_embeds_ada_norm", key)
             space = LabelSpace.from_facts(facts)
             if generator.get("order") is None:
                 space.class_numbers(generator["classes"], num, generator["path"])
@@ -89,15 +89,15 @@ def remarks(config: Conf, models: Models) -> Iterator[str]:
             f"fitted to the data first: {fits}, tens of minutes on a CPU; "
             "+experiment=photos takes the photos themselves, in minutes"
         )
-    known = _encoder(config, models) or {}
-    if known and latent_scale(known, "encoder.path").assumed:
-        name = known["_class_name"]
+    vae = _encoder(config, models) or {}
+    if vae and latent_scale(vae, "encoder.path").assumed:
+        name = vae["_class_name"]
         yield (
             "encoder.path: config.json states no scaling_factor: "
             f"an {name}'s is taken, {VAE_SCALES[name]}"
         )
     is_taef2 = config["encoder"]["_target_"].endswith("TAEF2")
-    if config["dataset"]["channels"] < known.get("in_channels", 3 if is_taef2 else 1):
+    if config["dataset"]["channels"] < vae.get("in_channels", 3 if is_taef2 else 1):
         yield (
             "encoder.path: grey images are encoded as RGB; "
             "what is decoded is made grey again (ITU-R 601 luma)"
@@ -108,12 +108,12 @@ def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:
     """Return channels and side of the latents, as far as the configuration and local files tell."""
     if shape := stated_latent_shape(config):
         return shape
-    known = _encoder(config, models)
-    if known is None:
+    vae = _encoder(config, models)
+    if vae is None:
         return None
-    return _number(known, "latent_channels", "encoder.path"), config["dataset"][
+    return _number(vae, "latent_channels", "encoder.path"), config["dataset"][
         "image_size"
-    ] // _factor(known)
+    ] // _factor(vae)
 
 
 def _generators(config: Conf) -> Iterator[tuple[str, Conf]]:
@@ -133,10 +133,10 @@ def _network(generator: Conf, key: str, models: Models) -> Conf | None:
     part, name = (
         ("transformer", "DiTTransformer2DModel") if is_dit else ("unet", "UNet2DConditionModel")
     )
-    known = models.describe(generator, part, key)
-    if known is None:
+    network = models.describe(generator, part, key)
+    if network is None:
         return None
-    return {**known, "_class_name": require_class(known, (name,), generator["path"], key)}
+    return {**network, "_class_name": require_class(network, (name,), generator["path"], key)}
 
 
 def _encoder(config: Conf, models: Models) -> Conf | None:
@@ -146,24 +146,24 @@ def _encoder(config: Conf, models: Models) -> Conf | None:
     encoder, key = config["encoder"], "encoder.path"
     if not encoder["_target_"].endswith("VAE") or encoder["path"] is None:
         return None
-    known = models.describe(encoder, "vae", key)
-    if known is not None:
-        known = {
-            **known,
-            "_class_name": require_class(known, tuple(VAE_SCALES), encoder["path"], key),
+    vae = models.describe(encoder, "vae", key)
+    if vae is not None:
+        vae = {
+            **vae,
+            "_class_name": require_class(vae, tuple(VAE_SCALES), encoder["path"], key),
         }
-        latent_scale(known, key)
-        known = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, **known}
+        latent_scale(vae, key)
+        vae = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, **vae}
         for name in ("in_channels", "out_channels", "latent_channels"):
-            _number(known, name, key)
-        complain(_channel_problems(config, known, key))
-    return known
+            _number(vae, name, key)
+        complain(_channel_problems(config, vae, key))
+    return vae
 
 
-def _channel_problems(config: Conf, known: Conf, key: str) -> Problems:
+def _channel_problems(config: Conf, vae: Conf, key: str) -> Problems:
     """Yield what speaks against the channels of a VAE's images."""
-    taken = known["in_channels"]
-    made = known["out_channels"]
+    taken = vae["in_channels"]
+    made = vae["out_channels"]
     channels = config["dataset"]["channels"]
     if taken not in (1, 3) or made != taken:
         yield (
@@ -187,11 +187,11 @@ def _size_problems(
     """Yield where the encoder or the transformers do not suit the image size,
     with the nearest sizes that do.
     """
-    size, known = config["dataset"]["image_size"], _encoder(config, models)
+    size, vae = config["dataset"]["image_size"], _encoder(config, models)
     shape = stated_latent_shape(config)
-    if known is None and shape is None:
+    if vae is None and shape is None:
         return
-    factor = _factor(known) if known is not None else size // shape[1]
+    factor = _factor(vae) if vae is not None else size // shape[1]
     transformers = [
         (key, *_patch_and_side(network, key)) for key, _, network in networks if _is_dit(network)
     ]
@@ -226,17 +226,17 @@ def _nearest(size: int, unit: int) -> str:
     return f"{below} or {below + unit}" if below else str(unit)
 
 
-def _factor(known: Conf) -> int:
+def _factor(vae: Conf) -> int:
     """Return how many pixels of a side a VAE makes one latent of."""
-    blocks = known.get("encoder_block_out_channels") or known.get("block_out_channels")
-    decoder = known.get("decoder_block_out_channels") or blocks
+    blocks = vae.get("encoder_block_out_channels") or vae.get("block_out_channels")
+    decoder = vae.get("decoder_block_out_channels") or blocks
     if not isinstance(blocks, list) or not blocks or not isinstance(decoder, list):
         raise DataError(
             f"encoder.path: config.json of the encoder says block_out_channels={blocks!r}, "
             "which is no list",
             "replace it by the model's own",
         )
-    if len(blocks) != len(decoder) or known.get("upsampling_scaling_factor", 2) != 2:
+    if len(blocks) != len(decoder) or vae.get("upsampling_scaling_factor", 2) != 2:
         raise DataError(
             f"encoder.path: the encoder halves images {len(blocks) - 1} times "
             "and its decoder does not double them as often",
@@ -245,10 +245,10 @@ def _factor(known: Conf) -> int:
     return 2 ** (len(blocks) - 1)
 
 
-def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
+def _patch_and_side(transformer: Conf, key: str) -> tuple[int, int]:
     """Return the side of a transformer's patches, and that of its latents: it takes no other."""
-    known = {"patch_size": 2, "sample_size": 32, **known}
-    patch, side = _number(known, "patch_size", key), _number(known, "sample_size", key)
+    transformer = {"patch_size": 2, "sample_size": 32, **transformer}
+    patch, side = _number(transformer, "patch_size", key), _number(transformer, "sample_size", key)
     if side % patch:
         raise DataError(
             f"{key}: config.json says patch_size={patch} and sample_size={side}, "
@@ -262,14 +262,14 @@ def _patch_and_side(known: Conf, key: str) -> tuple[int, int]:
 
 
 def _network_problems(
-    config: Conf, key: str, conf: Conf, known: Conf, shape: tuple[int, int] | None
+    config: Conf, key: str, conf: Conf, network: Conf, shape: tuple[int, int] | None
 ) -> Problems:
     """Yield what speaks against a generator's network:
     its channels, and conditions that are not given to it.
     """
-    taken = _number({"in_channels": 4, **known}, "in_channels", key)
-    made = known.get("out_channels", None if _is_dit(known) else 4)
-    if made not in (None, taken, 2 * taken) or (made == 2 * taken and not _is_dit(known)):
+    taken = _number({"in_channels": 4, **network}, "in_channels", key)
+    made = network.get("out_channels", None if _is_dit(network) else 4)
+    if made not in (None, taken, 2 * taken) or (made == 2 * taken and not _is_dit(network)):
         yield (
             f"{key}: {conf['path']} takes latents of {taken} channels and predicts {made}",
             "use a model that predicts as many as it takes"
@@ -289,12 +289,12 @@ def _network_problems(
         )
 
 
-def _text_problems(text: Conf | None, known: Conf, key: str) -> Problems:
+def _text_problems(text: Conf | None, unet: Conf, key: str) -> Problems:
     """Yield what speaks against a U-Net's text encoder, and conditions besides its text."""
     others = [
         name
         for name in ("addition_embed_type", "class_embed_type", "num_class_embeds")
-        if known.get(name)
+        if unet.get(name)
     ]
     if others:
         what = (
@@ -306,7 +306,7 @@ def _text_problems(text: Conf | None, known: Conf, key: str) -> Problems:
             f"{key}: its U-Net needs {what} ({others[0]})",
             "use a Stable Diffusion 1.x or 2.x model",
         )
-    width, wanted = (text or {}).get("hidden_size"), known.get("cross_attention_dim")
+    width, wanted = (text or {}).get("hidden_size"), unet.get("cross_attention_dim")
     if isinstance(width, int) and isinstance(wanted, int) and width != wanted:
         yield (
             f"{key}: the text encoder makes embeddings of {width} numbers, "
@@ -315,19 +315,20 @@ def _text_problems(text: Conf | None, known: Conf, key: str) -> Problems:
         )
 
 
-def _learns_variance(known: Conf) -> bool:
-    return known.get("out_channels") == 2 * known.get("in_channels", 4)
+def _learns_variance(network: Conf) -> bool:
+    return network.get("out_channels") == 2 * network.get("in_channels", 4)
 
 
-def _is_dit(known: Conf) -> bool:
-    return known["_class_name"] == "DiTTransformer2DModel"
+def _is_dit(network: Conf) -> bool:
+    return network["_class_name"] == "DiTTransformer2DModel"
 
 
-def _number(known: Conf, name: str, key: str) -> int:
+def _number(model_config: Conf, name: str, key: str) -> int:
     """Return a number that a model's ``config.json`` has to state."""
-    if type(known.get(name)) is not int or known[name] <= 0:
+    if type(model_config.get(name)) is not int or model_config[name] <= 0:
         raise DataError(
-            f"{key}: config.json says {name}={known.get(name)!r}, which is no positive number",
+            f"{key}: config.json says {name}={model_config.get(name)!r}, "
+            "which is no positive number",
             "replace it by the model's own",
         )
-    return known[name]
+    return model_config[name]

@@ -28,13 +28,13 @@ from ddoq.utils.hub import (
     wanted_files,
 )
 from ddoq.utils.scaling import is_normalised
-from ddoq.utils.weights import check_file, hash_file, read_config, variant_of
+from ddoq.utils.weights import check_file, hash_file, read_model_config, variant_of
 
 Conf = Mapping[str, Any]
 
 #: The parts of a model's folder that each component reads,
 #: with the file that tells that a part is there.
-PARTS = {
+MODEL_PARTS = {
     "ddoq.encoders.VAE": {"vae": "config.json"},
     "ddoq.encoders.TAEF2": {"": "taef2_encoder.pth"},
     "ddoq.generators.DiT": {"transformer": "config.json", "scheduler": "scheduler_config.json"},
@@ -68,7 +68,7 @@ class Use:
     @property
     def parts(self) -> Mapping[str, str]:
         """The parts that the component reads."""
-        return PARTS.get(self.conf["_target_"], {})
+        return MODEL_PARTS.get(self.conf["_target_"], {})
 
 
 class Models:
@@ -113,7 +113,7 @@ class Models:
 
     def _identity_and_place(self, conf: Conf, key: str) -> tuple[str, str | None]:
         path = conf["path"]
-        if conf["_target_"] not in PARTS:  # one file of weights, or those that timm names
+        if conf["_target_"] not in MODEL_PARTS:  # one file of weights, or those that timm names
             if path is None:
                 return f"hub:{conf['model']}", None
             place = locate(path, self.folders, Path.is_file)
@@ -123,15 +123,15 @@ class Models:
         return identity + (_NORMALISED if self._is_normalised(conf, key) else ""), place
 
     def _is_normalised(self, conf: Conf, key: str) -> bool:
-        known = self.describe(conf, "vae", key) if "vae" in PARTS[conf["_target_"]] else None
-        return known is not None and is_normalised(known)
+        vae = self.describe(conf, "vae", key) if "vae" in MODEL_PARTS[conf["_target_"]] else None
+        return vae is not None and is_normalised(vae)
 
     def describe(self, conf: Conf, part: str, key: str) -> Conf | None:
         """Return the configuration of one part of a pretrained model, if it is on this machine.
 
         Args:
             conf: of the component, with a path.
-            part: a name of ``PARTS``.
+            part: a name of ``MODEL_PARTS``.
             key: config key of the path.
 
         Raises:
@@ -143,23 +143,24 @@ class Models:
 
             if (place, part) not in self._described:
                 self._described |= {
-                    (place, name): known for name, known in describe(place, key).items()
+                    (place, name): model_config
+                    for name, model_config in describe(place, key).items()
                 }
             return self._described[place, part]
-        marker = PARTS[conf["_target_"]][part]
+        marker = MODEL_PARTS[conf["_target_"]][part]
         folder = (
             local_part(place, part, marker)
             if is_hub_id(place)
             else model_folder(place, part, key, marker)
         )
-        return folder and read_config(folder / marker, key)
+        return folder and read_model_config(folder / marker, key)
 
     def _content(self, conf: Conf, place: str, key: str) -> str:
         """Return a hash of the files that a component reads."""
         if Path(place).is_file() and conf["_target_"] in _FILES:
             return self._content_of_file(conf, Path(place), key)
         files: list[Path] = []
-        for part, marker in PARTS[conf["_target_"]].items():
+        for part, marker in MODEL_PARTS[conf["_target_"]].items():
             if conf["path"] in KNOWN and not Path(place).is_dir():
                 raise DataError(
                     f"{key}: {conf['path']} is in none of {', '.join(self.folders)}",
@@ -173,7 +174,7 @@ class Models:
         """Return a hash of a single file, and of the configurations that have to lie beside it."""
         if conf["_target_"].endswith("DiT"):
             return hash_file(str(file), key, self.digests)
-        parts = PARTS[conf["_target_"]].items()
+        parts = MODEL_PARTS[conf["_target_"]].items()
         beside = [model_folder(str(file), part, key, marker) / marker for part, marker in parts]
         return " ".join(hash_file(str(path), key, self.digests) for path in (file, *beside))
 
@@ -181,7 +182,7 @@ class Models:
         """Return the folder of ``paths.models`` that has all that a component reads,
         else its path as it is.
         """
-        parts = PARTS[conf["_target_"]].items()
+        parts = MODEL_PARTS[conf["_target_"]].items()
 
         def holds(folder: Path) -> bool:
             if folder.is_file():

@@ -26,7 +26,14 @@ def make_node(stage: str, identity: dict, title: str = "", **inputs: Node | None
     """
     about = TABLE[stage]
     present = {name: node for name, node in inputs.items() if node is not None}
-    return Node(stage, about.version, identity, present, title or stage, about.required)
+    return Node(
+        stage=stage,
+        version=about.version,
+        identity=identity,
+        inputs=present,
+        title=title or stage,
+        required=about.required,
+    )
 
 
 def without(conf: Conf, *keys: str) -> dict:

@@ -77,11 +77,13 @@ class DiT(LatentDiffusion):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        known = self.network.config.num_embeds_ada_norm
+        num_embeddings = self.network.config.num_embeds_ada_norm
         if self.order is None:
-            numbers = self.label_space.class_numbers(self.classes, known, self.path)
+            numbers = self.label_space.class_numbers(self.classes, num_embeddings, self.path)
         else:
-            numbers = outputs_of_classes(self.order, self.label_space, known, "generator.order")
+            numbers = outputs_of_classes(
+                self.order, self.label_space, num_embeddings, "generator.order"
+            )
         self._numbers = torch.tensor(numbers)
 
     def _load(self) -> nn.Module:

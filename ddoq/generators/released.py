@@ -41,7 +41,7 @@ def describe(path: str, key: str) -> dict[str, dict[str, Any]]:
     Raises:
         DataError: it is none.
     """
-    known = _config(_read(path, key, "meta"), path, key)
+    model_config = _config(_read(path, key, "meta"), path, key)
     schedule = {
         "_class_name": "DDIMScheduler",
         "num_train_timesteps": 1000,
@@ -50,9 +50,12 @@ def describe(path: str, key: str) -> dict[str, dict[str, Any]]:
         "beta_end": 0.02,
         "prediction_type": "epsilon",
     }
-    if known["out_channels"] == 2 * known["in_channels"]:
+    if model_config["out_channels"] == 2 * model_config["in_channels"]:
         schedule["variance_type"] = "learned_range"
-    return {"transformer": {"_class_name": "DiTTransformer2DModel", **known}, "scheduler": schedule}
+    return {
+        "transformer": {"_class_name": "DiTTransformer2DModel", **model_config},
+        "scheduler": schedule,
+    }
 
 
 def load_released(path: str, key: str, precision: str):
@@ -61,12 +64,12 @@ def load_released(path: str, key: str, precision: str):
     from diffusers.models.embeddings import Timesteps
 
     weights = _read(path, key, "cpu")
-    known = _config(weights, path, key)
+    model_config = _config(weights, path, key)
     positions = weights.pop("pos_embed")
     with torch.device("meta"):
-        network = DiTTransformer2DModel(**known)
+        network = DiTTransformer2DModel(**model_config)
     with loading(path, key):
-        network.load_state_dict(_renamed(weights, known["num_layers"]), assign=True)
+        network.load_state_dict(_renamed(weights, model_config["num_layers"]), assign=True)
     network.pos_embed.pos_embed = positions.float()
     for module in network.modules():
         if isinstance(module, Timesteps):

@@ -54,11 +54,12 @@ class CIFARResNet(Teacher):
                 "set teacher.depth to 20, 32, 44, 56 or 110",
             )
         weights = _read(path)
-        found = _depth(weights)
-        if found and found != depth:
+        stored_depth = _depth(weights)
+        if stored_depth and stored_depth != depth:
             raise DataError(
-                f"teacher.depth: {path} holds a ResNet-{found}, not a ResNet-{depth}",
-                f"set teacher.depth={found}, or teacher.path to the weights of a ResNet-{depth}",
+                f"teacher.depth: {path} holds a ResNet-{stored_depth}, not a ResNet-{depth}",
+                f"set teacher.depth={stored_depth}, "
+                f"or teacher.path to the weights of a ResNet-{depth}",
             )
         outputs = len(weights.get("linear.weight", range(num_classes)))
         if outputs != num_classes:

@@ -35,7 +35,7 @@ FALSE_ALARM = 1e-3
 _CLEAR = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OrderTrial:
     """What images say about an order of answers.
 

@@ -90,12 +90,12 @@ def _from_torchvision(
 
     # Those two change their input where torchvision itself loads the weights;
     # here they would err without a word.
-    known = set(models.list_models(models)) - {"googlenet", "inception_v3"}
-    if model not in known:
+    usable = set(models.list_models(models)) - {"googlenet", "inception_v3"}
+    if model not in usable:
         cause = (
             f"teacher.model: '{model}' is none of the classifiers of torchvision that can be used"
         )
-        raise ConfigError(cause, did_you_mean(model, known))
+        raise ConfigError(cause, did_you_mean(model, usable))
     published = list(models.get_model_weights(model))
     if path is None:
         url = published[0].url

@@ -43,12 +43,12 @@ class Finding:
 
 def verify(folders: Iterable[Path]) -> list[Finding]:
     """Read every byte of some artefacts; return what each is found to be."""
-    folders, found = list(folders), []
+    folders, findings = list(folders), []
     with progress_bar("verify", len(folders)) as bar:
         for folder in folders:
-            found.append(examine(folder))
+            findings.append(examine(folder))
             bar.advance()
-    return found
+    return findings
 
 
 def examine(folder: Path) -> Finding:

@@ -22,7 +22,7 @@ from ddoq.pipeline.lock import is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run
 from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import DIGESTS
-from ddoq.pipeline.survey import Artefact, select, strays, survey
+from ddoq.pipeline.survey import Artefact, artefact_folders, strays, survey
 from ddoq.utils.console import console
 from ddoq.utils.disk import disk_error
 from ddoq.utils.paths import as_folder
@@ -146,11 +146,15 @@ def _list(asked: argparse.Namespace) -> int:
     latest = sorted(artefacts, key=lambda artefact: artefact.time, reverse=True)
     shown = latest if asked.all else latest[:_MOST_SHOWN]
     table = _table("key", "title", ">bytes", ">time", ">age", *(["runs"] if asked.runs else []))
-    for one in shown:
-        used = [escape(", ".join(sorted(runs.get(one.key, []))) or "none")] if asked.runs else []
-        took = duration(one.seconds) if one.finished else _unfinished(one)
-        age = duration(time.time() - one.time)
-        table.add_row(one.key, escape(one.title), decimal(one.num_bytes), took, age, *used)
+    for artefact in shown:
+        used = (
+            [escape(", ".join(sorted(runs.get(artefact.key, []))) or "none")] if asked.runs else []
+        )
+        took = rough_time(artefact.seconds) if artefact.finished else _unfinished(artefact)
+        age = rough_time(time.time() - artefact.time)
+        table.add_row(
+            artefact.key, escape(artefact.title), decimal(artefact.num_bytes), took, age, *used
+        )
     console.print(table)
     if len(shown) < len(latest):
         console.print(
@@ -169,14 +173,16 @@ def _print_stages(artefacts: list[Artefact], runs: dict[str, list[str]] | None) 
         *([">without a run"] if runs is not None else []),
     )
     for name, some in [*_by_stage(artefacts).items(), ("[bold]all[/]", artefacts)]:
-        finished = sum(one.finished for one in some)
-        unused = [f"{sum(one.key not in runs for one in some):,}"] if runs is not None else []
+        finished = sum(artefact.finished for artefact in some)
+        unused = (
+            [f"{sum(artefact.key not in runs for artefact in some):,}"] if runs is not None else []
+        )
         table.add_row(
             name,
             f"{finished:,}",
             f"{len(some) - finished:,}" if finished < len(some) else "",
-            decimal(sum(one.num_bytes for one in some)),
-            duration(sum(one.seconds for one in some)),
+            decimal(sum(artefact.num_bytes for artefact in some)),
+            rough_time(sum(artefact.seconds for artefact in some)),
             *unused,
         )
     console.print(table)
@@ -184,11 +190,13 @@ def _print_stages(artefacts: list[Artefact], runs: dict[str, list[str]] | None) 
 
 def _usage(asked: argparse.Namespace) -> int:
     artefacts, keys = survey(asked.outputs / "store"), keys_by_run(asked.outputs)
-    runs, size = _invert(keys), {one.key: one.num_bytes for one in artefacts}
+    runs, size = _invert(keys), {artefact.key: artefact.num_bytes for artefact in artefacts}
     stages = _table("stage", ">artefacts", ">bytes")
     table = _table("run", ">artefacts", ">bytes", ">only this run's")
     for stage, some in _by_stage(artefacts).items():
-        stages.add_row(stage, f"{len(some):,}", decimal(sum(one.num_bytes for one in some)))
+        stages.add_row(
+            stage, f"{len(some):,}", decimal(sum(artefact.num_bytes for artefact in some))
+        )
     if tables := list((asked.outputs / "store" / DIGESTS).glob("*.digests")):
         stages.add_row(DIGESTS, "", decimal(sum(table.stat().st_size for table in tables)))
     for run, wanted in keys.items():
@@ -197,10 +205,8 @@ def _usage(asked: argparse.Namespace) -> int:
         table.add_row(
             escape(run), f"{len(there):,}", decimal(sum(size[key] for key in there)), decimal(own)
         )
-    shared, loose = (
-        sum(size[key] for key in size if test(len(runs.get(key, ()))))
-        for test in (lambda n: n > 1, lambda n: n == 0)
-    )
+    shared = sum(num_bytes for key, num_bytes in size.items() if len(runs.get(key, ())) > 1)
+    loose = sum(num_bytes for key, num_bytes in size.items() if key not in runs)
     console.print(stages)
     console.print()
     console.print(table)
@@ -218,18 +224,18 @@ def _runs_by_key(outputs: Path) -> dict[str, list[str]]:
 
 
 def _invert(keys: dict[str, set[str]]) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
+    runs: dict[str, list[str]] = defaultdict(list)
     for run, wanted in keys.items():
         for key in wanted:
-            found[key].append(run)
-    return dict(found)
+            runs[key].append(run)
+    return dict(runs)
 
 
 def _by_stage(artefacts: Iterable[Artefact]) -> dict[str, list[Artefact]]:
-    found: dict[str, list[Artefact]] = defaultdict(list)
+    stages: dict[str, list[Artefact]] = defaultdict(list)
     for artefact in artefacts:
-        found[artefact.stage].append(artefact)
-    return found
+        stages[artefact.stage].append(artefact)
+    return stages
 
 
 def _unfinished(artefact: Artefact) -> str:
@@ -247,7 +253,7 @@ def _table(*columns: str) -> Table:
     return table
 
 
-def duration(seconds: float) -> str:
+def rough_time(seconds: float) -> str:
     """Return seconds for people: ``3.2 s``, ``12 min``, ``5.1 h``, ``3 d``."""
     for unit, length, most, digits in (("s", 1, 100, 1), ("min", 60, 100, 0), ("h", 3600, 48, 1)):
         if seconds < most * length:
@@ -276,7 +282,7 @@ def _verify(asked: argparse.Namespace) -> int:
 def _look(asked: argparse.Namespace) -> tuple[list[care.Finding], list[Path]]:
     """Verify, and print all that is not in order."""
     root, start = asked.outputs / "store", time.perf_counter()
-    findings = care.verify(select(root, asked.names))
+    findings = care.verify(artefact_folders(root, asked.names))
     strange = [] if asked.names else strays(root)
     for finding in findings:
         if finding.state != "intact":
@@ -288,7 +294,7 @@ def _look(asked: argparse.Namespace) -> tuple[list[care.Finding], list[Path]]:
     counts = {state: sum(finding.state == state for finding in findings) for state in care.STATES}
     parts = [f"{count:,} {state}" for state, count in counts.items() if count]
     console.print(
-        f"{', '.join(parts) or 'nothing is stored'} ({duration(time.perf_counter() - start)})",
+        f"{', '.join(parts) or 'nothing is stored'} ({rough_time(time.perf_counter() - start)})",
         soft_wrap=True,
     )
     return findings, strange
@@ -308,25 +314,22 @@ def _repair(asked: argparse.Namespace) -> int:
 def _collect(asked: argparse.Namespace) -> int:
     candidates = care.unneeded(asked.outputs, asked.keep)
     leftovers = care.half_removed(asked.outputs / "store")
-    if asked.dry_run:
-        gone = candidates
-    else:
-        gone = []
-        for artefact in care.collect(asked.outputs, candidates):
-            gone.append(artefact)
+    gone = candidates
+    if not asked.dry_run:
+        gone = list(care.collect(asked.outputs, candidates))
         for path in leftovers:
             shutil.rmtree(path)
-    for one in gone:
+    for artefact in gone:
         _say(
             "would go" if asked.dry_run else "removed",
-            one.folder,
-            f"{one.title}  {decimal(one.num_bytes)}".strip(),
+            artefact.folder,
+            f"{artefact.title}  {decimal(artefact.num_bytes)}".strip(),
         )
-    unfinished = sum(not one.finished for one in gone)
+    unfinished = sum(not artefact.finished for artefact in gone)
     console.print(
         f"{'would remove' if asked.dry_run else 'removed'} {len(gone) - unfinished:,} artefacts "
         f"and {unfinished + len(leftovers):,} leftovers: "
-        f"{decimal(sum(one.num_bytes for one in gone))}",
+        f"{decimal(sum(artefact.num_bytes for artefact in gone))}",
         soft_wrap=True,
     )
     if idle := [run for run, keys in keys_by_run(asked.outputs).items() if not keys]:

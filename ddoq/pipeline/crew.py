@@ -19,7 +19,7 @@ from ddoq.pipeline import status
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.schedule import shares
 from ddoq.pipeline.store import Store
-from ddoq.pipeline.worker import FarError, MakeCompute, Task, work
+from ddoq.pipeline.worker import Assignment, FarError, MakeCompute, work
 from ddoq.utils.console import FarBar, console
 from ddoq.utils.cores import start_method
 
@@ -34,7 +34,7 @@ class _Worker:
     connection: Connection
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class _Work:
     """A node that is being computed.
 
@@ -57,7 +57,7 @@ class _Work:
     def begin(self, wait: bool) -> None:
         """Tell the processes; ``wait``: for another run that computes the node."""
         for rank, worker in enumerate(self.workers):
-            worker.connection.send(Task(self.node, rank, len(self.workers), wait))
+            worker.connection.send(Assignment(self.node, rank, len(self.workers), wait))
 
     def meet(self, rank: int, value: Any) -> None:
         """Let the processes go on once all have come."""
@@ -148,7 +148,7 @@ class Crew:
         idle = [worker for worker in self._workers if id(worker) not in busy]
         for node, size in shares(nodes, len(idle)):
             workers, idle = idle[:size], idle[size:]
-            self._works.append(_Work(node, workers, FarBar(node.title)))
+            self._works.append(_Work(node=node, workers=workers, bar=FarBar(node.title)))
             self._works[-1].begin(wait)
             status.current().begun(node, self._works[-1].bar.tasks)
         if not wait:

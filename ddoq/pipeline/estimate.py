@@ -33,9 +33,9 @@ class Estimate:
         """Return the time in words, and how much of the work it does not cover."""
         if not self.counts:
             return "in the store"
-        known = f"about {duration(self.seconds)}" if self.seconds else ""
-        unknown = f"{self.num_unknown} never timed" if self.num_unknown else ""
-        return ", ".join(filter(None, (known, unknown)))
+        timed = f"about {duration(self.seconds)}" if self.seconds else ""
+        untimed = f"{self.num_unknown} never timed" if self.num_unknown else ""
+        return ", ".join(filter(None, (timed, untimed)))
 
     def __str__(self) -> str:
         counts = "  ".join(f"{stage} {number}" for stage, number in self.counts.items())
@@ -54,8 +54,8 @@ class Ledger:
                 entry.get(name) for name in ("data", "stage", "title", "seconds")
             )
             # Old stores say no data.
-            said = data and all(isinstance(part, str) for part in (data, stage, title))
-            if said and isinstance(seconds, int | float) and 0 <= seconds < _LONGEST:
+            is_named = data and all(isinstance(part, str) for part in (data, stage, title))
+            if is_named and isinstance(seconds, int | float) and 0 <= seconds < _LONGEST:
                 for of in _levels(data, stage, title):
                     took[of].append(seconds)
         self._seconds = {of: median(seconds) for of, seconds in took.items()}

@@ -11,7 +11,7 @@ from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.stages import STAGES, reaches
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Node:
     """One unit of work: a stage applied to one configuration and its inputs.
 

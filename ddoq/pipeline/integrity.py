@@ -34,8 +34,8 @@ def files_below(folder: Path) -> list[str]:
 def damage(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return one line per file that is not what ``describe`` saw; every byte is read."""
     with ThreadPoolExecutor(_THREADS) as pool:
-        found = pool.map(lambda name: _damage(folder / name, files[name]), files)
-        return [f"{name}: {what}" for name, what in zip(files, found, strict=True) if what]
+        damages = pool.map(lambda name: _damage(folder / name, files[name]), files)
+        return [f"{name}: {what}" for name, what in zip(files, damages, strict=True) if what]
 
 
 def _damage(path: Path, file: Mapping[str, Any]) -> str | None:
@@ -54,12 +54,12 @@ def seal(manifest: Mapping[str, Any]) -> str:
     """Return a hash of all that a manifest says:
     the results of ``evaluate`` stand in manifests, not in files.
     """
-    said = json.loads(
+    content = json.loads(
         json.dumps(
             {name: value for name, value in manifest.items() if name != "seal"}, allow_nan=False
         )
     )
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def manifest_damage(manifest: Any, stage: str, key: str) -> list[str]:

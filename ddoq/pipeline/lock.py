@@ -170,8 +170,8 @@ def _is_void(content: str) -> bool:
     (Half a line is one that is just being written.)
     """
     try:
-        said = parse_json(content)
-        return said["host"] == _host() and _holder(said["pid"])["started"] != said["started"]
+        owner = parse_json(content)
+        return owner["host"] == _host() and _holder(owner["pid"])["started"] != owner["started"]
     except (ValueError, KeyError, TypeError):
         return False
 

@@ -96,8 +96,8 @@ def keys_by_run(outputs: Path) -> dict[str, set[str]]:
     """
     runs = outputs / "runs"
     try:
-        with os.scandir(runs) as found:
-            folders = sorted(Path(entry.path) for entry in found if entry.is_dir())
+        with os.scandir(runs) as entries:
+            folders = sorted(Path(entry.path) for entry in entries if entry.is_dir())
     except OSError as error:
         raise StoreError(
             f"{runs} cannot be read ({error.strerror}), so nothing says which artefacts are in use",

@@ -102,11 +102,11 @@ class Store:
         """
         if node.key not in self._intact:
             folder, manifest = self.path(node), self.manifest(node)
-            found = manifest_damage(manifest, node.stage, node.key) or damage(
+            damages = manifest_damage(manifest, node.stage, node.key) or damage(
                 folder, manifest["files"]
             )
-            if found:
-                raise StoreError(f"{folder} is damaged: {found[0]}", _REPAIR)
+            if damages:
+                raise StoreError(f"{folder} is damaged: {damages[0]}", _REPAIR)
             self._intact.add(node.key)
         return self.path(node)
 

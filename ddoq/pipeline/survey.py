@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ddoq.utils.io import TEMPORARY, read_json
 _KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Artefact:
     """A folder of the store.
 
@@ -55,8 +56,8 @@ class Artefact:
 def keys(root: Path, stage: str) -> list[str]:
     """Return the keys of all artefacts of a stage, finished or not."""
     try:
-        with os.scandir(root / stage) as found:
-            return sorted(entry.name for entry in found if _KEY.fullmatch(entry.name))
+        with os.scandir(root / stage) as entries:
+            return sorted(entry.name for entry in entries if _KEY.fullmatch(entry.name))
     except FileNotFoundError:
         return []
 
@@ -66,29 +67,42 @@ def survey(root: Path, stages: Iterable[str] = STAGES) -> list[Artefact]:
     and no manifest is opened.
     """
     ledger = _ledger(root)
-    found = []
+    artefacts = []
     for stage in stages:
         for key in keys(root, stage):
             with suppress(FileNotFoundError):  # removed since it was listed
-                found.append(_look(root, stage, key, ledger.get(key)))
-    return found
+                artefacts.append(_look(root, stage, key, ledger.get(key)))
+    return artefacts
 
 
 def _look(root: Path, stage: str, key: str, line: Mapping[str, Any] | None) -> Artefact:
+    artefact = partial(Artefact, root=root, stage=stage, key=key)
     try:
         time = os.stat(f"{root}/{stage}/{key}/{MANIFEST}").st_mtime
     except OSError:
         folder = root / stage / key
         num_bytes = sum(file.st_size for file in _files(folder))
-        return Artefact(root, stage, key, False, "", num_bytes, 0.0, last_change(folder))
+        return artefact(
+            finished=False,
+            title="",
+            num_bytes=num_bytes,
+            seconds=0.0,
+            time=last_change(folder),
+        )
     try:
         # Killed between its manifest and its line of the ledger, or copied from another store.
         if line is None:
             manifest = read_json(root / stage / key / MANIFEST)
             line = {"title": manifest["title"], **manifest["cost"]}
-        return Artefact(root, stage, key, True, line["title"], line["bytes"], line["seconds"], time)
+        return artefact(
+            finished=True,
+            title=line["title"],
+            num_bytes=line["bytes"],
+            seconds=line["seconds"],
+            time=time,
+        )
     except (OSError, ValueError, KeyError, TypeError):
-        return Artefact(root, stage, key, True, "(damaged)", 0, 0.0, time)
+        return artefact(finished=True, title="(damaged)", num_bytes=0, seconds=0.0, time=time)
 
 
 def last_change(folder: Path) -> float:
@@ -102,12 +116,12 @@ def last_change(folder: Path) -> float:
 
 
 def _files(folder: Path) -> list[os.stat_result]:
-    found = []
+    files = []
     for path in folder.rglob("*"):
         with suppress(OSError):  # removed since it was listed
             if not path.is_dir():
-                found.append(path.lstat())
-    return found
+                files.append(path.lstat())
+    return files
 
 
 def _ledger(root: Path) -> dict[str, dict[str, Any]]:
@@ -120,11 +134,11 @@ def strays(root: Path) -> list[Path]:
     lock, ledger, digests, stage.
     """
     own = {LEDGER, DIGESTS, *STAGES}
-    found = [path for path in root.iterdir() if path.name not in own]
+    unowned = [path for path in root.iterdir() if path.name not in own]
     for stage in STAGES:
         if (root / stage).is_dir():
-            found += [path for path in (root / stage).iterdir() if not _is_own(path)]
-    return sorted(found)
+            unowned += [path for path in (root / stage).iterdir() if not _is_own(path)]
+    return sorted(unowned)
 
 
 def _is_own(path: Path) -> bool:
@@ -136,7 +150,7 @@ def _is_own(path: Path) -> bool:
     )
 
 
-def select(root: Path, names: Iterable[str]) -> list[Path]:
+def artefact_folders(root: Path, names: Iterable[str]) -> list[Path]:
     """Return the folders that keys (the first digits do) or stages name;
     all of them without any name.
 

@@ -28,7 +28,7 @@ MakeCompute = Callable[[Alone], Compute]
 
 
 @dataclass(frozen=True)
-class Task:
+class Assignment:
     """A node to be computed by ``size`` processes, this one number ``rank`` of them; ``wait``: for
     another run that computes it.
     """
@@ -60,7 +60,7 @@ class Mates(Alone):
     def __init__(self, line: Line):
         self._line = line
 
-    def take(self, task: Task) -> None:
+    def take(self, task: Assignment) -> None:
         """Be the process of a task from now on."""
         self.rank, self.size = task.rank, task.size
 
@@ -122,7 +122,7 @@ def work(connection: Connection, store: Store, make_compute: MakeCompute) -> Non
         return
 
 
-def _outcome(task: Task, store: Store, compute: Compute, mates: Mates) -> tuple[str, Any]:
+def _outcome(task: Assignment, store: Store, compute: Compute, mates: Mates) -> tuple[str, Any]:
     try:
         return "ended", ensure(task.node, store, compute, mates, task.wait)
     except Exception as error:

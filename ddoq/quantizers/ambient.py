@@ -89,10 +89,21 @@ def _refill(labels: np.ndarray, cost: np.ndarray, num: int) -> None:
 def _exchange_pass(
     points, squared_norms, mass, products, seen, centroids, labels, masses, sizes, lead
 ):
-    """Visit the points ``seen``; ``products`` are their ``<x_i, c_k>`` at the start
-    and only propose moves.
+    """Visit some points and move those that gain; change the last five arrays in place.
 
     Returns the distortion that was gained, and what the seen points contributed to it before.
+
+    Args:
+        points: ``[n, d]`` float32, centred.
+        squared_norms: of the points, ``[n]`` float64.
+        mass: of the points, ``[n]`` float64, sum 1.
+        products: ``<x_i, c_k>`` of the m seen points at the start, ``[m, K]`` float32: proposals.
+        seen: rows of ``points``, ``[m]`` int64.
+        centroids: of the cells, ``[K, d]`` float32.
+        labels: cell of each point, ``[n]`` int64.
+        masses: of the cells, ``[K]`` float64.
+        sizes: numbers of points of the cells, ``[K]`` int64.
+        lead: of a point's own centroid over the next, a distance, ``[n]`` float32.
     """
     num, dim = centroids.shape
     norms, enter = np.empty(num, np.float32), np.empty(num, np.float32)

@@ -41,8 +41,8 @@ class Barycenter(Quantizer):
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
         rng = numpy_generator(generator)
-        found = [self._from_one_start(cloud, rng) for _ in range(self.num_restarts)]
-        return min(found, key=lambda pair: pair[0])[1]
+        solutions = [self._from_one_start(cloud, rng) for _ in range(self.num_restarts)]
+        return min(solutions, key=lambda pair: pair[0])[1]
 
     def _from_one_start(
         self, cloud: PointCloud, rng: np.random.Generator
@@ -92,7 +92,14 @@ def _plan(cloud: PointCloud, centroids: np.ndarray, potentials):
 @compiled()
 def _project(points, rows, atoms, flow, num):
     """Return the barycentric projection of a plan:
-    every atom's mean over what it receives, ``[K, d]``.
+    every atom's mean over what it receives, ``[K, d]`` float32.
+
+    Args:
+        points: ``[n, d]`` float32.
+        rows: points from which mass flows, ``[t]`` int64.
+        atoms: atoms to which it flows, ``[t]`` int64; every atom receives some.
+        flow: how much, ``[t]`` float64.
+        num: K.
     """
     sums, masses = np.zeros((num, points.shape[1])), np.zeros(num)
     for t in range(len(flow)):
@@ -112,8 +119,16 @@ def swap_pairs(gram, labels, num, max_passes):
 
     With s_a the sum of the points of cell a, swapping i in a with j in b moves it by
     ``u = x_j - x_i`` and s_b by ``-u``, and changes the within-cell squares by
-    ``(2 <s_b, u> - |u|²) / n_b - (2 <s_a, u> + |u|²) / n_a``. Points of equal mass. Labels are
-    changed in place; returns the number of passes.
+    ``(2 <s_b, u> - |u|²) / n_b - (2 <s_a, u> + |u|²) / n_a``. Points of equal mass.
+
+    Args:
+        gram: of the centred points, ``[n, n]`` float32.
+        labels: cell of each point, ``[n]`` int64; changed in place.
+        num: of cells.
+        max_passes: over all points.
+
+    Returns:
+        The number of passes.
     """
     n, infinity = len(labels), np.float32(np.inf)
     mass, half = np.ones(n), (np.diag(gram) / 2).astype(np.float32)

@@ -150,11 +150,11 @@ class PointCloud:
         """Return ``|x_i - z_k|²`` as ``[n, K]`` float32,
         for ``centroids`` ``[K, d]`` in the cloud's coordinates.
         """
-        found = self.inner(centroids)
-        found *= -2
-        found += self.squared_norms[:, None].astype(np.float32)
-        found += np.einsum("kd,kd->k", centroids, centroids)
-        return np.maximum(found, 0, out=found)
+        distances = self.inner(centroids)
+        distances *= -2
+        distances += self.squared_norms[:, None].astype(np.float32)
+        distances += np.einsum("kd,kd->k", centroids, centroids)
+        return np.maximum(distances, 0, out=distances)
 
     def squared_distances_to_means(self, labels: np.ndarray, num: int) -> np.ndarray:
         """Return ``|x_i - c_k|²`` to the centroids of the cells ``labels``
@@ -193,7 +193,9 @@ def _not_numbers(flat: Tensor) -> DataError:
 
 @compiled()
 def _centre(points, mass):
-    """Subtract the weighted mean in place; return it, and the squared norms of what is left."""
+    """Subtract the mean of ``points`` ``[n, d]`` float32, weighted by ``mass`` ``[n]`` float64,
+    in place; return it ``[d]``, and the squared norms of what is left ``[n]``, both float64.
+    """
     n, dim = points.shape
     mean, norms = np.zeros(dim), np.zeros(n)
     for i in range(n):
@@ -209,6 +211,7 @@ def _centre(points, mass):
 
 @compiled({"reassoc", "contract"})
 def _squared(row):
+    """Return the squared norm of a row ``[d]`` float32, summed in double precision."""
     total = 0.0
     for j in range(len(row)):
         total += float(row[j]) * float(row[j])
@@ -217,18 +220,24 @@ def _squared(row):
 
 @compiled({"reassoc", "contract"})
 def _distances_to_own(points, centroids, labels):
-    found = np.zeros(len(points))
+    """Return ``[n]`` float64: squared distances of ``points`` ``[n, d]`` float32
+    to their ``centroids`` ``[K, d]`` float32, by ``labels`` ``[n]`` int64.
+    """
+    distances = np.zeros(len(points))
     for i in range(len(points)):
         row, centroid, total = points[i], centroids[labels[i]], 0.0
         for j in range(len(row)):
             difference = float(row[j]) - float(centroid[j])
             total += difference * difference
-        found[i] = total
-    return found
+        distances[i] = total
+    return distances
 
 
 @compiled()
 def _cell_means(points, mass, labels, num):
+    """Return ``[num, d]`` float32: means of ``points`` ``[n, d]`` float32 with ``mass`` ``[n]``
+    float64 in the cells ``labels`` ``[n]`` int64; zero for empty cells.
+    """
     sums, masses = np.zeros((num, points.shape[1])), np.zeros(num)
     for i in range(len(points)):
         masses[labels[i]] += mass[i]
@@ -245,11 +254,16 @@ def _cell_means(points, mass, labels, num):
 
 @compiled()
 def _condensed_distances(gram):
+    """Return ``[n (n - 1) / 2]`` float64: distances of all pairs in SciPy's order,
+    from ``<x_i, x_j>`` ``[n, n]`` float32.
+    """
     n = len(gram)
-    found = np.empty(n * (n - 1) // 2)
+    distances = np.empty(n * (n - 1) // 2)
     position = 0
     for i in range(n):
         for j in range(i + 1, n):
-            found[position] = np.sqrt(max(gram[i, i] + gram[j, j] - 2 * gram[i, j], np.float32(0)))
+            distances[position] = np.sqrt(
+                max(gram[i, i] + gram[j, j] - 2 * gram[i, j], np.float32(0))
+            )
             position += 1
-    return found
+    return distances

@@ -117,6 +117,15 @@ def _reservoir(pieces: Iterable[np.ndarray], size: int, rng: np.random.Generator
 
 @compiled()
 def _compete(batch, winners, centroids, wins, exponent):
+    """Pull every row's centroid towards it by a step of ``wins^-exponent``.
+
+    Args:
+        batch: ``[m, d]`` float32.
+        winners: nearest centroid of every row, ``[m]`` int64.
+        centroids: ``[K, d]`` float32; changed in place.
+        wins: how often each centroid was the nearest, ``[K]`` float64; changed in place.
+        exponent: of the step.
+    """
     for i in range(len(batch)):
         k = winners[i]
         wins[k] += 1
@@ -135,17 +144,17 @@ def _streamed_codebook(
     assignments, total, squares, seen, distortion = [], 0.0, 0.0, 0, 0.0
     closest, nearest = np.full(num, np.inf), np.zeros(num, np.int64)
     for piece in stream():
-        found, scores = _nearest(piece, centroids)
+        piece_labels, scores = _nearest(piece, centroids)
         norms = np.square(piece, dtype=np.float64).sum(1)
         distances = scores + norms[:, None]
         better = distances.min(0) < closest
         closest = np.where(better, distances.min(0), closest)
         nearest = np.where(better, seen + distances.argmin(0), nearest)
-        distortion += np.square(piece - centroids[found], dtype=np.float64).sum()
+        distortion += np.square(piece - centroids[piece_labels], dtype=np.float64).sum()
         total = total + piece.sum(0, dtype=np.float64)
         squares = squares + norms.sum()
         seen = seen + len(piece)
-        assignments.append(found)
+        assignments.append(piece_labels)
     labels = np.concatenate(assignments)
     counts = torch.from_numpy(np.bincount(labels, minlength=num))
     return Codebook(

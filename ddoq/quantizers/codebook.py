@@ -19,7 +19,7 @@ from ddoq.quantizers.cloud import PointCloud
 from ddoq.utils.io import atomic_path, reading
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, repr=False, kw_only=True)
 class Codebook:
     """The quantization of one class, ``nu = sum_k w_k delta_{z_k}``.
 
@@ -103,18 +103,18 @@ def _certain_argmin(distances: np.ndarray, cloud: PointCloud, points: np.ndarray
     """Return the nearest point of every row;
     where single precision cannot tell, in double precision.
     """
-    found = distances.argmin(1)
+    nearest = distances.argmin(1)
     if distances.shape[1] > 1:
         first, second = np.partition(distances, 1, 1)[:, :2].T
         scale = cloud.squared_norms + np.square(points).sum(1).max()
         for i in np.flatnonzero(second - first < 1e-5 * scale):
             candidates = np.flatnonzero(distances[i] < first[i] + 1e-5 * scale[i])
             exact = np.square(points[candidates] - cloud.points[i], dtype=np.float64).sum(1)
-            found[i] = candidates[exact.argmin()]
-    return found
+            nearest[i] = candidates[exact.argmin()]
+    return nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ClassCodebooks:
     """The codebooks of all classes, flat: one row per point. Classes may have different K.
 
@@ -142,18 +142,18 @@ class ClassCodebooks:
         """
         num = len(codebook.centroids)
         return ClassCodebooks(
-            codebook.centroids,
-            torch.full((num,), label),
-            torch.arange(num),
-            codebook.counts,
-            torch.tensor(positions)[codebook.nearest],
+            latents=codebook.centroids,
+            labels=torch.full((num,), label),
+            index=torch.arange(num),
+            counts=codebook.counts,
+            sources=torch.tensor(positions)[codebook.nearest],
         )
 
     @staticmethod
     def concatenate(parts: list[ClassCodebooks]) -> ClassCodebooks:
         """Join the rows of several classes."""
         return ClassCodebooks(
-            *(torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS)
+            **{name: torch.cat([getattr(part, name) for part in parts]) for name in _FIELDS}
         )
 
     def save(self, path: Path, config: dict) -> None:
@@ -174,13 +174,13 @@ class ClassCodebooks:
         """
         with reading(path, f"remove {path.parent} and run again", StoreError):
             with safe_open(path, "pt") as file:
-                found = ClassCodebooks(*(file.get_tensor(name) for name in _FIELDS))
-            integers = [getattr(found, name) for name in _FIELDS[1:]]
-            if {part.shape for part in integers} != {found.latents.shape[:1]} or any(
+                codebooks = ClassCodebooks(**{name: file.get_tensor(name) for name in _FIELDS})
+            integers = [getattr(codebooks, name) for name in _FIELDS[1:]]
+            if {part.shape for part in integers} != {codebooks.latents.shape[:1]} or any(
                 part.dtype != torch.int64 or (part < 0).any() for part in integers
             ):
                 raise ValueError("its columns do not belong together")
-        return found
+        return codebooks
 
 
 _FIELDS = ("latents", "labels", "index", "counts", "sources")

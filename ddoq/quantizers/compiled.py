@@ -10,7 +10,14 @@ from numba import njit
 
 
 def compiled(fastmath: bool | set[str] = False) -> Callable:
-    """Return the decorator of a loop that releases the GIL; ``fastmath``: see ``numba.njit``."""
+    """Return the decorator of a loop that releases the GIL.
+
+    It is compiled for the dtypes and numbers of axes that it is called with: those that its
+    docstring names.
+
+    Args:
+        fastmath: see ``numba.njit``.
+    """
 
     def decorate(function: Callable) -> Callable:
         try:

@@ -7,9 +7,17 @@ latents, a cell's centroid ``c_k = (1/M_k) sum_{i in k} m_i x_i`` never has to b
     |x_i - c_k|^2 = G_ii - 2 S_ki / M_k + Q_k / M_k^2,
     S_ki = sum_{j in k} m_j G_ji,   Q_k = sum_{i in k} m_i S_ki.
 
-A point that changes its cell changes two rows of S. Masses ``m`` sum to 1; labels are changed in
-place. The loops run over points innermost, where they vectorise, and release the GIL, so classes
-can be quantized by threads.
+A point that changes its cell changes two rows of S. The loops run over points innermost, where they
+vectorise, and release the GIL, so classes can be quantized by threads. Their arrays, for n points
+in K (``num``) cells; where a loop moves points, it changes all but the first two in place:
+
+    gram      G, ``[n, n]`` float32
+    mass      m, ``[n]`` float64, sum 1
+    labels    cell of each point, ``[n]`` int64
+    sums      S, ``[K, n]`` float32
+    squares   Q, ``[K]`` float64
+    masses    M, ``[K]`` float64
+    sizes     numbers of points of the cells, ``[K]`` int64
 """
 
 from __future__ import annotations
@@ -27,13 +35,13 @@ _TOLERANCE = 1e-6
 
 @jit
 def plusplus(gram, mass, uniforms):
-    """Return ``[n]`` labels from greedy k-means++
-    (Arthur & Vassilvitskii 2007, with the best of several candidates).
+    """Return labels from greedy k-means++ (Arthur & Vassilvitskii 2007,
+    with the best of several candidates).
 
     Args:
-        gram: ``[n, n]`` float32.
-        mass: ``[n]`` float64.
-        uniforms: draws in [0, 1), ``[K, number of candidates]``.
+        gram: see above.
+        mass: see above.
+        uniforms: draws in [0, 1), ``[K, number of candidates]`` float64.
     """
     n, (num, trials) = len(mass), uniforms.shape
     diagonal = np.diag(gram).copy()  # read along its own cache lines
@@ -64,9 +72,7 @@ def plusplus(gram, mass, uniforms):
 
 @jit
 def cells(gram, mass, labels, num):
-    """Return S ``[K, n]``, Q ``[K]``, masses M ``[K]``
-    and numbers of points ``[K]`` of the cells.
-    """
+    """Return ``sums``, ``squares``, ``masses`` and ``sizes`` of the cells."""
     n = len(mass)
     sums, squares = np.zeros((num, n), np.float32), np.zeros(num)
     masses, sizes = np.zeros(num), np.zeros(num, np.int64)
@@ -83,6 +89,7 @@ def cells(gram, mass, labels, num):
 
 @jit
 def _move(i, target, gram, mass, labels, sums, squares, masses, sizes):
+    """Move point i to the cell ``target``."""
     source, m = labels[i], mass[i]
     squares[source] += m * (m * gram[i, i] - 2 * sums[source, i])
     squares[target] += m * (m * gram[i, i] + 2 * sums[target, i])
@@ -102,15 +109,15 @@ def distances(gram, sums, squares, masses):
     """Return ``|x_i - c_k|^2`` as ``[K, n]`` float32; infinite for empty cells."""
     num, n = sums.shape
     diagonal = np.diag(gram).copy()
-    found = np.empty((num, n), np.float32)
+    squared = np.empty((num, n), np.float32)
     for k in range(num):
         if masses[k] <= 0:
-            found[k] = np.inf
+            squared[k] = np.inf
             continue
         norm, scale = np.float32(squares[k] / masses[k] ** 2), np.float32(2 / masses[k])
         for i in range(n):
-            found[k, i] = max(diagonal[i] + norm - scale * sums[k, i], np.float32(0))
-    return found
+            squared[k, i] = max(diagonal[i] + norm - scale * sums[k, i], np.float32(0))
+    return squared
 
 
 @jit
@@ -148,14 +155,17 @@ def _fill(gram, mass, labels, sums, squares, masses, sizes):
 
 @jit
 def fill_empty(gram, mass, labels, num):
-    """Give every empty cell of the labels ``[n]`` a point; n >= K."""
+    """Give every empty cell a point; n >= K. Changes ``labels``."""
     sums, squares, masses, sizes = cells(gram, mass, labels, num)
     _fill(gram, mass, labels, sums, squares, masses, sizes)
 
 
 @jit
 def lloyd(gram, mass, labels, num, max_iterations):
-    """Lloyd's algorithm, in which cells that run empty are filled again; returns the distortion."""
+    """Lloyd's algorithm, in which cells that run empty are filled again.
+
+    Changes ``labels``; returns the distortion.
+    """
     n = len(mass)
     sums, squares, masses, sizes = cells(gram, mass, labels, num)
     closest, nearest = np.empty(n, np.float32), np.empty(n, np.int64)
@@ -194,8 +204,9 @@ def lloyd(gram, mass, labels, num, max_iterations):
 
 @jit
 def exchange(gram, mass, labels, num, max_passes):
-    """Hartigan's exchange: move single points as long as that lowers the distortion,
-    which is returned.
+    """Hartigan's exchange: move single points as long as that lowers the distortion.
+
+    Changes ``labels``; returns the distortion.
 
     Moving i (mass m) from a to b changes the distortion by
     ``M_b m/(M_b+m) |x_i-c_b|^2 - M_a m/(M_a-m) |x_i-c_a|^2``: unlike Lloyd's rule it accounts for

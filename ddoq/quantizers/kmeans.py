@@ -87,17 +87,17 @@ class KMeans(Quantizer):
         starts = [
             self._start(cloud, rng, ward and number == 0) for number in range(self.num_restarts)
         ]
-        found = [
+        partitions = [
             (gram.lloyd(cloud.gram, cloud.mass, labels, *arguments), labels) for labels in starts
         ]
-        found.sort(key=lambda pair: pair[0])
+        partitions.sort(key=lambda pair: pair[0])
         if exchanges:  # they take longer than Lloyd and hardly change who leads
-            leading = [labels for _, labels in found[:_EXCHANGED]]
-            found = [
+            leading = [labels for _, labels in partitions[:_EXCHANGED]]
+            partitions = [
                 (gram.exchange(cloud.gram, cloud.mass, labels, *arguments), labels)
                 for labels in leading
             ]
-        return min(found, key=lambda pair: pair[0])[1]
+        return min(partitions, key=lambda pair: pair[0])[1]
 
     def _start(self, cloud: PointCloud, rng: np.random.Generator, ward: bool) -> np.ndarray:
         if (ward or self.start == "ward") and cloud.is_uniform:

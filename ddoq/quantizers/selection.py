@@ -114,12 +114,12 @@ class KMedoids(Quantizer):
                 "KMedoids takes no sample_weight", "leave it out, or take another quantizer"
             )
         distances = cloud.squared_distances(cloud.points)
-        found = [
+        results = [
             kmedoids.fasterpam(
                 distances, self.num_centroids, init="random", random_state=seed(generator), n_cpu=1
             )
             for _ in range(self.num_restarts)
         ]
         return cloud.points[
-            np.asarray(min(found, key=lambda result: result.loss).medoids, np.int64)
+            np.asarray(min(results, key=lambda result: result.loss).medoids, np.int64)
         ]

@@ -73,14 +73,14 @@ def fit_in_space(
     cloud, everything = PointCloud(latents), torch.arange(len(latents))
 
     def fit(rows: Tensor) -> tuple[Codebook, np.ndarray]:
-        found, part = quantizer.fit(coordinates(rows), generator), cloud.subset(rows.numpy())
-        chosen = part.points[found.nearest.numpy()]
+        codebook, part = quantizer.fit(coordinates(rows), generator), cloud.subset(rows.numpy())
+        chosen = part.points[codebook.nearest.numpy()]
         if representative == "mean" and not quantizer.selects:
-            means = part.means(found.assignments.numpy(), len(found.counts))
-            chosen = np.where((found.counts > 0).numpy()[:, None], means, chosen)
-        return found, chosen
+            means = part.means(codebook.assignments.numpy(), len(codebook.counts))
+            chosen = np.where((codebook.counts > 0).numpy()[:, None], means, chosen)
+        return codebook, chosen
 
-    found, points = fit(everything)
+    codebook, points = fit(everything)
     held_out = None
     if num_folds:
         held_out = cross_fit(
@@ -91,10 +91,10 @@ def fit_in_space(
             generator,
         )
     return replace(
-        found,
+        codebook,
         centroids=cloud.to_tensor(points),
         nearest=torch.from_numpy(cloud.squared_distances(points).argmin(0)),
-        distortion=float(cloud.mass @ cloud.distances_to_own(points, found.assignments.numpy())),
+        distortion=float(cloud.mass @ cloud.distances_to_own(points, codebook.assignments.numpy())),
         variance=cloud.variance,
         held_out_distortion=held_out,
     )

@@ -168,21 +168,13 @@ class Evidence:
         in the store before the run.
         """
         hits = {step.node.key for step in self.steps if step.state == "hit"}
-        by_stage: dict[str, list[tuple[str, Facts]]] = {}
+        by_stage: dict[str, dict[str, Facts]] = {}
         for node in unique(self.experiment.targets("report")):
             if self.store.has(node):
-                cost = self.store.manifest(node)["cost"]
-                by_stage.setdefault(node.stage, []).append((node.key, cost))
+                by_stage.setdefault(node.stage, {})[node.key] = self.store.manifest(node)["cost"]
         return [
-            {
-                "stage": stage,
-                "artefacts": len(by_stage[stage]),
-                "hits": sum(key in hits for key, _ in by_stage[stage]),
-                "seconds": sum(cost["seconds"] for _, cost in by_stage[stage]),
-                "peak_mib": max(cost["peak_mib"] for _, cost in by_stage[stage]),
-                "gpu_peak_mib": max(cost.get("gpu_peak_mib", 0) for _, cost in by_stage[stage]),
-                "num_bytes": sum(cost["bytes"] for _, cost in by_stage[stage]),
-            }
+            {"stage": stage, "hits": len(hits & by_stage[stage].keys())}
+            | _total(list(by_stage[stage].values()))
             for stage in STAGES
             if stage in by_stage
         ]
@@ -201,6 +193,17 @@ class Evidence:
                 facts = ", ".join(f"{name} {value}" for name, value in told["facts"].items())
                 lines.append(f"{node.stage}: {facts}; {told['cost']['seconds']:.0f} s")
         return lines
+
+
+def _total(costs: Sequence[Facts]) -> dict[str, Any]:
+    """Return the cost of several artefacts of one stage."""
+    return {
+        "artefacts": len(costs),
+        "seconds": sum(cost["seconds"] for cost in costs),
+        "peak_mib": max(cost["peak_mib"] for cost in costs),
+        "gpu_peak_mib": max(cost.get("gpu_peak_mib", 0) for cost in costs),
+        "num_bytes": sum(cost["bytes"] for cost in costs),
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,7 +85,7 @@ def report(selection: Selection, target: Path, chosen: Sequence[tuple[str, str]]
     )
     target.mkdir(parents=True, exist_ok=True)
     sections = asked(many, SECTIONS)
-    filed = [v for ask in FILED for section in asked(many, [ask]) for v in section.tables]
+    filed = [view for section in asked(many, FILED) for view in section.tables]
     write_text(target / "table.csv", tables.plain(many.groups).to_csv(index=False))
     write_text(target / "table.md", f"# {selection.title}\n\n" + "\n".join(map(markdown, filed)))
     write_text(target / "table.tex", "% \\usepackage{booktabs}\n" + "\n".join(map(latex, filed)))
@@ -132,7 +132,9 @@ def _title(group: Group) -> str:
 def curves(report: Report) -> Section | None:
     """Accuracy against images per class."""
     drawn = figures.accuracy_curves(report.measured) if report.split == "test" else []
-    return drawn and Section(
+    if not drawn:
+        return None
+    return Section(
         title="Accuracy against images per class",
         text=["Mean and 95 % interval over seeds; dashed: the full data."],
         figures=drawn,
@@ -148,7 +150,9 @@ def pivots(report: ManyRuns) -> Section | None:
         for pair in report.pivots or PIVOTS
         for view in tables.pivots(groups, *pair, least=1 if report.pivots else 2)
     ]
-    return views and Section(title="Against each other", views=views, is_wide=True, is_printed=True)
+    if not views:
+        return None
+    return Section(title="Against each other", views=views, is_wide=True, is_printed=True)
 
 
 def validation(report: Report) -> Section | None:
@@ -167,7 +171,9 @@ def codebooks(report: ManyRuns) -> Section | None:
     """How well points stand for latents, and W2 against K."""
     series = _measured_curves(report.runs) or _arm_curves(report.measured)
     drawn = figures.w2_figure([line for line in series if len(line.points) > 1])
-    return drawn and Section(
+    if not drawn:
+        return None
+    return Section(
         title="W2 against K",
         text=[
             "Of the points with their own masses to the latents of their class, "

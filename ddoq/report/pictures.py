@@ -42,20 +42,19 @@ def class_strips(folder: Path, num_classes: int, num_images: int) -> list[Strip]
     table = table[table["label"] < num_classes].sort_values(
         ["label", "weight"], ascending=[True, False], kind="stable"
     )
-    return [
-        Strip(
-            own["class_name"].iloc[0],
-            [
-                Picture(
-                    folder / row.file_name,
-                    f"{row.weight:.2f}",
-                    f"{row.file_name} · {row.cell} training images in its cell",
-                )
-                for row in own.head(num_images).rename(columns={"count": "cell"}).itertuples()
-            ],
-        )
-        for _, own in table.groupby("label")
-    ]
+    strips = []
+    for _, own in table.groupby("label"):
+        first = own.head(num_images).rename(columns={"count": "cell"})  # tuples have a count()
+        pictures = [
+            Picture(
+                folder / row.file_name,
+                f"{row.weight:.2f}",
+                f"{row.file_name} · {row.cell} training images in its cell",
+            )
+            for row in first.itertuples()
+        ]
+        strips.append(Strip(own["class_name"].iloc[0], pictures))
+    return strips
 
 
 def heaviest(folder: Path, name: str, num_classes: int) -> Strip:

@@ -68,16 +68,15 @@ def per_class(report: RunReport) -> Section:
     arms = run.per_class()
     rows = [
         {"class": name}
-        | {
-            arm: DASH
-            if any(seed[label] is None for seed in seeds)
-            else number(fmean(seed[label] for seed in seeds), 1, scale=100)
-            for arm, seeds in arms.items()
-        }
+        | {arm: _mean_top1([seed[label] for seed in seeds]) for arm, seeds in arms.items()}
         for label, name in enumerate(run.index["class_names"])
     ]
     view = table_of(rows, title="", name="per-class")
     return Section(title="Accuracy per class", views=[view], is_folded=True)
+
+
+def _mean_top1(accuracies: list[float | None]) -> str:
+    return DASH if None in accuracies else number(fmean(accuracies), 1, scale=100)
 
 
 def gallery(report: RunReport) -> Section:
@@ -258,18 +257,20 @@ def fidelity(report: RunReport) -> Section | None:
     """Images in the teacher's features."""
     run = report.run
     fidelities = run.fidelities()
-    measures = dict.fromkeys(("precision", "recall", "density", "coverage"), 3)
+    measures = ("precision", "recall", "density", "coverage")
+    rows = [
+        {
+            "arm": arm,
+            "Fréchet": number(facts["frechet_distance"], 2),
+            **{name: number(facts[name], 3) for name in measures},
+            "teacher's top-1 %": number(facts["teacher_top1"], 1, scale=100),
+            "entropy": number(facts["entropy"], 3),
+            "entropy ~ weight": decimal(facts["entropy_weight_correlation"]),
+        }
+        for arm, facts in fidelities.items()
+    ]
     view = table_of(
-        (
-            {"arm": arm, "Fréchet": number(facts["frechet_distance"], 2)}
-            | {name: number(facts[name], digits) for name, digits in measures.items()}
-            | {
-                "teacher's top-1 %": number(facts["teacher_top1"], 1, scale=100),
-                "entropy": number(facts["entropy"], 3),
-                "entropy ~ weight": decimal(facts["entropy_weight_correlation"]),
-            }
-            for arm, facts in fidelities.items()
-        ),
+        rows,
         title="",
         name="fidelity",
         bold=frozenset(n for n, arm in enumerate(fidelities) if arm == run.main_arm),

@@ -52,7 +52,9 @@ def comparisons(report: Report) -> Section | None:
             main_arm=report.main_arm,
         )
     ]
-    return views and Section(
+    if not views:
+        return None
+    return Section(
         title="Comparisons",
         text=["The same distilled sets; the full data are trained on by each student."],
         views=views,

@@ -128,10 +128,10 @@ def select(what: Sequence[str], outputs: Path) -> Selection:
     sweep = _sweep_folder(places[0], outputs) if len(places) == 1 and not queries else None
     names = [run.name for run in runs]
     home = sweep or outputs / "reports" / digest([sorted(names), sorted(map(str, queries))])
-    title = sweep.name if sweep else " ".join(what) if what else f"all runs in {outputs / 'runs'}"
+    title = " ".join(what) or f"all runs in {outputs / 'runs'}"
     kept = {row["run"] for row in rows}
     return Selection(
-        title=title,
+        title=sweep.name if sweep else title,
         home=home,
         rows=rows,
         runs=[run for run in runs if run.name in kept],

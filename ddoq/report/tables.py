@@ -338,18 +338,22 @@ def _choose(groups: Sequence[Group]) -> tuple[Group, dict[str, str]]:
     candidates = [group for group in groups if group["split"] == "validation"] or on_test
     first, *others = sorted(candidates, key=lambda group: -group["accuracy"].mean)
     is_validated = first["split"] == "validation"
-    lead = 100 * (first["accuracy"].mean - others[0]["accuracy"].mean) if others else None
     made = first.get("arm_key") if is_validated else None
     alike = [group for group in on_test if made and group.get("arm_key") == made]
     return first, {
         **{name: accuracy_cells(first)[name] for name in ALWAYS},
         "chosen on": "validation" if is_validated else _ON_TEST,
         "of": str(len(candidates)),
-        "ahead by": DASH if lead is None else "a tie" if lead < 1e-9 else f"{lead:.1f}",
+        "ahead by": _in_points(first, others[0]) if others else DASH,
         "top-1 on test %": f"{percent(alike[0]['accuracy'])} ({alike[0]['accuracy'].num})"
         if alike
         else DASH,
     }
+
+
+def _in_points(best: Group, second: Group) -> str:
+    lead = 100 * (best["accuracy"].mean - second["accuracy"].mean)
+    return "a tie" if lead < 1e-9 else f"{lead:.1f}"
 
 
 # --- plain fields -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from ddoq.experiment import Entry, Experiment
 from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.store import Store
 from ddoq.report.groups import Group
-from ddoq.tracking import Artefact, Results, Student
+from ddoq.tracking import Results, Student, TrackedArtefact
 
 _MEASURES = ("top1", "top1_best", "top5", "ece", "nll", "seconds")
 _OF_CODEBOOK = ("w2_squared", "distortion", "variance")
@@ -84,7 +84,7 @@ def metrics(
 
 def artefacts(
     experiment: Experiment, store: Store, entry: Entry
-) -> tuple[Artefact | None, Artefact]:
+) -> tuple[TrackedArtefact | None, TrackedArtefact]:
     """Return the codebook, if there is one, and the distilled data of an entry;
     the latents are only named.
     """
@@ -100,11 +100,19 @@ def artefacts(
     if points is not None:
         about |= {"latents": experiment.nodes.encode.key}
         name = f"codebook-{slug}"
-        codebook = Artefact(points.key, name, "codebook", store.path(points), dict(about))
+        codebook = TrackedArtefact(
+            key=points.key,
+            name=name,
+            kind="codebook",
+            folder=store.path(points),
+            metadata=dict(about),
+        )
         about |= {"codebook": points.key}
     about |= {entry.images.stage: entry.images.key}
     name, folder = f"distilled-{slug}", store.path(entry.label)
-    return codebook, Artefact(entry.label.key, name, "distilled-dataset", folder, about)
+    return codebook, TrackedArtefact(
+        key=entry.label.key, name=name, kind="distilled-dataset", folder=folder, metadata=about
+    )
 
 
 def _student(entry: Entry, row: dict[str, Any], store: Store) -> Student:

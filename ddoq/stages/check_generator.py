@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from ddoq.config.build import build
 from ddoq.data.chosen import further
 from ddoq.data.class_order import by_number, reordered, write_order
-from ddoq.data.latents import Latents
+from ddoq.data.latents import StoredLatents
 from ddoq.errors import StageError, override
 from ddoq.generators.classify import denoising_errors
 from ddoq.labelers.orders import FALSE_ALARM, compare_orders, doubtful_classes
@@ -90,7 +90,7 @@ class _Trial:
         conf, self.runtime = node.identity["generator"], runtime
         path = runtime.models.place(node.identity["model"], conf)
         space = index_facts(inputs["index"]).space
-        self.latents = Latents(inputs["encode"])
+        self.latents = StoredLatents(inputs["encode"])
         self.generator = build(conf, path=path, encoder=None, label_space=space)
         self.generator.network.to(runtime.device)
 

@@ -41,18 +41,22 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         StageError: the teacher's outputs are not numbers, or it hardly knows the classes, or knows
             them in another order, which is then written to the folder ``orders`` beside the store.
     """
-    known, conf = index_facts(inputs["index"]), node.identity["teacher"]
-    splits = [split for split in ("validation", "train") if sum(known.counts[split])]
+    index, conf = index_facts(inputs["index"]), node.identity["teacher"]
+    splits = [split for split in ("validation", "train") if sum(index.counts[split])]
     images = [runtime.images(inputs["index"], split) for split in splits]
     trial = _Trial(
-        load_teacher(node, inputs, runtime), images, known.class_names, runtime, node.title
+        teacher=load_teacher(node, inputs, runtime),
+        images=images,
+        class_names=index.class_names,
+        runtime=runtime,
+        title=node.title,
     )
     verdicts = {}
     for number, (name, member) in enumerate(members_of(conf)):
         columns = trial.members[number].columns.tolist()
         path = folder.parents[2].resolve() / "orders" / f"{node.key}-{name or 'teacher'}.json"
         remedy = partial(
-            _remedy, member, named_outputs(member, known.class_names), columns, path, runtime
+            _remedy, member, named_outputs(member, index.class_names), columns, path, runtime
         )
         title = f"{node.title}, member {name}," if name else node.title
         verdicts[name] = trial.verdict(slice(number, number + 1), title, remedy)
@@ -61,7 +65,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return trial.verdict(slice(None), node.title) | {"split": splits[0], "members": verdicts}
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Trial:
     """A teacher and the images of one or two splits, the preferred one first."""
 

@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from ddoq.config.build import build
-from ddoq.data.latents import Latents
+from ddoq.data.latents import StoredLatents
 from ddoq.quantizers.base import Quantizer
 from ddoq.quantizers.cloud import PointCloud
 from ddoq.quantizers.codebook import Codebook
@@ -56,9 +56,9 @@ class ClassQuantizer:
 
     def __init__(self, identity: Mapping[str, Any], inputs: Mapping[str, Path], runtime: Runtime):
         self.identity, self.device = identity, runtime.device
-        self.latents = Latents(inputs["encode"])
+        self.latents = StoredLatents(inputs["encode"])
         self.features = (
-            Latents(inputs["features"], self.latents.labels) if "features" in inputs else None
+            StoredLatents(inputs["features"], self.latents.labels) if "features" in inputs else None
         )
         self.num_classes = int(self.latents.labels.max()) + 1
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ddoq.data.images import to_unit
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.encoders import Encoder
 from ddoq.engine.memory import FittingBatches
 from ddoq.engine.trainer import predict_batches
@@ -46,7 +46,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         images,
         runtime.batches_of_shards(writer),
         Batches(Handover("encode", "latents", encoder.remedy)),
-        lambda b, z: writer.add(b[0], z),
+        lambda batch, latents: writer.add(batch[0], latents),
         title="encode",
         accelerator=runtime.accelerator,
         num_workers=runtime.num_workers,
@@ -55,7 +55,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     if runtime.ranks.rank:
         return {}
     writer.finish()
-    latents = Latents(folder)
+    latents = StoredLatents(folder)
     sample = latents.at(np.unique(np.linspace(0, len(latents) - 1, 4096).astype(int)))
     return {
         "num": len(latents),

@@ -13,7 +13,7 @@ import torch
 
 from ddoq.data.distilled import PNGs, load_distilled
 from ddoq.data.indexed import labels_of
-from ddoq.data.latents import Latents
+from ddoq.data.latents import StoredLatents
 from ddoq.engine.trainer import predict_batches
 from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
 from ddoq.pipeline.graph import Node
@@ -32,9 +32,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     correlation with the weights.
     """
     distilled = load_distilled(inputs["label"])
-    stored = Latents(inputs["features"], labels_of(inputs["index"], "train"))
+    stored = StoredLatents(inputs["features"], labels_of(inputs["index"], "train"))
     chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))
-    teacher, found = load_teacher(node.inputs["teacher"], inputs, runtime), []
+    teacher, collected = load_teacher(node.inputs["teacher"], inputs, runtime), []
 
     def look(batch) -> torch.Tensor:
         images = batch[1].float() / 255
@@ -53,11 +53,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         ),
         runtime.batches(list(range(len(distilled)))),
         Batches(outputs, (num_classes + math.prod(stored.shape),)),
-        lambda batch, outputs: found.append(outputs.float().cpu()),
+        lambda batch, outputs: collected.append(outputs.float().cpu()),
         title=f"fidelity {node.title}",
         accelerator=runtime.accelerator,
     )
-    logits, features = torch.cat(found).split([num_classes, found[0].shape[1] - num_classes], 1)
+    logits, features = torch.cat(collected).split(
+        [num_classes, collected[0].shape[1] - num_classes], 1
+    )
     entropy, correct = label_entropy(logits), logits.argmax(1) == distilled.labels
     columns = {
         "label": distilled.labels,

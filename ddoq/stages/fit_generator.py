@@ -10,7 +10,7 @@ from diffusers import DDIMScheduler, DiTTransformer2DModel
 from diffusers.models.embeddings import LabelEmbedding
 
 from ddoq.data.indexed import labels_of
-from ddoq.data.latents import Latents
+from ddoq.data.latents import StoredLatents
 from ddoq.engine.fit import DenoiserModule
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import StageError
@@ -27,7 +27,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     facts: parameters and the last loss.
     """
     fit = node.identity["fit"]
-    stored = Latents(inputs["encode"], labels_of(inputs["index"], "train"))
+    stored = StoredLatents(inputs["encode"], labels_of(inputs["index"], "train"))
     latents, labels = stored.at(torch.arange(len(stored)).numpy()), torch.tensor(stored.labels)
     num_classes = index_facts(inputs["index"]).num_classes
     torch.manual_seed(item_seed(fit["seed"], "dit"))

@@ -44,12 +44,12 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     skipped = [*source.unusable, *(scan.errors[i] for i in sorted(scan.errors))]
     copies = groups_of_equals(scan.digests, usable)
     split = assign_splits(source, usable, spec, copies)
-    known = LabelSpace.from_classes(source.class_names).to_facts() | {
+    facts = LabelSpace.from_classes(source.class_names).to_facts() | {
         **split_facts(source, split),
         "num_skipped": len(skipped),
         "skipped": skipped[:_MOST_NAMED],
     }
-    spec.check(known)
+    spec.check(facts)
     twice = in_several(copies, source.labels)
     for warning in [*_warnings(source, skipped, twice), *_scale_warnings(scan)]:
         console.print(f"[yellow]{spec.name}: {escape(warning)}[/]", soft_wrap=True)
@@ -58,9 +58,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     remove_parts(folder)
     mean, square = scan.moments[:, split == "train"].mean(1)
     measured = {"mean": mean.tolist(), "std": np.sqrt(np.maximum(square - mean**2, 1e-6)).tolist()}
-    _remove_what_is_wrong(folder, known | measured)
+    _remove_what_is_wrong(folder, facts | measured)
     return (
-        known
+        facts
         | measured
         | {
             "unexpected_counts": source.unexpected_counts,

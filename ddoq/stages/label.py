@@ -15,7 +15,7 @@ from ddoq.config.build import build
 from ddoq.data.distilled import write_metadata
 from ddoq.data.floats import as_floats
 from ddoq.data.image_set import ImageSet
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.engine.trainer import predict_batches
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers.measures import effective_size
@@ -118,6 +118,6 @@ def _soft_labels(
     if runtime.ranks.rank:
         return None
     writer.finish()
-    targets = Latents(folder, images.labels.numpy()).at(np.arange(len(images)))
+    targets = StoredLatents(folder, images.labels.numpy()).at(np.arange(len(images)))
     shutil.rmtree(folder)
     return targets

@@ -54,8 +54,8 @@ def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -
     """
     conf = examined.identity["teacher"]
     members = {
-        name: _load(one, f"fitted.{name}", examined, inputs, runtime)
-        for name, one in members_of(conf)
+        name: _load(member, f"fitted.{name}", examined, inputs, runtime)
+        for name, member in members_of(conf)
     }
     return Ensemble(members) if "members" in conf else members[""]
 
@@ -65,9 +65,9 @@ def _load(
 ) -> nn.Module:
     if fitted in inputs:
         return load_fitted(examined.inputs[fitted], inputs[fitted], inputs["index"])
-    known = index_facts(inputs["index"])
+    index = index_facts(inputs["index"])
     path = runtime.models.place(conf["weights"], conf)
-    options = {"path": path, "num_classes": known.num_classes, "label_space": known.space}
+    options = {"path": path, "num_classes": index.num_classes, "label_space": index.space}
     return build({key: value for key, value in conf.items() if key != "weights"}, **options)
 
 

@@ -48,7 +48,7 @@ def require_precision(
 
     asked = outputs(precision)
     exact = asked if precision == "float32" else outputs("float32")
-    found = compared(asked, exact, _signal_to_noise, precision, runtime) | {
+    facts = compared(asked, exact, _signal_to_noise, precision, runtime) | {
         "num_images": len(latents)
     }
     if not works(asked, exact, _signal_to_noise, _OUTPUTS_DB):
@@ -58,9 +58,9 @@ def require_precision(
             if other != precision and is_finite(outputs(other))
         )
         refuse(
-            "generator", "its network", precision, asked, found["agreement_db"], next(good, None)
+            "generator", "its network", precision, asked, facts["agreement_db"], next(good, None)
         )
-    return found
+    return facts
 
 
 def _denoised(

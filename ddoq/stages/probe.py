@@ -69,7 +69,7 @@ def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
     precision = conf.get("precision", "float32")
     asked = reconstruct()
     exact = asked if precision == "float32" else reconstruct(precision="float32")
-    found = compared(asked, exact, _decibels, precision, runtime) | {"num_images": len(images)}
+    facts = compared(asked, exact, _decibels, precision, runtime) | {"num_images": len(images)}
     if not works(asked, exact, _decibels, _IMAGES_DB):
         remedies = {
             f"encoder.precision={other}": {"precision": other}
@@ -83,14 +83,14 @@ def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> dict:
                 else {}
             )
         good = (key for key, change in remedies.items() if is_finite(reconstruct(**change)))
-        refuse("encoder", node.title, precision, asked, found["agreement_db"], next(good, None))
+        refuse("encoder", node.title, precision, asked, facts["agreement_db"], next(good, None))
     constant = images.mean((0, 2, 3), keepdim=True).expand_as(images)
-    found |= spread | {
+    facts |= spread | {
         "psnr_db": _decibels(asked, images),
         "constant_db": _decibels(constant, images),
     }
-    _announce(node, found)
-    return found
+    _announce(node, facts)
+    return facts
 
 
 def _round_trip(
@@ -122,17 +122,17 @@ def _round_trip(
     return torch.cat(latents), pictures
 
 
-def _announce(node: Node, found: Mapping) -> None:
+def _announce(node: Node, facts: Mapping) -> None:
     """Say how well an encoder reconstructs;
     a network that knows nothing of images is worse than one colour.
     """
-    error, num = f"{found['psnr_db']:.1f} dB", found["num_images"]
-    console.print(f"  encoder: {error} on {num} real images, {found['precision']}", soft_wrap=True)
-    if found["psnr_db"] < found["constant_db"]:
+    error, num = f"{facts['psnr_db']:.1f} dB", facts["num_images"]
+    console.print(f"  encoder: {error} on {num} real images, {facts['precision']}", soft_wrap=True)
+    if facts["psnr_db"] < facts["constant_db"]:
         fix = "raise encoder.fit.num_steps" if "encoder" in node.inputs else "check encoder.path"
         console.print(
             f"[yellow]encoder: {escape(node.title)} gives {num} real images back with {error}, "
-            f"where one constant colour has {found['constant_db']:.1f} dB: "
+            f"where one constant colour has {facts['constant_db']:.1f} dB: "
             f"it is no autoencoder of such images; {fix}[/]",
             soft_wrap=True,
         )

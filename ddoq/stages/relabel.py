@@ -28,12 +28,12 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     Raises:
         StageError: the disk has no room for them, or a logit is not a number.
     """
-    known = index_facts(inputs["index"])
-    num_classes = known.num_classes
+    index = index_facts(inputs["index"])
+    num_classes = index.num_classes
     conf = node.identity
     recipe = resolved(
         {"protocol": conf["protocol"], "student": {"name": conf["student"]}, "ipc": conf["ipc"]},
-        known,
+        index,
     )
     images = image_set(inputs).pixels(recipe.image_size or runtime.dataset.image_size)
     num_images = len(images)
@@ -51,7 +51,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         for epoch in epochs
     }
     writer = ViewWriter(folder, seen, num_images)
-    maker = ViewMaker(images, recipe, normalization(recipe.normalization, known))
+    maker = ViewMaker(images, recipe, normalization(recipe.normalization, index))
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
 
     def make_batch(number: int) -> dict:

@@ -30,7 +30,7 @@ def index_facts(artefact: Path) -> IndexFacts:
     return IndexFacts.from_facts(facts(artefact))
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Runtime:
     """How to compute. Nothing in here may change a result.
 

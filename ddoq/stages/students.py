@@ -27,15 +27,15 @@ def training_data(
     """Return what a student is trained on, the train split
     where nothing was distilled, and its recipe.
     """
-    known = index_facts(inputs["index"])
-    recipe = resolved(identity, known)
+    index = index_facts(inputs["index"])
+    recipe = resolved(identity, index)
     size = recipe.image_size or runtime.dataset.image_size
     if "label" in inputs:
-        return _distilled(load_distilled(inputs["label"]), known.class_names).training_set(
+        return _distilled(load_distilled(inputs["label"]), index.class_names).training_set(
             size
         ), recipe
     images = runtime.tensors(inputs["index"], "train", size)
-    return TrainingSet.of_images(*images, known.num_classes), recipe
+    return TrainingSet.of_images(*images, index.num_classes), recipe
 
 
 def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDataset:

@@ -57,7 +57,9 @@ class ResNetAP(nn.Module):
                 f"which leaves too little of {image_size}",
                 "set protocol.image_size to at least 16, or choose a ConvNet",
             )
-        kernel, pool = (3, 1) if image_size <= 64 else (3, 2) if image_size <= 128 else (7, 4)
+        kernel, pool = 7, 4
+        if image_size <= 128:
+            kernel, pool = 3, 1 if image_size <= 64 else 2
         self.stem = nn.Sequential(
             *_convolution(channels, 64, kernel, norm), nn.ReLU(inplace=True), nn.AvgPool2d(pool)
         )

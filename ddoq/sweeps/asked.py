@@ -11,8 +11,8 @@ from ddoq.errors import ConfigError
 from ddoq.sweeps.waves import Wave, resources_key
 
 
-@dataclass(frozen=True)
-class Nodes:
+@dataclass(frozen=True, kw_only=True)
+class ComputeNodes:
     """Nodes of a partition that are alike.
 
     Attributes:
@@ -36,7 +36,7 @@ class Nodes:
         return f"{_resources(self.number, self.cpus, self.memory / 1024, self.gpus)}{limit}"
 
 
-def read_partitions(text: str) -> list[Nodes]:
+def read_partitions(text: str) -> list[ComputeNodes]:
     """Return what ``sinfo`` prints with the format ``%P|%D|%c|%m|%G|%l``,
     equal nodes in different states together.
     """
@@ -47,7 +47,7 @@ def read_partitions(text: str) -> list[Nodes]:
             name, number, *has = fields
             numbers[(name, *has)] = numbers.get((name, *has), 0) + _first_number(number)
     return [
-        Nodes(
+        ComputeNodes(
             partition=name.rstrip("*"),
             default=name.endswith("*"),
             number=number,
@@ -96,7 +96,7 @@ class Asked:
     def _get(self, name: str, default: int = 0) -> int:
         return self.conf.get(name) or default
 
-    def _too_much(self, nodes: Nodes) -> Iterator[str]:
+    def _too_much(self, nodes: ComputeNodes) -> Iterator[str]:
         """Yield the overrides that make the jobs fit to some nodes."""
         tasks = min(self._get("tasks_per_node", 1), nodes.cpus)
         most = {
@@ -112,7 +112,7 @@ class Asked:
                 yield f"{resources_key(self.wave, name)}={limit}"
 
     def error(
-        self, cause: str, partitions: Sequence[Nodes], partition: str | None, done: str = ""
+        self, cause: str, partitions: Sequence[ComputeNodes], partition: str | None, done: str = ""
     ) -> ConfigError:
         """Return the error that says what was asked for, what there is,
         and which overrides would fit.

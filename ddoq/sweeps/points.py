@@ -22,7 +22,7 @@ Compose = Callable[[Sequence[str]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One run of a sweep.
 
     Attributes:
@@ -69,7 +69,7 @@ class Point:
         return [step.node for step in steps if step.state == "miss"]
 
 
-def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
+def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[SweepPoint]:
     """Return the points of a sweep, each run once.
 
     Raises:
@@ -78,7 +78,7 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
     """
     common = set.intersection(*map(set, lists))
     fingerprints: dict[str, str] = {}
-    points: dict[str, Point] = {}
+    points: dict[str, SweepPoint] = {}
     wrong: dict[str, DdoqError] = {}
     for number, overrides in enumerate(lists, 1):
         swept = tuple(override for override in overrides if override not in common)
@@ -87,7 +87,7 @@ def expand(lists: Sequence[Sequence[str]], compose: Compose) -> list[Point]:
             check_missing(job.config, job.models, job.missing)
             if job.store.has(job.experiment.nodes.index):
                 check_data(job.experiment, job.dataset, job.models, job.store)
-            points.setdefault(run_name(job.config), Point(tuple(overrides), swept, job))
+            points.setdefault(run_name(job.config), SweepPoint(tuple(overrides), swept, job))
         except Exception as error:
             point = (
                 f"point {number} of {len(lists)}: {' '.join(swept)}" if swept else "the only point"

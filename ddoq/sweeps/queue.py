@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ddoq.errors import ConfigError, StageError
-from ddoq.sweeps.asked import Asked, Nodes, counted, read_partitions
+from ddoq.sweeps.asked import Asked, ComputeNodes, counted, read_partitions
 from ddoq.utils.console import console
 
 #: Reasons that no waiting changes: the job asks for what nobody may have.
@@ -56,7 +56,7 @@ _RESULTS = 60.0  # seconds that results may take to appear once the queue has no
 
 
 @dataclass(frozen=True)
-class Entry:
+class QueuedJob:
     """A job, or an element of an array, in the queue."""
 
     job: str
@@ -65,23 +65,23 @@ class Entry:
     partition: str
 
 
-def read_queue(text: str) -> list[Entry]:
+def read_queue(text: str) -> list[QueuedJob]:
     """Return what ``squeue`` prints with the format ``%F|%T|%P|%r``, without jobs that are over."""
     rows = [line.strip().split("|", 3) for line in text.splitlines() if line.count("|") >= 3]
     return [
-        Entry(job, state, reason, partition)
+        QueuedJob(job, state, reason, partition)
         for job, state, partition, reason in rows
         if state not in _OVER
     ]
 
 
-def never_starts(entries: Sequence[Entry]) -> Entry | None:
+def never_starts(entries: Sequence[QueuedJob]) -> QueuedJob | None:
     """Return one of the jobs that can never start, if there is one."""
     pending = [entry for entry in entries if entry.state == "PENDING"]
     return next((entry for entry in pending if _NEVER.fullmatch(entry.reason)), None)
 
 
-def summary(entries: Sequence[Entry]) -> str:
+def summary(entries: Sequence[QueuedJob]) -> str:
     """Return one line: how many run, how many are pending and why."""
     states = Counter(entry.state for entry in entries)
     reasons = Counter(entry.reason for entry in entries if entry.state == "PENDING")
@@ -209,7 +209,7 @@ def _say(line: str) -> None:
     console.print(f"queue: {line}", style="dim", markup=False, soft_wrap=True)
 
 
-def queue(jobs: set[str]) -> list[Entry]:
+def queue(jobs: set[str]) -> list[QueuedJob]:
     """Return where some jobs stand, an array's elements one by one.
 
     Raises:
@@ -226,7 +226,7 @@ def queue(jobs: set[str]) -> list[Entry]:
     return [entry for entry in read_queue(text) if entry.job in jobs]
 
 
-def partitions() -> list[Nodes]:
+def partitions() -> list[ComputeNodes]:
     """Return what the cluster's partitions have, nothing where SLURM does not say."""
     try:
         return read_partitions(_run("sinfo", "--noheader", "--exact", "--format=%P|%D|%c|%m|%G|%l"))
@@ -272,8 +272,8 @@ def _run(*command: str) -> str:
             f"{command[0]} does not answer ({error})", "see `scontrol ping`"
         ) from error
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise StageError(f"{command[0]} does not answer ({said})", "see `scontrol ping`")
+        message = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise StageError(f"{command[0]} does not answer ({message})", "see `scontrol ping`")
     return done.stdout
 
 
@@ -288,15 +288,15 @@ def refusal(error: Exception, asked: Asked) -> Exception:
             "start the command where `sbatch --version` answers, "
             "or use launcher=joblib, submitit_local or local",
         )
-    said = re.findall(r"^sbatch: (?:error|fatal): (.+)$", text, re.MULTILINE)
-    if not said:
+    messages = re.findall(r"^sbatch: (?:error|fatal): (.+)$", text, re.MULTILINE)
+    if not messages:
         return error
     if re.search(r"[Uu]nable to contact|onfiguration (source|file)|DNS|onnection refused", text):
         return ConfigError(
-            f"launcher: SLURM's controller does not answer ({said[-1]})",
+            f"launcher: SLURM's controller does not answer ({messages[-1]})",
             "wait until `scontrol ping` says that it is up, then repeat the command; "
             "launcher=joblib needs no SLURM",
         )
     return asked.error(
-        f"SLURM refuses the jobs ({said[-1]})", partitions(), asked.conf.get("partition")
+        f"SLURM refuses the jobs ({messages[-1]})", partitions(), asked.conf.get("partition")
     )

@@ -13,11 +13,11 @@ from pathlib import Path
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.provenance import provenance
 from ddoq.pipeline.status import SWEEP
-from ddoq.sweeps.points import Point
+from ddoq.sweeps.points import SweepPoint
 from ddoq.utils.io import write_json
 
 
-def sweep_name(points: Sequence[Point]) -> str:
+def sweep_name(points: Sequence[SweepPoint]) -> str:
     """Return ``sweep.name``, or a name that the same points always give:
     readable first, unique by their runs.
     """
@@ -30,7 +30,7 @@ def sweep_name(points: Sequence[Point]) -> str:
     )
 
 
-def write_record(folder: Path, points: Sequence[Point]) -> None:
+def write_record(folder: Path, points: Sequence[SweepPoint]) -> None:
     """Write the record of a sweep that is about to start."""
     write_json(
         folder / SWEEP,

@@ -13,7 +13,7 @@ from ddoq.config.names import command_line
 from ddoq.errors import DdoqError, StageError, together
 from ddoq.job import fetch, print_data, run_job
 from ddoq.pipeline.estimate import Estimate, Ledger
-from ddoq.sweeps.points import Compose, Point, expand
+from ddoq.sweeps.points import Compose, SweepPoint, expand
 from ddoq.sweeps.record import sweep_name, write_record
 from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
 from ddoq.utils.console import console
@@ -73,7 +73,7 @@ def run_sweep(
     _raise(points, failures)
 
 
-def _write_table(points: Sequence[Point], folder: Path, name: str) -> None:
+def _write_table(points: Sequence[SweepPoint], folder: Path, name: str) -> None:
     from ddoq.report import many, select  # with which comes pandas
 
     if any(select.is_run(point.folder) for point in points):
@@ -81,7 +81,7 @@ def _write_table(points: Sequence[Point], folder: Path, name: str) -> None:
 
 
 def _run_waves(
-    name: str, points: list[Point], todo: list[Wave], launch: Launch
+    name: str, points: list[SweepPoint], todo: list[Wave], launch: Launch
 ) -> dict[str, DdoqError]:
     """Start wave after wave; return the errors of the points that failed, by run name.
 
@@ -112,7 +112,9 @@ def _run_waves(
     return failures
 
 
-def _errors(points: Sequence[Point], errors: Sequence[DdoqError | None]) -> dict[str, DdoqError]:
+def _errors(
+    points: Sequence[SweepPoint], errors: Sequence[DdoqError | None]
+) -> dict[str, DdoqError]:
     return {point.name: error for point, error in zip(points, errors, strict=True) if error}
 
 
@@ -124,7 +126,7 @@ def _unfinished(wave: Wave) -> DdoqError:
     )
 
 
-def _report(point: Point) -> None:
+def _report(point: SweepPoint) -> None:
     """Write the report of a run that needed no job of its own;
     the sweep's table says what it would print.
     """
@@ -136,7 +138,7 @@ def _report(point: Point) -> None:
     run_job(config | changes, point.folder, command_line(point.overrides))
 
 
-def _raise(points: Sequence[Point], failures: Mapping[str, DdoqError]) -> None:
+def _raise(points: Sequence[SweepPoint], failures: Mapping[str, DdoqError]) -> None:
     """Raise one error for all points that failed."""
     failed = {str(point): failures[point.name] for point in points if point.name in failures}
     if failed:
@@ -147,7 +149,7 @@ def _raise(points: Sequence[Point], failures: Mapping[str, DdoqError]) -> None:
         )
 
 
-def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
+def _print_plan(name: str, points: list[SweepPoint], todo: list[Wave]) -> None:
     """Print what each point lacks, what all of them lack, and in which waves they start."""
     ledger = Ledger(points[0].job.store)
     everything = ledger.estimate(node for point in points for node in point.job.missing)
@@ -155,7 +157,7 @@ def _print_plan(name: str, points: list[Point], todo: list[Wave]) -> None:
         dict(override.lstrip("+").partition("=")[::2] for override in point.swept)
         for point in points
     ]
-    keys = list(dict.fromkeys(key for one in swept for key in one))
+    keys = list(dict.fromkeys(key for choices in swept for key in choices))
     table = Table(
         "",
         title=f"[bold]{escape(name)}[/]: to compute",

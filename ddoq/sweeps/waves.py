@@ -13,7 +13,7 @@ from typing import Any
 
 from ddoq.errors import ConfigError
 from ddoq.pipeline.stages import STAGES, TABLE
-from ddoq.sweeps.points import Point
+from ddoq.sweeps.points import SweepPoint
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def check_resources(launcher: Mapping[str, Any], wave: Wave) -> None:
         )
 
 
-def jobs_of(wave: Wave, points: Sequence[Point]) -> list[Point]:
+def jobs_of(wave: Wave, points: Sequence[SweepPoint]) -> list[SweepPoint]:
     """Return the points to start in a wave: enough of them to compute everything that is missing.
 
     A point that reports is started if it lacks anything itself:

@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ddoq.tracking.results import Artefact, Results, Student
+from ddoq.tracking.results import Results, Student, TrackedArtefact
 from ddoq.tracking.trackers import CSVTracker, TensorBoardTracker, Tracker
 from ddoq.tracking.weights_and_biases import WandbTracker
 
-__all__ = ["Artefact", "Results", "Student", "Tracker", "session"]
+__all__ = ["Results", "Student", "TrackedArtefact", "Tracker", "session"]
 
 _TRACKERS = {
     "none": Tracker,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Student:
     """One training of a student.
 
@@ -28,8 +28,8 @@ class Student:
     summary: Mapping[str, float]
 
 
-@dataclass(frozen=True)
-class Artefact:
+@dataclass(frozen=True, kw_only=True)
+class TrackedArtefact:
     """A folder of the store.
 
     Args:
@@ -47,7 +47,7 @@ class Artefact:
     metadata: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """All of a finished run.
 
@@ -66,6 +66,6 @@ class Results:
     summary: Mapping[str, float]
     columns: Mapping[str, Mapping[str, Any]]
     students: Sequence[Student]
-    codebook: Artefact | None
-    distilled: Artefact
+    codebook: TrackedArtefact | None
+    distilled: TrackedArtefact
     figures: Mapping[str, Path]

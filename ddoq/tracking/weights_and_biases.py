@@ -14,7 +14,7 @@ from typing import Any
 from rich.markup import escape
 
 from ddoq.config.names import run_name
-from ddoq.tracking.results import Artefact, Results, Student
+from ddoq.tracking.results import Results, Student, TrackedArtefact
 from ddoq.tracking.trackers import Tracker
 from ddoq.utils.console import console
 
@@ -113,7 +113,7 @@ class WandbTracker(Tracker):
             {name: dict(part) for name, part in results.columns.items()}, allow_val_change=True
         )
 
-    def _log_artefacts(self, codebook: Artefact | None, distilled: Artefact) -> None:
+    def _log_artefacts(self, codebook: TrackedArtefact | None, distilled: TrackedArtefact) -> None:
         if codebook is not None:
             # What `use_artifact` does with an artefact that W&B may not have yet, without waiting,
             # and offline, too.
@@ -137,7 +137,7 @@ def _is_choice(group: str, part: Any) -> bool:
     return group != "sweep" and isinstance(part, Mapping) and "name" in part
 
 
-def _wandb_artifact(artefact: Artefact) -> Any:
+def _wandb_artifact(artefact: TrackedArtefact) -> Any:
     """Return W&B's description of a folder.
 
     Equal contents are one version there; no file is copied here.
@@ -145,13 +145,15 @@ def _wandb_artifact(artefact: Artefact) -> Any:
     import wandb
 
     name = re.sub(r"[^\w.-]", "-", artefact.name)
-    found = wandb.Artifact(name, artefact.kind, metadata={**artefact.metadata, "key": artefact.key})
+    logged = wandb.Artifact(
+        name, artefact.kind, metadata={**artefact.metadata, "key": artefact.key}
+    )
     folder = artefact.folder.resolve()
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        found.add_file(
+        logged.add_file(
             str(file), name=str(file.relative_to(folder)), policy="immutable", skip_cache=True
         )
-    return found
+    return logged
 
 
 def _log_student(run: Any, student: Student) -> bool:

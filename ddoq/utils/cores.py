@@ -101,8 +101,11 @@ def _quotas(groups: Iterator[Path]) -> Iterator[int]:
             continue
         if quota.isdecimal():
             yield int(quota) // int(period)
-    one = _CGROUPS / "cpu"  # version 1, as containers see it
-    quota, period = _number(one / "cpu.cfs_quota_us"), _number(one / "cpu.cfs_period_us")
+    cpu_group = _CGROUPS / "cpu"  # version 1, as containers see it
+    quota, period = (
+        _number(cpu_group / "cpu.cfs_quota_us"),
+        _number(cpu_group / "cpu.cfs_period_us"),
+    )
     if quota is not None and period:
         yield quota // period
 

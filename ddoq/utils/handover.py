@@ -78,9 +78,9 @@ class Handover:
         if (values < 0).any() or abs(values.sum().item() - 1) > _TOLERANCE:
             self._refuse(f"{self.items} are no masses (their sum is {values.sum().item():.6g})")
 
-    def facts(self, found: Mapping[str, Any]) -> None:
+    def facts(self, facts: Mapping[str, Any]) -> None:
         """Raise where a number in a stage's facts, at any depth, is NaN or infinite."""
-        name = _broken(found, "")
+        name = _broken(facts, "")
         if name:
             self._refuse(f"{self.items} hold a number that is NaN or infinite: {name}")
 
@@ -118,4 +118,4 @@ def _broken(value: Any, name: str) -> str | None:
     else:
         return None
     named = (_broken(part, f"{name}.{key}".removeprefix(".")) for key, part in parts)
-    return next((found for found in named if found), None)
+    return next((broken for broken in named if broken), None)

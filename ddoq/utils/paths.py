@@ -53,12 +53,12 @@ def expand_path(path: str, key: str) -> str:
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         user = path.partition("/")[0][1:]
-        known = (
+        reason = (
             f"there is no user '{user}' on this machine" if user else "the home folder is not known"
         )
         here = f"'{key}=\"./{path}\"'"
         raise ConfigError(
-            f"{key}: {path}: {known}", f"write the whole path, or {here} for a folder of that name"
+            f"{key}: {path}: {reason}", f"write the whole path, or {here} for a folder of that name"
         )
     # Arrow takes exp:1/x for a URL, but not /here/exp:1/x.
     if ":" in expanded and not key.endswith("path"):

@@ -12,7 +12,7 @@ import huggingface_hub
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.hub import hub_files, model_folder
 from ddoq.utils.state_dicts import read_weights, require_finite
-from ddoq.utils.weights import HALF, WEIGHTS, loading, read_config, require_class, variant_of
+from ddoq.utils.weights import HALF, WEIGHTS, loading, read_model_config, require_class, variant_of
 
 _SCHEDULER = "scheduler_config.json"
 
@@ -36,12 +36,12 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
 
     config, weights, outputs = timm_config(model, key), {}, num_classes
     if path:
-        found = read_weights(path, model, key)
-        outputs = num_classes or len(found.get(f"{_first(config.classifier)}.weight", ()))
+        stored = read_weights(path, model, key)
+        outputs = num_classes or len(stored.get(f"{_first(config.classifier)}.weight", ()))
         # Where these are not the numbers of the file, timm drops the classifier and takes whatever
         # else is missing for granted: the network keeps random weights there.
-        weights = {"state_dict": found, "num_classes": outputs}
-        require_outputs(found, config.classifier, outputs, path, key)
+        weights = {"state_dict": stored, "num_classes": outputs}
+        require_outputs(stored, config.classifier, outputs, path, key)
     else:
         _require_hub(config.hf_hub_id, key)
         if num_classes not in (0, config.num_classes):
@@ -82,19 +82,21 @@ def require_outputs(
     that is asked for.
     """
     name = f"{_first(classifier)}.weight"
-    found = len(weights.get(name, range(wanted)))  # files with other names are for timm to convert
-    if found != wanted:
-        raise _other_outputs(path, found, wanted, key)
+    num_outputs = len(
+        weights.get(name, range(wanted))
+    )  # files with other names are for timm to convert
+    if num_outputs != wanted:
+        raise _other_outputs(path, num_outputs, wanted, key)
 
 
 def _first(names: str | tuple[str, ...] | None) -> str | None:
     return names if names is None or isinstance(names, str) else names[0]
 
 
-def _other_outputs(weights: str, found: int, wanted: int, key: str) -> DataError:
+def _other_outputs(weights: str, num_outputs: int, wanted: int, key: str) -> DataError:
     part = key.rsplit(".", 1)[0]
     return DataError(
-        f"{part}.classes: the weights of {weights} know {found} classes, "
+        f"{part}.classes: the weights of {weights} know {num_outputs} classes, "
         f"not the {wanted} that are asked for",
         f"set {part}.classes to what the outputs are (imagenet or dataset), "
         f"or take other weights with {key}",
@@ -135,7 +137,7 @@ def load_pretrained(
     import diffusers
 
     folder = model_folder(path, subfolder, key)
-    name = require_class(read_config(folder / "config.json", key), class_names, folder, key)
+    name = require_class(read_model_config(folder / "config.json", key), class_names, folder, key)
     if Path(path).is_file():
         return for_inference(_from_file(getattr(diffusers, name), path, folder, key), precision)
     # A .bin, where there are no safetensors, is read by torch.load with weights_only=True.
@@ -199,7 +201,7 @@ def read_scheduler(path: str, key: str) -> dict[str, Any]:
     """Return what a model's ``scheduler_config.json`` says;
     ``path``: a local folder, or a hub id.
     """
-    return read_config(model_folder(path, "scheduler", key, _SCHEDULER) / _SCHEDULER, key)
+    return read_model_config(model_folder(path, "scheduler", key, _SCHEDULER) / _SCHEDULER, key)
 
 
 def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):
@@ -223,16 +225,16 @@ def load_scheduler(saved: Mapping[str, Any], name: str | None, key: str):
             f"{key}: {_SCHEDULER} names '{name}', no scheduler",
             f"replace {_SCHEDULER} by the model's",
         )
-    known = inspect.signature(scheduler_class.__init__).parameters
+    parameters = inspect.signature(scheduler_class.__init__).parameters
     changes = {"clip_sample": False}  # it would clip latents to [-1, 1]
     if not own:  # without the warm-up of PNDM, which has to start from the noisiest time
         changes |= {"timestep_spacing": "trailing", "skip_prk_steps": True}
     # A class that has no use for a learned variance would carry the word on,
     # and be given the variance.
-    kept = {k: v for k, v in saved.items() if k in known or k != "variance_type"}
+    kept = {k: v for k, v in saved.items() if k in parameters or k != "variance_type"}
     with loading(f"a {name}", key):
         return scheduler_class.from_config(
-            {**kept, **{k: v for k, v in changes.items() if k in known}}
+            {**kept, **{k: v for k, v in changes.items() if k in parameters}}
         )
 
 

@@ -21,7 +21,7 @@ _FIRST_SPECIAL_STEP = 0xFFFFFFF0
 _NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID", "SLURM_LOCALID", "MASTER_PORT")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Place:
     """Which of how many processes this one is, by the variables of what started it.
 
@@ -129,12 +129,12 @@ def _place_of_torchrun() -> Place:
         os.environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
     ]
     return Place(
-        rank,
-        size,
-        f"{start} MASTER_ADDR={address} MASTER_PORT={port}",
-        address,
-        port,
-        ".".join(attempt),
+        rank=rank,
+        size=size,
+        start=f"{start} MASTER_ADDR={address} MASTER_PORT={port}",
+        address=address,
+        port=port,
+        run=".".join(attempt),
     )
 
 
@@ -183,7 +183,7 @@ def _place_of_srun() -> Place:
     address = os.environ.get("MASTER_ADDR") or _first_node(nodes)
     port = number("MASTER_PORT") or 15000 + (job + 101 * step) % 10000  # which all tasks know
     start = f"srun: task {rank} of {size} of SLURM's job {job}, step {step}, on {nodes}"
-    return Place(rank, size, start, address, port, f"{job}.{step}")
+    return Place(rank=rank, size=size, start=start, address=address, port=port, run=f"{job}.{step}")
 
 
 def _first_node(nodes: str) -> str:

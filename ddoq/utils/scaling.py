@@ -33,7 +33,7 @@ class LatentScale:
     assumed: bool = False
 
 
-def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
+def latent_scale(vae_config: Mapping[str, Any], key: str) -> LatentScale:
     """Return what a VAE's configuration says of its latents.
 
     A model with ``latents_mean`` and ``latents_std`` is scaled as in Stable Diffusion XL's
@@ -41,19 +41,19 @@ def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
     Stable Diffusion 3's.
 
     Args:
-        known: ``config.json`` of the VAE.
+        vae_config: ``config.json`` of the VAE.
         key: config key that errors name.
 
     Raises:
         DataError: a number is none, is zero where it divides,
             or there are too few or contradictory ones.
     """
-    default = VAE_SCALES[known.get("_class_name")]
-    factor = _positive(known, "scaling_factor", known.get("scaling_factor", default), key)
-    assumed = "scaling_factor" not in known
-    shift = known.get("shift_factor")
-    shift = 0.0 if shift is None else _finite(known, "shift_factor", shift, key)
-    names = [name for name in ("latents_mean", "latents_std") if known.get(name) is not None]
+    default = VAE_SCALES[vae_config.get("_class_name")]
+    factor = _positive(vae_config, "scaling_factor", vae_config.get("scaling_factor", default), key)
+    assumed = "scaling_factor" not in vae_config
+    shift = vae_config.get("shift_factor")
+    shift = 0.0 if shift is None else _finite(vae_config, "shift_factor", shift, key)
+    names = [name for name in ("latents_mean", "latents_std") if vae_config.get(name) is not None]
     if not names:
         return LatentScale(shift, factor, assumed)
     if len(names) == 1 or shift:
@@ -68,20 +68,22 @@ def latent_scale(known: Mapping[str, Any], key: str) -> LatentScale:
             "keep those that the model was trained with: scaling_factor and shift_factor, "
             "or scaling_factor, latents_mean and latents_std",
         )
-    mean, std = (_per_channel(known, name, key) for name in names)
-    mean = tuple(_finite(known, "latents_mean", value, key) for value in mean)
+    mean, std = (_per_channel(vae_config, name, key) for name in names)
+    mean = tuple(_finite(vae_config, "latents_mean", value, key) for value in mean)
     return LatentScale(
-        mean, tuple(factor / _positive(known, "latents_std", value, key) for value in std), assumed
+        mean,
+        tuple(factor / _positive(vae_config, "latents_std", value, key) for value in std),
+        assumed,
     )
 
 
-def is_normalised(known: Mapping[str, Any]) -> bool:
+def is_normalised(vae_config: Mapping[str, Any]) -> bool:
     """Tell whether a VAE's latents are scaled channel by channel."""
-    return known.get("latents_mean") is not None or known.get("latents_std") is not None
+    return vae_config.get("latents_mean") is not None or vae_config.get("latents_std") is not None
 
 
-def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
-    values, channels = known[name], known.get("latent_channels")
+def _per_channel(vae_config: Mapping[str, Any], name: str, key: str) -> list[Any]:
+    values, channels = vae_config[name], vae_config.get("latent_channels")
     if not isinstance(values, list | tuple) or len(values) != channels:
         num = len(values) if isinstance(values, list | tuple) else "no"
         raise DataError(
@@ -92,20 +94,20 @@ def _per_channel(known: Mapping[str, Any], name: str, key: str) -> list[Any]:
     return list(values)
 
 
-def _finite(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
+def _finite(vae_config: Mapping[str, Any], name: str, value: Any, key: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, "
+            f"{key}: config.json of the encoder says {name}={vae_config.get(name)!r}, "
             "which is no finite number",
             _REMEDY,
         )
     return float(value)
 
 
-def _positive(known: Mapping[str, Any], name: str, value: Any, key: str) -> float:
-    if _finite(known, name, value, key) <= 0:
+def _positive(vae_config: Mapping[str, Any], name: str, value: Any, key: str) -> float:
+    if _finite(vae_config, name, value, key) <= 0:
         raise DataError(
-            f"{key}: config.json of the encoder says {name}={known.get(name)!r}, "
+            f"{key}: config.json of the encoder says {name}={vae_config.get(name)!r}, "
             "and latents cannot be scaled by that",
             _REMEDY,
         )

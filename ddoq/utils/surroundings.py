@@ -159,7 +159,11 @@ def _private_folder() -> str:
     try:
         os.mkdir(folder, mode=0o700)
     except FileExistsError:
-        found = os.lstat(folder)
-        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        status = os.lstat(folder)
+        if (
+            not stat.S_ISDIR(status.st_mode)
+            or status.st_uid != os.getuid()
+            or status.st_mode & 0o077
+        ):
             return tempfile.mkdtemp(prefix="ddoq-")
     return folder

@@ -57,30 +57,30 @@ def check_file(path: Path, key: str) -> None:
             pass
 
 
-def read_config(file: Path, key: str) -> dict[str, Any]:
+def read_model_config(file: Path, key: str) -> dict[str, Any]:
     """Return the object in a model's JSON file.
 
     Raises:
         DataError: there is no such object in it.
     """
     try:
-        found = read_json(file)
+        model_config = read_json(file)
     except (OSError, ValueError) as error:
         raise DataError(
             f"{key}: {file} is no JSON ({reason(error)})", "replace it by the model's own"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(model_config, dict):
         raise DataError(f"{key}: {file} holds no JSON object", "replace it by the model's own")
-    return found
+    return model_config
 
 
 def require_class(
-    known: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str
+    model_config: Mapping[str, Any], class_names: tuple[str, ...], folder: Path, key: str
 ) -> str:
     """Return the class of a model, by its ``config.json``;
     raise ConfigError where it is none of those that fit.
     """
-    name = known.get("_class_name")
+    name = model_config.get("_class_name")
     # Published DiT checkpoints still carry the class name from
     # before diffusers split its transformers up.
     name = class_names[0] if name == "Transformer2DModel" else name
@@ -137,5 +137,5 @@ def reason(error: Exception) -> str:
     torch puts what is wrong into its second line.
     """
     first, *others = str(error).splitlines() or [type(error).__name__]
-    said = f"{first} {others[0]}" if first.endswith(":") and others else first.split(". ")[0]
-    return shorten(said, 200, placeholder=" …")
+    message = f"{first} {others[0]}" if first.endswith(":") and others else first.split(". ")[0]
+    return shorten(message, 200, placeholder=" …")

@@ -171,7 +171,7 @@ def _error(point: RunState) -> list[Text]:
 
 def _table(points: list[RunState], left_out: set[str]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    names = [name for name in _cells(RunState("", Path())) if name not in left_out]
+    names = [name for name in _cells(RunState(label="", folder=Path())) if name not in left_out]
     for name in names:
         right = name in ("done", "speed", "left", "seen", "top-1 %")
         table.add_column(

@@ -26,7 +26,7 @@ _SILENT = 60
 _RECENT = 600  # seconds in which a run must have been heard of to be shown without being asked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunState:
     """One run. What its files do not say is ``None`` or empty;
     times are in seconds, ``updated`` since 1970.
@@ -69,7 +69,7 @@ class RunState:
         return min(1.0, (self.done + min(inside, 1.0)) / self.total) if self.total else 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overview:
     """Some runs at one moment.
 
@@ -169,18 +169,20 @@ def _sweep(folder: Path) -> Overview:
             shown.append(_point(runs / run, label or run, now, until))
     created = record.get("created")
     return Overview(
-        folder.name,
-        folder,
-        shown,
-        now,
-        str(record.get("command") or ""),
-        created if _is_number(created) else None,
+        name=folder.name,
+        folder=folder,
+        points=shown,
+        now=now,
+        command=str(record.get("command") or ""),
+        created=created if _is_number(created) else None,
     )
 
 
 def _run(folder: Path) -> Overview:
     now = time.time()
-    return Overview(folder.name, folder, [_point(folder, folder.name, now)], now)
+    return Overview(
+        name=folder.name, folder=folder, points=[_point(folder, folder.name, now)], now=now
+    )
 
 
 def _recent(outputs: Path) -> Overview:
@@ -190,7 +192,10 @@ def _recent(outputs: Path) -> Overview:
         for path in sorted((outputs / "runs").glob(f"*/{STATUS}"))
     ]
     return Overview(
-        "runs", outputs, [p for p in points if p.age is not None and p.age < _RECENT], now
+        name="runs",
+        folder=outputs,
+        points=[p for p in points if p.age is not None and p.age < _RECENT],
+        now=now,
     )
 
 
@@ -200,7 +205,7 @@ def _point(folder: Path, label: str, now: float, until: str | None = None) -> Ru
 
     One that has ended before the stage ``until`` waits for the sweep's next wave.
     """
-    point = RunState(label, folder)
+    point = RunState(label=label, folder=folder)
     try:
         point = _understood(point, status := _read(folder / STATUS), now)
         return (

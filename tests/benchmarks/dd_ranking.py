@@ -132,8 +132,8 @@ def recipes(num_images: int, epochs: int) -> dict[str, Protocol]:
         "milestone_factor": 0.1,
     }
     options |= {"num_evaluations": epochs // INTERVAL}
-    augmented = Protocol(32, augmentation=Augmentation(dsa=DSA_STRATEGY), **options)
-    return {"plain": Protocol(num_images, **options), "dsa": augmented}
+    augmented = Protocol(batch_size=32, augmentation=Augmentation(dsa=DSA_STRATEGY), **options)
+    return {"plain": Protocol(batch_size=num_images, **options), "dsa": augmented}
 
 
 class TheirEvaluator(LabelRobustScoreHard):

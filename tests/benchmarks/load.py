@@ -67,7 +67,7 @@ def told(what: str) -> Iterator[None]:
 
 def measure(order: str, labels: np.ndarray, dim: int) -> None:
     """Print one line per step, for latents in an order."""
-    first = Node("encode", 1, {"order": order})
+    first = Node(stage="encode", version=1, identity={"order": order})
     space = {"name": "latents", "representative": "mean"}
     identity = {
         "quantizer": {"name": "kmeans", "_target_": KMEANS} | constructor(KMEANS).defaults(),
@@ -76,7 +76,7 @@ def measure(order: str, labels: np.ndarray, dim: int) -> None:
         "allocation": "equal",
     }
     identity |= {"on_small_class": "error", "seed": 0, "num_folds": 0}
-    second = Node("quantize", 1, identity, {"encode": first})
+    second = Node(stage="quantize", version=1, identity=identity, inputs={"encode": first})
 
     def compute(node: Node, inputs: dict, folder: Path) -> dict:
         return (

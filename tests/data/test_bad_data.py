@@ -68,7 +68,7 @@ def good_folder(root: Path, num: int = NUM) -> Path:
 def index_of(spec: ImageDataset, out: Path, num_workers: int = 0) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     spec.fingerprint()  # as a run does first
-    return run(None, {}, out, Runtime(spec, models=None, num_workers=num_workers))
+    return run(None, {}, out, Runtime(dataset=spec, models=None, num_workers=num_workers))
 
 
 def rows_of(out: Path, root: Path) -> list[tuple]:

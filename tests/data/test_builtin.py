@@ -63,7 +63,7 @@ def imagenet_tree(root: Path, wnids: list[str], train: int = 3, val: int = 2) ->
 
 def index_of(spec, folder: Path, num_workers: int = 0) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
-    return run(None, {}, folder, Runtime(spec, models=None, num_workers=num_workers))
+    return run(None, {}, folder, Runtime(dataset=spec, models=None, num_workers=num_workers))
 
 
 def two_lines(caught) -> str:

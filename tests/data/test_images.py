@@ -20,7 +20,7 @@ from ddoq.data.builtin import CIFAR10, Digits, FashionMNIST
 from ddoq.data.distilled import file_name, write_metadata, write_png
 from ddoq.data.folder import ImageFolder
 from ddoq.data.images import from_unit, to_uint8, to_unit
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.data.parquet import ParquetImages
 from ddoq.data.splits import assign_splits
 from ddoq.errors import DataError
@@ -201,7 +201,7 @@ def test_latents_resume_at_the_shard_and_read_by_class(tmp_path):
     second.add(torch.tensor([6, 5, 4, 3]), values[[6, 5, 4, 3]])
     assert all(second.has(shard) for shard in second.shards())
     second.finish()
-    latents = Latents(tmp_path)
+    latents = StoredLatents(tmp_path)
     assert latents.shape == (2, 3) and len(latents) == 7
     positions, of_class = latents.of_class(1)
     assert positions.tolist() == [1, 3, 5] and torch.equal(of_class, values[[1, 3, 5]])

@@ -408,7 +408,7 @@ def test_a_written_set_is_read_as_it_was(floats, tmp_path):
 
 
 def test_images_of_points_are_named_by_class_and_number(floats, tmp_path):
-    points = ClassCodebooks(torch.zeros(6, 2), **columns())
+    points = ClassCodebooks(latents=torch.zeros(6, 2), **columns())
     write_image_set(tmp_path, floats, NAMES, **columns())
     for file in ("images.safetensors", "images.parquet"):
         (tmp_path / file).unlink()
@@ -478,8 +478,8 @@ def indexed(tmp_path_factory):
     """The index of digits, and what computes on it."""
     folder = tmp_path_factory.mktemp("index")
     dataset = Digits("digits", 8, 1, train_per_class=20)
-    runtime = Runtime(dataset, Models([]), accelerator="cpu")
-    found = index.run(Node("index", 2, {}), {}, folder, runtime)
+    runtime = Runtime(dataset=dataset, models=Models([]), accelerator="cpu")
+    found = index.run(Node(stage="index", version=2, identity={}), {}, folder, runtime)
     write_json(folder / "manifest.json", {"facts": found})
     return folder, runtime
 
@@ -495,7 +495,7 @@ def node(**changes) -> Node:
         "on_small_class": "error",
         "seed": 0,
     }
-    return Node("distill", 1, identity | changes, title="dm")
+    return Node(stage="distill", version=1, identity=identity | changes, title="dm")
 
 
 def test_the_stage_writes_a_set_and_nothing_else(indexed, tmp_path):

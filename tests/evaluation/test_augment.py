@@ -20,7 +20,16 @@ from ddoq.evaluation.augment import Augmentation
 
 MEAN, STD = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.25, 0.3])
 DSA = "color_crop_cutout_flip_scale_rotate"
-EVERYTHING = Augmentation(2, (0.3, 1.0), 2, True, 0.4, 0.1, DSA, cutmix=1.0)
+EVERYTHING = Augmentation(
+    patch_shuffle=2,
+    crop_scale=(0.3, 1.0),
+    shift=2,
+    flip=True,
+    color_jitter=0.4,
+    lighting=0.1,
+    dsa=DSA,
+    cutmix=1.0,
+)
 
 
 def random(seed: int = 0) -> torch.Generator:
@@ -433,7 +442,15 @@ def test_draws_are_a_function_of_the_generator_alone():
 def test_a_view_does_not_depend_on_the_rest_of_the_batch(name):
     """Catches statistics over the batch and draws that reach the wrong image."""
     images = noise(6)
-    augmentation = Augmentation(2, (0.3, 1.0), 2, True, 0.4, 0.1, name)
+    augmentation = Augmentation(
+        patch_shuffle=2,
+        crop_scale=(0.3, 1.0),
+        shift=2,
+        flip=True,
+        color_jitter=0.4,
+        lighting=0.1,
+        dsa=name,
+    )
     draws = augmentation.draw(6, 8, random())
     whole = augmentation.views(images, draws, MEAN, STD)
     for chosen in ([4], [5, 0, 3]):
@@ -447,7 +464,16 @@ def test_a_view_does_not_depend_on_the_rest_of_the_batch(name):
 def test_views_of_flat_images_are_finite(value):
     """Catches divisions by a spread or a share that may be zero."""
     images = torch.full((4, 3, 8, 8), value)
-    augmentation = Augmentation(2, (0.08, 1.0), 8, True, 1.0, 0.1, DSA, mixup=0.01)
+    augmentation = Augmentation(
+        patch_shuffle=2,
+        crop_scale=(0.08, 1.0),
+        shift=8,
+        flip=True,
+        color_jitter=1.0,
+        lighting=0.1,
+        dsa=DSA,
+        mixup=0.01,
+    )
     for seed in range(20):
         draws = augmentation.draw(4, 8, random(seed))
         draws["jitter"][0] = torch.tensor([1.0, 1.0, 1.0])
@@ -459,7 +485,16 @@ def test_views_of_flat_images_are_finite(value):
 def test_everything_stays_on_the_device_of_the_images(name):
     """The meta device refuses to be mixed with tensors that were made on the CPU."""
     for mixing in ({"cutmix": 1.0}, {"mixup": 1.0}):
-        augmentation = Augmentation(2, (0.3, 1.0), 2, True, 0.4, 0.1, name, **mixing)
+        augmentation = Augmentation(
+            patch_shuffle=2,
+            crop_scale=(0.3, 1.0),
+            shift=2,
+            flip=True,
+            color_jitter=0.4,
+            lighting=0.1,
+            dsa=name,
+            **mixing,
+        )
         draws = {key: drawn.to("meta") for key, drawn in augmentation.draw(4, 8, random()).items()}
         mixed = augmentation.mix(
             augmentation.views(noise(4).to("meta"), draws, MEAN.to("meta"), STD.to("meta")), draws

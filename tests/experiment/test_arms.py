@@ -19,8 +19,8 @@ from ddoq.config.explain import explain
 from ddoq.config.names import run_name
 from ddoq.config.overrides import check_overrides
 from ddoq.errors import DdoqError
-from ddoq.pipeline.graph import Node
 from ddoq.pipeline.keys import LATER, settled
+from support.nodes import bare_node
 from support.runs import ROOT, composed, composition
 
 CONF = ROOT / "conf"
@@ -199,7 +199,7 @@ def keys(config: dict[str, Any]) -> list[str]:
     components = {name: config[name] for name in ("dataset", "generator", "protocol")}
     return [
         run_name(config),
-        *(Node("index", 1, {name: conf}).key for name, conf in components.items()),
+        *(bare_node("index", {name: conf}).key for name, conf in components.items()),
     ]
 
 

@@ -43,7 +43,7 @@ from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.distilled import file_name, load_distilled, write_metadata, write_png
 from ddoq.data.image_set import ImageSet, write_image_set
 from ddoq.data.label_space import LabelSpace
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.data.parquet import ParquetImages
 from ddoq.data.scan import scan_images
 from ddoq.encoders import TAEF2
@@ -51,7 +51,6 @@ from ddoq.errors import ConfigError, DataError, DdoqError, StoreError
 from ddoq.job import prepare
 from ddoq.labelers.cifar_resnet import CIFARResNet, ResNet
 from ddoq.pipeline.estimate import Ledger
-from ddoq.pipeline.graph import Node
 from ddoq.pipeline.keys import digest
 from ddoq.pipeline.store import Store
 from ddoq.quantizers import (
@@ -76,6 +75,7 @@ from ddoq.quantizers import (
 from ddoq.watch.command import find, frame
 from ddoq.watch.page import page_of
 from support.fuzzing import damaged, examples, holds, settings_of, two_lines_or_nothing
+from support.nodes import bare_node
 from support.processes import ddoq
 from support.runs import ROOT, composition
 
@@ -461,7 +461,8 @@ def test_codebooks_come_back_exactly(num, tmp_path):
                 data.draw(st.lists(integers, min_size=len(latents), max_size=len(latents)))
             )
 
-        saved = ClassCodebooks(latents, *(column() for _ in range(4)))
+        columns = {name: column() for name in ("labels", "index", "counts", "sources")}
+        saved = ClassCodebooks(latents=latents, **columns)
         saved.save(tmp_path / "codebooks.safetensors", {"a": 1})
         loaded = ClassCodebooks.load(tmp_path / "codebooks.safetensors")
         for name in ("latents", "labels", "index", "counts", "sources"):
@@ -474,9 +475,9 @@ def test_codebooks_come_back_exactly(num, tmp_path):
 # --- the store --------------------------------------------------------------------------------
 
 NODES = [
-    Node("encode", 1, {"n": 0}),
-    Node("encode", 1, {"n": 1}),
-    Node("quantize", 1, {"n": 0}, {}, "x"),
+    bare_node("encode", {"n": 0}),
+    bare_node("encode", {"n": 1}),
+    bare_node("quantize", {"n": 0}, title="x"),
 ]
 _NODE = st.sampled_from(NODES)
 _FILES = st.dictionaries(
@@ -617,7 +618,7 @@ def _latents(folder: Path) -> Callable[[], None]:
     writer.finish()
 
     def read() -> None:
-        found = Latents(folder)
+        found = StoredLatents(folder)
         positions, latents = found.of_class(0)
         assert latents.shape == (len(positions), *found.shape) and list(found.pieces(1))
 
@@ -626,7 +627,11 @@ def _latents(folder: Path) -> Callable[[], None]:
 
 def _codebooks(folder: Path) -> Callable[[], None]:
     path = folder / "codebooks.safetensors"
-    ClassCodebooks(torch.zeros(3, 2), *torch.arange(12).view(4, 3)).save(path, {"a": 1})
+    labels, index, counts, sources = torch.arange(12).view(4, 3)
+    codebooks = ClassCodebooks(
+        latents=torch.zeros(3, 2), labels=labels, index=index, counts=counts, sources=sources
+    )
+    codebooks.save(path, {"a": 1})
     return lambda: len(ClassCodebooks.load(path))
 
 

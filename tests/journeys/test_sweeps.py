@@ -19,17 +19,17 @@ from ddoq.config.names import run_name
 from ddoq.errors import ConfigError
 from ddoq.job import prepare
 from ddoq.pipeline.estimate import expected
-from ddoq.pipeline.graph import Node
 from ddoq.pipeline.store import Store
-from ddoq.sweeps.points import Point, expand
+from ddoq.sweeps.points import SweepPoint, expand
 from ddoq.sweeps.waves import Wave, check_resources, jobs_of, waves
+from support.nodes import bare_node
 from support.processes import ddoq, new_python, start
 from support.runs import TINY, composed, run_here
 
 SMALL = (*TINY, "ablation=none", "measure.curve=[]", "baselines=none")
 
 
-def points(outputs: Path, *lists: tuple[str, ...]) -> list[Point]:
+def points(outputs: Path, *lists: tuple[str, ...]) -> list[SweepPoint]:
     return expand(lists, lambda overrides: composed(*SMALL, f"paths.outputs={outputs}", *overrides))
 
 
@@ -92,18 +92,18 @@ def test_points_that_are_the_same_run_are_one(tmp_path):
 
 def test_expected_time_is_of_the_same_data_only(tmp_path):
     store = Store(tmp_path)
-    ours, other = Node("index", 1, {"files": "a"}), Node("index", 1, {"files": "b"})
+    ours, other = bare_node("index", {"files": "a"}), bare_node("index", {"files": "b"})
     for seconds, seed in ((0.0, 0), (0.2, 1), (0.0, 2)):
         store.ensure(
-            Node("evaluate", 1, {"seed": seed}, {"index": ours}, "d4m"),
+            bare_node("evaluate", {"seed": seed}, {"index": ours}, "d4m"),
             lambda _, s=seconds: time.sleep(s) or {},
         )
-    new = [Node("evaluate", 1, {"seed": seed}, {"index": ours}, "ddoq") for seed in range(10)]
+    new = [bare_node("evaluate", {"seed": seed}, {"index": ours}, "ddoq") for seed in range(10)]
     estimate = expected([*new, *new], store)
     assert (
         estimate.counts == {"evaluate": 10} and estimate.seconds < 1 and estimate.num_unknown == 0
     )
-    unknown = expected([Node("evaluate", 1, {}, {"index": other}, "d4m")], store)
+    unknown = expected([bare_node("evaluate", {}, {"index": other}, "d4m")], store)
     assert unknown.num_unknown == 1 and unknown.time() == "1 never timed"
 
 

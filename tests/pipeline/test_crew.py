@@ -20,6 +20,7 @@ from ddoq.pipeline.status import current, followed
 from ddoq.pipeline.store import Store
 from ddoq.utils.cores import allow_fork, forbid_fork
 from support.crews import INDEX, students, working
+from support.nodes import bare_node
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +54,7 @@ def test_nodes_are_shared_out_and_inputs_come_first(tmp_path):
 
 def test_idle_processes_help_with_a_stage_that_shares_out_its_items(tmp_path):
     store = Store(tmp_path)
-    node = Node("encode", 1, {"items": 8}, {"index": INDEX})
+    node = bare_node("encode", {"items": 8}, {"index": INDEX})
     run([node], store, size=3)
     assert len(set(pids([node], store))) == 3
     files = sorted(store.path(node).glob("[0-9].json"))

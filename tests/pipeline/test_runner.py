@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,16 @@ from ddoq.pipeline.keys import digest
 from ddoq.pipeline.plans import plan
 from ddoq.pipeline.runner import execute
 from ddoq.pipeline.store import Store
+from support.nodes import bare_node
 
 
 def chain(ipc: int = 10, version: int = 1) -> tuple[Node, Node, Node]:
-    encode = Node("encode", version, {"encoder": "pixels"})
-    quantize = Node("quantize", 1, {"ipc": ipc}, {"encode": encode})
+    encode = Node(stage="encode", version=version, identity={"encoder": "pixels"})
+    quantize = bare_node("quantize", {"ipc": ipc}, {"encode": encode})
     return (
         encode,
         quantize,
-        Node("generate", 1, {"strength": 0.4}, {"quantize": quantize, "encode": encode}),
+        bare_node("generate", {"strength": 0.4}, {"quantize": quantize, "encode": encode}),
     )
 
 
@@ -77,7 +79,7 @@ def test_keys_are_merkle():
 
 
 def test_title_is_not_identity():
-    assert Node("encode", 1, {}, {}, "a").key == Node("encode", 1, {}, {}, "b").key
+    assert bare_node("encode", {}, {}, "a").key == bare_node("encode", {}, {}, "b").key
 
 
 def test_what_lacks_a_required_fact_is_computed_again_under_its_key(tmp_path):
@@ -85,8 +87,8 @@ def test_what_lacks_a_required_fact_is_computed_again_under_its_key(tmp_path):
     and where nothing is stored nothing is asked for.
     """
     store, (encode, quantize, _) = Store(tmp_path), chain()
-    verdict = Node("encode", 1, encode.identity, required=("letters", "words"))
-    last = Node("quantize", 1, quantize.identity, {"encode": verdict})
+    verdict = replace(encode, required=("letters", "words"))
+    last = bare_node("quantize", quantize.identity, {"encode": verdict})
     assert (verdict.key, last.key) == (encode.key, quantize.key)
     store.ensure(last, write)
     assert [step.state for step in plan([last], store)] == ["idle", "hit"]

@@ -8,26 +8,29 @@ import pytest
 
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.schedule import duration_on, in_order, ready, shares
+from support.nodes import bare_node
 
 
 def graph(num_seeds: int, arms: tuple[str, ...] = ("random", "d4m", "ddoq")) -> list[Node]:
     """Return the students of a run as their targets: those on the full data first, then every
     arm's, each with its own draw; images of the arms but ``random`` are made by a fitted model.
     """
-    index = Node("index", 1, {})
-    encode = Node("encode", 1, {}, {"index": index})
-    model = Node("fit_generator", 1, {}, {"encode": encode, "index": index})
-    targets = [Node("evaluate", 1, {"seed": n}, {"index": index}, "full") for n in range(num_seeds)]
+    index = bare_node("index", {})
+    encode = bare_node("encode", {}, {"index": index})
+    model = bare_node("fit_generator", {}, {"encode": encode, "index": index})
+    targets = [
+        bare_node("evaluate", {"seed": n}, {"index": index}, "full") for n in range(num_seeds)
+    ]
     for arm in arms:
         for seed in range(num_seeds):
             identity, made_by = (
                 {"arm": arm, "seed": seed},
                 {} if arm == "random" else {"model": model},
             )
-            points = Node("quantize", 1, identity, {"encode": encode}, arm)
-            images = Node("generate", 1, identity, {"quantize": points, **made_by}, arm)
-            label = Node("label", 1, identity, {"generate": images, "index": index}, arm)
-            targets.append(Node("evaluate", 1, identity, {"label": label, "index": index}, arm))
+            points = bare_node("quantize", identity, {"encode": encode}, arm)
+            images = bare_node("generate", identity, {"quantize": points, **made_by}, arm)
+            label = bare_node("label", identity, {"generate": images, "index": index}, arm)
+            targets.append(bare_node("evaluate", identity, {"label": label, "index": index}, arm))
     return targets
 
 
@@ -82,7 +85,7 @@ def test_what_is_there_already_is_in_nobodys_way():
     ],
 )
 def test_idle_processes_help_where_a_stage_shares_out_its_items(stages, idle, sizes):
-    nodes = [Node(stage, 1, {"n": n}) for n, stage in enumerate(stages)]
+    nodes = [bare_node(stage, {"n": n}) for n, stage in enumerate(stages)]
     assert [size for _, size in shares(nodes, idle)] == sizes
 
 

@@ -21,22 +21,23 @@ import pytest
 
 from ddoq.errors import StoreError
 from ddoq.pipeline import care, lock
-from ddoq.pipeline.command import duration, main
+from ddoq.pipeline.command import main, rough_time
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.lock import hold, is_held, lock_path
 from ddoq.pipeline.plans import keys_by_run, plan, write_plan
 from ddoq.pipeline.runner import execute
 from ddoq.pipeline.store import Store, remove
 from ddoq.utils.io import remove_leftovers, temporary_path
+from support.nodes import bare_node
 from support.runs import ROOT
 
 DAYS = 86_400
 
 
 def chain(ipc: int = 10) -> tuple[Node, Node, Node]:
-    encode = Node("encode", 1, {"encoder": "pixels"})
-    quantize = Node("quantize", 1, {"ipc": ipc}, {"encode": encode}, f"K = {ipc}")
-    return encode, quantize, Node("label", 1, {"ipc": ipc}, {"quantize": quantize}, f"ipc {ipc}")
+    encode = bare_node("encode", {"encoder": "pixels"})
+    quantize = bare_node("quantize", {"ipc": ipc}, {"encode": encode}, f"K = {ipc}")
+    return encode, quantize, bare_node("label", {"ipc": ipc}, {"quantize": quantize}, f"ipc {ipc}")
 
 
 def write(node: Node, inputs: dict, folder: Path) -> dict:
@@ -412,7 +413,7 @@ def test_a_stage_that_does_not_exist_is_told(outputs):
 
 def test_durations_are_for_people():
     seconds = (0.04, 3.2, 720, 18_000, 4 * DAYS)
-    assert [duration(value) for value in seconds] == ["0.0 s", "3.2 s", "12 min", "5.0 h", "4 d"]
+    assert [rough_time(value) for value in seconds] == ["0.0 s", "3.2 s", "12 min", "5.0 h", "4 d"]
 
 
 def test_the_command_needs_no_torch(outputs):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from ddoq.data.latents import Latents, LatentWriter
+from ddoq.data.latents import LatentWriter, StoredLatents
 from ddoq.encoders import Features
 from ddoq.errors import ConfigError, DataError
 from ddoq.experiment import Experiment, Models
@@ -56,7 +56,7 @@ def run(stage, encoded, folder, *overrides: str) -> dict:
 
 def test_every_class_gets_what_it_gets_alone(encoded, tmp_path):
     facts = run(quantize, encoded, tmp_path)
-    points, latents = ClassCodebooks.load(tmp_path / quantize.CODEBOOK), Latents(encoded)
+    points, latents = ClassCodebooks.load(tmp_path / quantize.CODEBOOK), StoredLatents(encoded)
     assert facts["num_points"] == 20 and len(facts["per_class"]) == 4
     for label in range(4):
         positions, of_class = latents.of_class(label)
@@ -84,10 +84,12 @@ def test_a_barycenter_has_its_own_masses(encoded, tmp_path):
 
 
 def test_clvq_never_holds_a_class(encoded, tmp_path, monkeypatch):
-    monkeypatch.setattr(Latents, "of_class", lambda *_: pytest.fail("the class was read at once"))
+    monkeypatch.setattr(
+        StoredLatents, "of_class", lambda *_: pytest.fail("the class was read at once")
+    )
     facts = run(quantize, encoded, tmp_path, "quantizer=clvq")
     counts = ClassCodebooks.load(tmp_path / quantize.CODEBOOK).counts
-    assert counts.sum() == len(Latents(encoded)) and facts["w2_squared"] == pytest.approx(
+    assert counts.sum() == len(StoredLatents(encoded)) and facts["w2_squared"] == pytest.approx(
         facts["distortion"], rel=1e-5
     )
 
@@ -168,11 +170,12 @@ def test_features_of_a_local_timm_model_are_a_space(encoded, tmp_path):
         and wanted.inputs["encode"].key != wanted.inputs["features"].key
     )
     encoder = Features("resnet10t", str(weights), 32)
-    images = (Latents(encoded).at(np.arange(len(Latents(encoded)))) / 8 - 1).clamp(-1, 1)
+    latents = StoredLatents(encoded)
+    images = (latents.at(np.arange(len(latents))) / 8 - 1).clamp(-1, 1)
     features = encoder.encode(images)
     assert features.shape == (len(images), 512)
     (tmp_path / "features").mkdir()
-    writer = LatentWriter(tmp_path / "features", Latents(encoded).labels, 100)
+    writer = LatentWriter(tmp_path / "features", latents.labels, 100)
     writer.add(torch.arange(len(features)), features)
     writer.finish()
     (tmp_path / "out").mkdir()
@@ -201,11 +204,11 @@ def test_what_a_killed_run_finished_is_not_computed_again(encoded, tmp_path):
     part.mkdir()
     mine = whole.labels == 2
     marked = ClassCodebooks(
-        whole.latents[mine] + 1,
-        whole.labels[mine],
-        whole.index[mine],
-        whole.counts[mine],
-        whole.sources[mine],
+        latents=whole.latents[mine] + 1,
+        labels=whole.labels[mine],
+        index=whole.index[mine],
+        counts=whole.counts[mine],
+        sources=whole.sources[mine],
     )
     marked.save(part / "class-00002.safetensors", {})
     facts = read_json_row(tmp_path, encoded)

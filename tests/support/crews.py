@@ -13,14 +13,15 @@ from ddoq.pipeline.graph import Node
 from ddoq.pipeline.here import Compute
 from ddoq.utils.console import console, progress_bar
 from ddoq.utils.ranks import Alone
+from support.nodes import bare_node
 
-INDEX = Node("index", 1, {})
+INDEX = bare_node("index", {})
 
 
 def students(num: int, **identity) -> list[Node]:
     """Return nodes that one process computes each."""
     return [
-        Node("evaluate", 1, {"n": n, **identity}, {"index": INDEX}, f"student {n}")
+        bare_node("evaluate", {"n": n, **identity}, {"index": INDEX}, f"student {n}")
         for n in range(num)
     ]
 

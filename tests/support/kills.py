@@ -27,7 +27,7 @@ from ddoq.config.names import run_name
 from ddoq.job import run_job
 from ddoq.pipeline import care
 from ddoq.pipeline.stages import STAGES
-from ddoq.pipeline.survey import select, strays, survey
+from ddoq.pipeline.survey import artefact_folders, strays, survey
 from support.runs import TINY, artefacts, composed, run_here
 
 SHORT = (
@@ -201,7 +201,7 @@ def _timeless(row: dict) -> dict:
 
 def check_after_kill(outputs: Path) -> None:
     """Assert that whatever counts as a result is whole."""
-    for finding in care.verify(select(outputs / "store", [])):
+    for finding in care.verify(artefact_folders(outputs / "store", [])):
         assert finding.state in ("intact", "unfinished"), finding
 
 
@@ -211,7 +211,7 @@ def check_finished(outputs: Path, reference: Outcome) -> None:
     assert found.files.keys() == reference.files.keys(), found.files.keys() ^ reference.files.keys()
     assert not [name for name in found.files if found.files[name] != reference.files[name]]
     assert found.facts == reference.facts and found.rows == reference.rows
-    assert {finding.state for finding in care.verify(select(root, []))} == {"intact"}
+    assert {finding.state for finding in care.verify(artefact_folders(root, []))} == {"intact"}
     assert not strays(root) and not list(outputs.rglob(".tmp*"))
     keys = Counter(
         json.loads(line)["key"] for line in (root / "ledger.jsonl").read_text().splitlines()

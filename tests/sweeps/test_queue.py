@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from ddoq.sweeps.asked import Asked, Nodes, read_partitions
+from ddoq.sweeps.asked import Asked, ComputeNodes, read_partitions
 from ddoq.sweeps.queue import never_starts, read_queue, refusal, summary
 from ddoq.sweeps.waves import Wave
 from support.processes import new_python
@@ -111,7 +111,9 @@ def test_one_line_says_what_runs_and_what_is_awaited():
 
 def test_partitions_are_read_with_their_nodes():
     main, short, big, cpu = read_partitions(SINFO)
-    assert main == Nodes("main", True, 2, 2, 4000, 2, 1440)
+    assert main == ComputeNodes(
+        partition="main", default=True, number=2, cpus=2, memory=4000, gpus=2, minutes=1440
+    )
     assert (short.minutes, short.default, big.gpus, big.minutes, cpu.gpus, cpu.minutes) == (
         5,
         False,

@@ -29,6 +29,7 @@ from ddoq.watch.command import frame, main
 from ddoq.watch.overview import RunState, find
 from ddoq.watch.page import LivePage, write_page
 from ddoq.watch.wording import duration, speed
+from support.nodes import bare_node
 from support.processes import ddoq
 from support.runs import composed, run_here
 
@@ -145,8 +146,8 @@ def test_a_status_that_cannot_be_written_is_in_nobodys_way(tmp_path):
 
 
 def chain() -> list[Node]:
-    index = Node("index", 1, {})
-    return [Node("encode", 1, {"n": n}, {"index": index}, f"encoder {n}") for n in range(3)]
+    index = bare_node("index", {})
+    return [bare_node("encode", {"n": n}, {"index": index}, f"encoder {n}") for n in range(3)]
 
 
 def until(folder: Path, wanted) -> dict:
@@ -398,7 +399,7 @@ def test_nothing_is_guessed_where_nothing_is_known(tmp_path):
     assert (duration(None), speed(None)) == ("?", "?")
     assert [duration(s) for s in (3, 240, 7200, 400_000)] == ["3 s", "4 min", "2 h 00", "4.6 days"]
     assert [speed(r) for r in (123.4, 0.5, 0.02)] == ["123/s", "0.5/s", "1.2/min"]
-    assert RunState("", tmp_path).share == 0
+    assert RunState(label="", folder=tmp_path).share == 0
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def test_nothing_is_guessed_where_nothing_is_known(tmp_path):
 def test_garbage_is_no_status(tmp_path, garbage):
     say(tmp_path, "x")
     (tmp_path / "runs" / "x" / "status.json").write_bytes(garbage.encode("latin-1"))
-    assert find(tmp_path, "x")().points == [RunState("x", tmp_path / "runs" / "x")]
+    assert find(tmp_path, "x")().points == [RunState(label="x", folder=tmp_path / "runs" / "x")]
 
 
 @pytest.mark.parametrize(
