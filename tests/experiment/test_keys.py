@@ -1,8 +1,8 @@
 """Keys of every node of the experiments and studies as they were:
 stores that were written before stay hits.
 
-A node that has to change is written anew by ``python tests/experiment/test_keys.py``,
-and the commit says which and why.
+A node that has to change is written anew, and the commit says which and why:
+``PYTHONPATH=tests python tests/experiment/test_keys.py``.
 """
 
 from __future__ import annotations
