@@ -20,7 +20,11 @@ from ddoq.options import Decided, Fraction, OfStages, PositiveFloat, PositiveInt
 from ddoq.utils.seeding import item_generator
 
 Closure = Callable[[], Tensor]  # a loss, a scalar that depends on the task's synthetic images
-Update = Callable[[Closure], None]  # its gradient, and one step of the optimizer
+#: ``update(*closures)``: the gradient of their sum, and one step of the optimizer. The graph of
+#: each is freed before the next is called, so that classes one by one need the memory of one.
+Update = Callable[..., None]
+
+ALL_CLASSES = slice(None)
 
 
 @dataclass
@@ -54,7 +58,10 @@ class Task(nn.Module):
         seed: of everything drawn.
 
     Attributes:
-        synthetic: what is optimised; set it to ``Distiller.synthetic(task)`` before the first step.
+        synthetic: what is optimised.
+        networks: those that live through the steps, and are part of a checkpoint.
+
+    Both are set by ``Distiller.begin``, before the first step.
     """
 
     def __init__(
@@ -74,9 +81,11 @@ class Task(nn.Module):
         self.positions = [torch.nonzero(labels == label).flatten() for label in range(num_classes)]
         self._make_network = make_network
         self.register_buffer("images", images, persistent=False)
+        self.register_buffer("labels", labels, persistent=False)
         self.register_buffer("mean", mean.reshape(-1, 1, 1), persistent=False)
         self.register_buffer("std", std.reshape(-1, 1, 1), persistent=False)
         self.synthetic: Synthetic | None = None
+        self.networks = nn.ModuleList()
 
     @property
     def image_shape(self) -> torch.Size:
@@ -94,16 +103,19 @@ class Task(nn.Module):
         """Return training images ``[..., C, H, W]`` as networks see them, given rows ``[...]``."""
         return (as_floats(self.images[rows]) - self.mean) / self.std
 
-    def real(self, batch: Batch) -> Tensor:
-        """Return the batch's training images, augmented, ``[num_classes, B, C, H, W]``."""
-        return self._augmented(self.normalized(batch.rows), batch)
+    def real(self, batch: Batch, classes: slice = ALL_CLASSES) -> Tensor:
+        """Return the batch's training images, augmented, ``[num_classes, B, C, H, W]``.
 
-    def fake(self, batch: Batch) -> Tensor:
+        ``classes``: only these.
+        """
+        return self._augmented(self.normalized(batch.rows[classes]), batch)
+
+    def fake(self, batch: Batch, classes: slice = ALL_CLASSES) -> Tensor:
         """Return the synthetic images, augmented alike; differentiable.
 
-        They are ``[num_classes, K, C, H, W]``.
+        They are ``[num_classes, K, C, H, W]``; ``classes``: only these.
         """
-        return self._augmented(self.synthetic(), batch)
+        return self._augmented(self.synthetic()[classes], batch)
 
     @torch.no_grad()
     def pixels(self) -> Tensor:
@@ -157,6 +169,19 @@ class Distiller(ABC):
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Make one outer step: hand one or several losses to ``update``."""
 
+    def begin(self, task: Task) -> None:
+        """Give a task its synthetic images, at their start, and the networks that live on."""
+        task.synthetic = self.synthetic(task)
+        task.networks = self.networks(task)
+
+    def networks(self, task: Task) -> nn.ModuleList:
+        """Return the networks that live through the steps, as they begin; none by default."""
+        return nn.ModuleList()
+
+    def network(self, task: Task, step: int) -> nn.Module:
+        """Return the network in which a step compares images."""
+        return task.network(step)
+
     def synthetic(self, task: Task) -> Synthetic:
         """Return what is optimised, at its start, on the CPU.
 
@@ -197,7 +222,7 @@ class Distiller(ABC):
             return torch.ones(len(task.synthetic), dtype=torch.int64)
         last = self.num_steps - 1
         batch = self.batch(task, last)
-        network = settled(task.network(last), task.normalized(batch.rows).flatten(0, 1))
+        network = settled(self.network(task, last), task.normalized(batch.rows).flatten(0, 1))
         counts = []
         for positions, images in zip(task.positions, task.synthetic(), strict=True):
             real = features(network, task.normalized(positions))

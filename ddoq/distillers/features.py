@@ -34,14 +34,17 @@ def class_means(network: nn.Module, images: Tensor) -> Tensor:
 
 
 def settled(network: nn.Module, images: Tensor) -> nn.Module:
-    """Return a fresh network in eval mode, its batch norms with the statistics of ``images``.
+    """Return a network in eval mode, its batch norms with the statistics of ``images``.
 
     Args:
         network: changed in place.
         images: of all classes, ``[n, C, H, W]``.
     """
-    for module in network.modules():
-        if isinstance(module, _BatchNorm):
-            module.momentum = None  # the mean over batches, of which there is one
-    features(network.train(), images)
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over batches, of which there is one
+    if norms:
+        with torch.no_grad():
+            features(network.train(), images)
     return network.eval()

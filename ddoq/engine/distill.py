@@ -15,12 +15,13 @@ from ddoq.errors import StageError
 class DistillModule(L.LightningModule):
     """Optimises ``task.synthetic``, a step for each batch.
 
-    A checkpoint holds the images, the optimizer's state and the losses; all else is a function of
-    seed and step. A step may hand over several losses: ``losses`` ``[num_steps]`` has their sums.
+    A checkpoint holds the images, the optimizer's state, the networks that live through the steps
+    and the losses; all else is a function of seed and step. A step may hand over several losses:
+    ``losses`` ``[num_steps]`` has their sums.
 
     Args:
         method: says what a step is.
-        task: with its synthetic images at their start.
+        task: begun, see ``Distiller.begin``.
     """
 
     def __init__(self, method: Distiller, task: Task):
@@ -35,14 +36,15 @@ class DistillModule(L.LightningModule):
         self._step = batch.step
         self.method.step(self.task, batch, self._update)
 
-    def _update(self, closure: Closure) -> None:
+    def _update(self, *closures: Closure) -> None:
         optimizer = self.optimizers()
         optimizer.zero_grad()
-        loss = closure()
-        self.manual_backward(loss)
+        for closure in closures:
+            loss = closure()
+            self.manual_backward(loss, inputs=list(self.task.synthetic.parameters()))
+            # stays on the device: asking for its value would wait for every step
+            self.losses[self._step] += loss.detach()
         optimizer.step()
-        # stays on the device: asking for its value would wait for every step
-        self.losses[self._step] += loss.detach()
 
     def on_train_batch_end(self, *_) -> None:
         """Look at the losses and the images before each checkpoint.

@@ -40,7 +40,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """
     method: Distiller = build(node.identity["method"])
     task = make_task(node.identity, inputs["index"], runtime)
-    task.synthetic = method.synthetic(task)
+    method.begin(task)
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
     fit_steps(
         module,

@@ -16,11 +16,9 @@ from ddoq.config.methods import resolved
 from ddoq.data.builtin import Digits
 from ddoq.data.distilled import TrainingSet, load_distilled, read_png, write_metadata
 from ddoq.data.image_set import ImageSet, write_image_set
-from ddoq.distillers import DM, Distiller, Task
+from ddoq.distillers import DC, DM, Distiller
 from ddoq.distillers.features import class_means, settled
-from ddoq.engine.distill import DistillModule
 from ddoq.engine.student import Normalize, ViewMaker
-from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import ConfigError, DataError, StageError, StoreError
 from ddoq.evaluation.dsa import OPERATIONS, draw_dsa, siamese
 from ddoq.evaluation.protocol import Protocol
@@ -29,74 +27,25 @@ from ddoq.quantizers import ClassCodebooks
 from ddoq.stages import distill, index
 from ddoq.stages.models import Models
 from ddoq.stages.runtime import Runtime
-from ddoq.students import ConvNet
 from ddoq.utils.io import write_json
 from ddoq.utils.seeding import item_generator, item_seed
+from support.distilling import (
+    Recorded,
+    digits_task,
+    fitted,
+    loss_of,
+    named,
+    photographs_task,
+    slope_of,
+)
 from support.runs import ROOT
 
 DSA = "color_crop_cutout_scale_rotate"
 #: One entry for each method, with as few steps as show that it works.
 ALL = [
     DM(num_steps=20, learning_rate=1.0, dsa=DSA, batch_size=64),
+    DC(num_steps=20, learning_rate=10.0, dsa=DSA, batch_size=64, loops=3, epochs=2),
 ]
-
-
-def named(method) -> str:
-    return type(method).__name__
-
-
-def small_net(channels: int, size: int, norm: str = "instance"):
-    """Return what makes a small student from a seed."""
-
-    def make(*parts: object) -> nn.Module:
-        torch.manual_seed(item_seed("student", *parts))
-        return ConvNet(channels, 10, size, depth=2, width=8, norm=norm)
-
-    return make
-
-
-def digits_task(method=None, *, ipc: int = 2, seed: int = 0, norm: str = "instance") -> Task:
-    """Return the task of distilling digits, its images at their start."""
-    digits = load_digits()
-    images = torch.from_numpy(digits.images * 255 / 16).round().to(torch.uint8)[:, None]
-    task = Task(
-        images,
-        torch.from_numpy(digits.target),
-        num_classes=10,
-        ipc=ipc,
-        mean=torch.tensor([0.3]),
-        std=torch.tensor([0.4]),
-        make_network=small_net(1, 8, norm),
-        seed=seed,
-    )
-    if method is not None:
-        task.synthetic = method.synthetic(task)
-    return task
-
-
-def photographs_task(method, size: int) -> Task:
-    """Return the task of distilling two classes of three coloured images."""
-    images = torch.randint(256, (6, 3, size, size), dtype=torch.uint8)
-    mean, std = torch.tensor([0.5, 0.4, 0.3]), torch.tensor([0.2, 0.3, 0.4])
-    labels, make = torch.arange(6) % 2, small_net(3, size)
-    options = {"num_classes": 2, "ipc": 2, "mean": mean, "std": std, "make_network": make}
-    task = Task(images, labels, seed=0, **options)
-    task.synthetic = method.synthetic(task)
-    return task
-
-
-def fitted(method, task: Task, checkpoint=None, dies_at: int | None = None) -> DistillModule:
-    """Optimise the images of a task in five parts; the machine may fail before a step."""
-
-    def make_batch(step: int):
-        if step == dies_at:
-            raise KeyError("the machine failed")
-        return method.batch(task, step)
-
-    module = DistillModule(method, task)
-    ends = even_ends(method.num_steps, 5)
-    fit_steps(module, make_batch, ends, title="test", accelerator="cpu", checkpoint=checkpoint)
-    return module
 
 
 # --- what all of them promise --------------------------------------------------------------------
@@ -218,24 +167,6 @@ def test_impossible_options_are_refused(options, cause):
 # --- closed forms --------------------------------------------------------------------------------
 
 
-class Recorded:
-    """Stands where a loop would be: keeps the losses that a step hands over."""
-
-    def __init__(self):
-        self.closures = []
-
-    def __call__(self, closure) -> None:
-        self.closures.append(closure)
-
-
-def loss_of(method, task: Task, step: int):
-    """Return the loss of a step as a function."""
-    seen = Recorded()
-    method.step(task, method.batch(task, step), seen)
-    (closure,) = seen.closures
-    return closure
-
-
 def test_the_loss_of_dm_is_that_of_numpy():
     method = DM(num_steps=1, learning_rate=1.0, dsa="", batch_size=9)
     task = digits_task(method, ipc=3)
@@ -265,19 +196,8 @@ def test_the_loss_of_dm_is_that_of_numpy():
 @pytest.mark.parametrize("dsa", ["", "crop", "scale", "cutout", "rotate", "flip"])
 def test_the_gradient_of_dm_is_that_of_finite_differences(dsa):
     method = DM(num_steps=1, learning_rate=1.0, dsa=dsa, batch_size=8)
-    task = digits_task(method).double()
-    make = task._make_network
-    task._make_network = lambda *parts: make(*parts).double()
-    loss = loss_of(method, task, 0)
-    images = task.synthetic.images
-    (gradient,) = torch.autograd.grad(loss(), images)
-    direction = torch.randn(images.shape, generator=item_generator("direction")).double()
-    nudge = 1e-6 * direction
-    with torch.no_grad():
-        above = (images.add_(nudge), loss())[1]
-        below = (images.sub_(2 * nudge), loss())[1]
-    slope = (gradient * direction).sum().item()
-    assert ((above - below) / 2e-6).item() == pytest.approx(slope, rel=1e-5)
+    by_gradient, by_differences = slope_of(method, digits_task(method))
+    assert by_differences == pytest.approx(by_gradient, rel=1e-5)
 
 
 def test_real_and_synthetic_images_are_augmented_alike():

@@ -1,0 +1,121 @@
+"""Matching gradients of networks while they are trained: DC, and with augmentation DSA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ddoq.distillers.base import Batch, Distiller, Task, Update
+from ddoq.distillers.features import settled
+from ddoq.evaluation.dsa import apply_dsa, draw_dsa
+from ddoq.options import Decided, PositiveFloat, PositiveInt
+from ddoq.utils.seeding import item_generator
+
+_PER_CLASS = 16  # real images that set the statistics of batch norms, as in the authors' code
+_TINY = 1e-6  # added to products of norms, as in the authors' code
+
+Distance = Literal["rows", "cosine", "mse"]
+
+
+@dataclass(kw_only=True)
+class DC(Distiller):
+    """``sum_c D(grad L(x_c), grad L(s_c))`` of networks on their way (Zhao et al. 2021).
+
+    A network starts at random, and the images that it has seen train it: a step of the images
+    for all classes, ``epochs`` of training on them, and so on, ``loops`` times; then the next.
+    With ``dsa``, both gradients are those of augmented images (DSA, Zhao & Bilen 2021).
+
+    Args:
+        num_steps: of the images, over all networks.
+        loops: steps of the images with each network.
+        epochs: of training a network between two steps, on the images as they are by then.
+        distance: of two gradients. ``rows``: 1 - cosine for each output of each layer, summed
+            (biases and norms do not count); ``cosine``: 1 - cosine of all together; ``mse``: the
+            squared distance of all together.
+        network_rate: learning rate of the networks, for SGD without momentum.
+        network_batch: images per step of a network.
+    """
+
+    loops: Decided[PositiveInt]
+    epochs: Decided[PositiveInt]
+    distance: Distance = "rows"
+    network_rate: PositiveFloat = 0.01
+    network_batch: PositiveInt = 256
+
+    def networks(self, task: Task) -> nn.ModuleList:
+        """Return the one that is being trained."""
+        return nn.ModuleList([task.network(0).requires_grad_()])
+
+    def network(self, task: Task, step: int) -> nn.Module:
+        """Return it."""
+        return task.networks[0]
+
+    def step(self, task: Task, batch: Batch, update: Update) -> None:
+        """Match the gradients of each class, then train the network on the images."""
+        (network,) = task.networks
+        number, loop = divmod(batch.step, self.loops)
+        if loop == 0:
+            network.load_state_dict(task.network(number).state_dict())
+        some = task.normalized(batch.rows[:, :_PER_CLASS]).flatten(0, 1)
+        settled(network, some)
+        update(*(partial(self._loss, task, batch, label) for label in range(task.num_classes)))
+        if loop + 1 < self.loops:
+            self._train(network, task, batch.step)
+
+    def _loss(self, task: Task, batch: Batch, label: int) -> Tensor:
+        """Return the distance of the gradients of a class, a scalar."""
+        weights, mine = list(task.networks[0].parameters()), slice(label, label + 1)
+
+        def gradients(images: Tensor, **options: bool) -> Sequence[Tensor]:
+            logits = task.networks[0](images[0])
+            loss = cross_entropy(logits, task.labels.new_full((len(logits),), label))
+            return torch.autograd.grad(loss, weights, **options)
+
+        real = gradients(task.real(batch, mine))
+        return distance(real, gradients(task.fake(batch, mine), create_graph=True), self.distance)
+
+    def _train(self, network: nn.Module, task: Task, step: int) -> None:
+        """Train a network on the synthetic images as they are, in place."""
+        network.train()
+        images = task.synthetic().detach().flatten(0, 1)
+        labels = torch.arange(task.num_classes, device=images.device)
+        labels = labels.repeat_interleave(len(images) // task.num_classes)
+        optimizer = torch.optim.SGD(network.parameters(), self.network_rate)
+        generator = item_generator(task.seed, "train", step)
+        for _ in range(self.epochs):
+            order = torch.randperm(len(images), generator=generator).to(images.device)
+            for rows in order.split(self.network_batch):
+                some = images[rows]
+                if self.dsa:
+                    draws = draw_dsa(self.dsa, len(some), some.shape[-1], generator)
+                    some = apply_dsa(some, {k: v.to(some.device) for k, v in draws.items()})
+                optimizer.zero_grad()
+                cross_entropy(network(some), labels[rows]).backward()
+                optimizer.step()
+        optimizer.zero_grad()
+
+
+def distance(real: Sequence[Tensor], fake: Sequence[Tensor], kind: Distance = "rows") -> Tensor:
+    """Return the distance of two gradients, a scalar; differentiable in ``fake``.
+
+    Args:
+        real, fake: by parameter of the network.
+        kind: see ``DC``.
+    """
+    if kind == "rows":
+        pairs = zip(real, fake, strict=True)
+        return sum((_row_distance(a, b) for a, b in pairs if a.ndim > 1), fake[0].new_zeros(()))
+    a, b = (torch.cat([gradient.flatten() for gradient in part]) for part in (real, fake))
+    return (a - b).square().sum() if kind == "mse" else _row_distance(a[None], b[None])
+
+
+def _row_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Return the sum over outputs of 1 - cosine, of the gradients of one layer ``[out, ...]``."""
+    a, b = a.flatten(1), b.flatten(1)
+    return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + _TINY)).sum()
