@@ -7,7 +7,8 @@
     targets.safetensors        soft labels [n, num_classes] and their temperature
                                (only with a teacher)
     images.safetensors         float32 [n, C, H, W] in units of [0, 1], not clipped, for students
-                               (only of methods that optimise pixels; the PNGs are these, clipped)
+                               (only of methods that optimise pixels; the PNGs are these, clipped);
+                               its metadata's `partition` p: each holds p × p images
 
 ``torchvision.datasets.ImageFolder`` and
 ``datasets.load_dataset("imagefolder", data_dir=...)`` open it as it is.
@@ -34,7 +35,7 @@ from safetensors.torch import save_file
 from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 
-from ddoq.data.floats import FLOATS, as_floats, read_floats, resized
+from ddoq.data.floats import FLOATS, as_floats, parts_of, read_floats, read_partition, resized
 from ddoq.data.images import to_uint8
 from ddoq.errors import DataError
 from ddoq.utils.io import atomic_path, read_json, reading, write_json
@@ -159,6 +160,7 @@ class DistilledDataset(Dataset):
         class_names: in label order.
         labels: int64 ``[n]``.
         weights: float32 ``[n]``, mean 1 within each class.
+        partition: each image holds so many in the square, which ``training_set`` takes apart.
         metadata: all columns, as NumPy arrays by name.
     """
 
@@ -206,6 +208,12 @@ class DistilledDataset(Dataset):
         with reading(self.path / FLOATS, _AGAIN):
             return read_floats(self.path, len(self))
 
+    @cached_property
+    def partition(self) -> int:
+        """How many images in the square each holds."""
+        with reading(self.path / FLOATS, _AGAIN):
+            return read_partition(self.path)
+
     def _image(self, name: str, size: int | None = None) -> torch.Tensor:
         with reading(self.path / name, _AGAIN):
             return read_png(self.path / name, size)
@@ -213,14 +221,18 @@ class DistilledDataset(Dataset):
     def training_set(self, size: int | None = None) -> TrainingSet:
         """Return everything in memory, with soft labels where the data set has them.
 
+        Images that hold others are taken apart: n is then the number of all of these.
+
         Args:
             size: side of the images in pixels, if they are not to stay as they are.
         """
         if self._floats is None:
             images = torch.stack([self._image(name, size) for name in self.metadata["file_name"]])
         else:
-            images = resized(self._floats, size)
-        targets, temperature = one_hot(self.labels, len(self.class_names)).float(), 1.0
+            images = resized(parts_of(self._floats, self.partition), size)
+        num_parts = self.partition**2
+        labels, weights = (v.repeat_interleave(num_parts) for v in (self.labels, self.weights))
+        targets, temperature = one_hot(labels, len(self.class_names)).float(), 1.0
         if (self.path / TARGETS).is_file():
             wanted = targets.shape
             with reading(self.path / TARGETS, _AGAIN), safe_open(self.path / TARGETS, "pt") as file:
@@ -234,7 +246,8 @@ class DistilledDataset(Dataset):
                 ):
                     raise ValueError(f"no probabilities {tuple(wanted)} at a temperature")
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
-        return TrainingSet(images, targets, self.weights, self.labels, counts, temperature)
+        counts = counts.repeat_interleave(num_parts) / num_parts
+        return TrainingSet(images, targets, weights, labels, counts, temperature)
 
 
 def require_inside(names: Iterable[Any], folder: Path) -> None:

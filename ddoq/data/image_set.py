@@ -4,7 +4,8 @@ Points that were pushed forward are PNGs in class folders, described by their co
 that optimises images writes a folder that describes itself:
 
     00_tench/00000.png ...   the images clipped to [0, 255]: for people, ImageFolder, timm
-    images.safetensors       float32 [n, C, H, W] in units of [0, 1], not clipped: for students
+    images.safetensors       float32 [n, C, H, W] in units of [0, 1], not clipped: for students;
+                             `partition` p in its metadata: each holds p × p images
     images.parquet           file_name, label, index, count, source
 
 Students take the floats wherever a distilled folder has ``images.safetensors``: they become
@@ -28,7 +29,15 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from ddoq.data.distilled import PNGs, file_names, read_png, require_inside, write_png
-from ddoq.data.floats import FLOATS, read_floats, resized, to_bytes, write_floats
+from ddoq.data.floats import (
+    FLOATS,
+    parts_of,
+    read_floats,
+    read_partition,
+    resized,
+    to_bytes,
+    write_floats,
+)
 from ddoq.errors import StoreError
 from ddoq.utils.handover import Handover
 from ddoq.utils.io import atomic_path, reading
@@ -58,7 +67,9 @@ class ImageSet:
         counts: training images that each image stands for, int64 ``[n]``; 1 where there are no
             masses.
         sources: position among the training images of the one nearest to the point, or of the
-            one that the image started as; -1 for none; int64 ``[n]``.
+            one that the image started as; -1 for none or several; int64 ``[n]``.
+        partition: each image holds so many in the square: the set has n images, students see
+            ``n * partition²``.
     """
 
     folder: Path
@@ -67,6 +78,7 @@ class ImageSet:
     index: Tensor
     counts: Tensor
     sources: Tensor
+    partition: int = 1
 
     @classmethod
     def of_points(cls, folder: Path, points: _Points, class_names: Sequence[str]) -> ImageSet:
@@ -96,7 +108,9 @@ class ImageSet:
             names = table["file_name"].to_pylist()
             require_inside(names, folder)
             columns = {key: _integers(table, column) for key, column in _COLUMNS.items()}
-            return _complete(cls(folder=folder, names=names, **columns))
+        with reading(folder / FLOATS, _again(folder), StoreError):
+            partition = read_partition(folder)
+        return _complete(cls(folder=folder, names=names, partition=partition, **columns))
 
     @property
     def files(self) -> list[str]:
@@ -107,18 +121,25 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    @property
+    def labels_of_pixels(self) -> Tensor:
+        """Class of each image that students see, int64 ``[n * partition²]``."""
+        return self.labels.repeat_interleave(self.partition**2)
+
     def items(self, size: int | None = None) -> Dataset:
-        """Return the images by number, ``(i, image [C, size, size])``; PNGs are read on demand.
+        """Return what students see by number, ``(i, image [C, size, size])``.
+
+        PNGs are read on demand.
 
         Pixels are float32 in units of [0, 1], not clipped, where there is ``images.safetensors``,
         and uint8 elsewhere; ``ddoq.data.floats.as_floats`` takes both.
         """
         if (self.folder / FLOATS).is_file():
-            return TensorDataset(torch.arange(len(self)), self.pixels(size))
+            return TensorDataset(torch.arange(len(self.labels_of_pixels)), self.pixels(size))
         return PNGs([self.folder / name for name in self.names], size)
 
     def pixels(self, size: int | None = None) -> Tensor:
-        """Return all images ``[n, C, size, size]``, uint8 or float32 as ``items`` has them.
+        """Return all that students see ``[n * partition², C, size, size]``, as ``items`` has them.
 
         Args:
             size: side in pixels, if they are not to stay as they are.
@@ -128,7 +149,7 @@ class ImageSet:
         """
         if (self.folder / FLOATS).is_file():
             with reading(self.folder / FLOATS, _again(self.folder), StoreError):
-                return resized(read_floats(self.folder, len(self)), size)
+                return resized(parts_of(read_floats(self.folder, len(self)), self.partition), size)
         with reading(self.folder, _again(self.folder), StoreError):
             return torch.stack([read_png(self.folder / name, size) for name in self.names])
 
@@ -142,6 +163,7 @@ def write_image_set(
     index: Tensor,
     counts: Tensor,
     sources: Tensor,
+    partition: int = 1,
 ) -> None:
     """Write the images of a method in the three forms that are listed above.
 
@@ -149,12 +171,12 @@ def write_image_set(
         folder: gets them.
         images: float32 ``[n, C, H, W]`` in units of [0, 1]; they may leave it.
         class_names: in label order.
-        labels, index, counts, sources: see ``ImageSet``.
+        labels, index, counts, sources, partition: see ``ImageSet``.
     """
     names = file_names(labels, index, list(class_names))
     for name, image in zip(names, to_bytes(images), strict=True):
         write_png(folder / name, image)
-    write_floats(folder, images)
+    write_floats(folder, images, partition)
     columns = {"labels": labels, "index": index, "counts": counts, "sources": sources}
     rows = {_COLUMNS[key]: values.numpy() for key, values in columns.items()}
     with atomic_path(folder / TABLE) as temporary:

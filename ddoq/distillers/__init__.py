@@ -1,8 +1,9 @@
 """Methods that optimise images."""
 
 from ddoq.distillers.base import Batch, Distiller, Task
-from ddoq.distillers.dm import DM
+from ddoq.distillers.dm import DM, M3D
 from ddoq.distillers.gradients import DC
+from ddoq.distillers.idm import IDM
 from ddoq.distillers.synthetic import Synthetic
 
-__all__ = ["DC", "DM", "Batch", "Distiller", "Synthetic", "Task"]
+__all__ = ["DC", "DM", "IDM", "M3D", "Batch", "Distiller", "Synthetic", "Task"]

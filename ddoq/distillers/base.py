@@ -113,14 +113,14 @@ class Task(nn.Module):
     def fake(self, batch: Batch, classes: slice = ALL_CLASSES) -> Tensor:
         """Return the synthetic images, augmented alike; differentiable.
 
-        They are ``[num_classes, K, C, H, W]``; ``classes``: only these.
+        They are ``[num_classes, K * partition², C, H, W]``; ``classes``: only these.
         """
         return self._augmented(self.synthetic()[classes], batch)
 
     @torch.no_grad()
     def pixels(self) -> Tensor:
-        """Return the synthetic images in units of [0, 1], not clipped, ``[n, C, H, W]``."""
-        return (self.synthetic() * self.std + self.mean).flatten(0, 1)
+        """Return the stored images in units of [0, 1], not clipped, ``[n, C, H, W]``."""
+        return (self.synthetic.images * self.std + self.mean).flatten(0, 1)
 
     @staticmethod
     def _augmented(images: Tensor, batch: Batch) -> Tensor:
@@ -142,6 +142,8 @@ class Distiller(ABC):
         dsa: operations of Siamese augmentation joined by ``_``, of which each step draws one,
             empty for none. One draw holds for the real and synthetic images of all classes, where
             DC-Bench draws anew for each class: in expectation the same, and one pass per network.
+        partition: every stored image holds so many in the square, each enlarged to the whole
+            wherever networks see it (IDC, IDM, M3D); 1 is off.
         masses: let each image count as the training images of its class that are nearest to it;
             see ``counts``. Otherwise all count alike.
         rules: decide what is ``null``. A rule has conditions (``min_ipc``, ``max_ipc``,
@@ -155,9 +157,10 @@ class Distiller(ABC):
     num_steps: Decided[PositiveInt]
     learning_rate: Decided[PositiveFloat]
     momentum: Fraction = 0.5
-    batch_size: PositiveInt = 256
+    batch_size: Decided[PositiveInt] = 256
     start: Literal["random", "noise"] = "random"
     dsa: Decided[str]
+    partition: PositiveInt = 1
     masses: bool = False
     rules: OfStages[Sequence[Mapping[str, Any]]] = ()
 
@@ -185,22 +188,24 @@ class Distiller(ABC):
     def synthetic(self, task: Task) -> Synthetic:
         """Return what is optimised, at its start, on the CPU.
 
-        A class with fewer images than K repeats some, each about equally often.
+        A class with fewer images than are needed repeats some, each about equally often.
         """
+        num = task.ipc * self.partition**2
         random = [item_generator(task.seed, "start", label) for label in range(task.num_classes)]
         if self.start == "noise":
-            shape = (task.ipc, *task.image_shape)
+            shape = (num, *task.image_shape)
             images = [torch.randn(shape, generator=generator) for generator in random]
-            return Synthetic(torch.stack(images), torch.full((task.num_classes, task.ipc), -1))
+            none = torch.full((task.num_classes, num), -1)
+            return Synthetic(torch.stack(images), none, self.partition)
         classes = zip(task.positions, random, strict=True)
-        sources = torch.stack([_drawn(rows, task.ipc, generator) for rows, generator in classes])
-        return Synthetic(task.normalized(sources).cpu(), sources)
+        sources = torch.stack([drawn(rows, num, generator) for rows, generator in classes])
+        return Synthetic(task.normalized(sources).cpu(), sources, self.partition)
 
     def batch(self, task: Task, step: int) -> Batch:
         """Return the batch of a step, on the CPU. B is at most the size of the largest class."""
         size = min(self.batch_size, max(map(len, task.positions)))
         generator = item_generator(task.seed, "rows", step)
-        rows = torch.stack([_drawn(positions, size, generator) for positions in task.positions])
+        rows = torch.stack([drawn(positions, size, generator) for positions in task.positions])
         generator = item_generator(task.seed, "augment", step)
         side = task.image_shape[-1]
         return Batch(step, rows, draw_dsa(self.dsa, 1, side, generator) if self.dsa else {})
@@ -227,11 +232,12 @@ class Distiller(ABC):
         for positions, images in zip(task.positions, task.synthetic(), strict=True):
             real = features(network, task.normalized(positions))
             nearest = torch.cdist(real, features(network, images)).argmin(1).cpu()
+            nearest //= self.partition**2
             counts.append(nearest.bincount(minlength=task.ipc))
         return torch.cat(counts)
 
 
-def _drawn(positions: Tensor, num: int, generator: Generator) -> Tensor:
+def drawn(positions: Tensor, num: int, generator: Generator) -> Tensor:
     """Return ``num`` positions without replacement, in rounds where there are fewer."""
     rounds = range(math.ceil(num / len(positions)))
     order = [torch.randperm(len(positions), generator=generator) for _ in rounds]

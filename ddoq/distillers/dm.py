@@ -1,13 +1,18 @@
-"""Distribution matching."""
+"""Matching distributions of features in random networks: DM, and in a kernel's space M3D."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ddoq.distillers.base import Batch, Distiller, Task, Update
-from ddoq.distillers.features import class_means
+from ddoq.distillers.features import class_features
+from ddoq.options import PositiveInt
+
+_WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of Gaussian kernels, in mean squared distances
 
 
 @dataclass(kw_only=True)
@@ -20,8 +25,59 @@ class DM(Distiller):
     """
 
     def step(self, task: Task, batch: Batch, update: Update) -> None:
-        """Match the mean features of each class."""
-        network = task.network(batch.step)
+        """Match the features of each class."""
+        network = self.network(task, batch.step)
         with torch.no_grad():
-            real = class_means(network, task.real(batch))
-        update(lambda: (class_means(network, task.fake(batch)) - real).square().sum())
+            real = class_features(network, task.real(batch))
+        update(lambda: self.discrepancy(real, class_features(network, task.fake(batch))))
+
+    def discrepancy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return how far the features of the classes are apart, summed over them; a scalar.
+
+        Args:
+            real: ``[num_classes, B, F]``.
+            fake: ``[num_classes, K, F]``.
+        """
+        return (fake.mean(1) - real.mean(1)).square().sum()
+
+
+@dataclass(kw_only=True)
+class M3D(DM):
+    """DM in the space of a kernel: all moments of the features, not their mean alone.
+
+    The squared maximum mean discrepancy of each class, ``mean k(x, x') - 2 mean k(x, s) + mean
+    k(s, s')`` (Zhang et al. 2024).
+
+    Args:
+        kernel: ``gaussian``: the sum of five whose widths are 1/4 to 4 mean squared distances of
+            the class's features, real and synthetic; ``linear``: DM; ``polynomial``:
+            ``(1 + <a, b>)²``.
+        steps_per_network: of the images, before the next network is drawn.
+    """
+
+    kernel: Literal["gaussian", "linear", "polynomial"] = "gaussian"
+    steps_per_network: PositiveInt = 1
+
+    def network(self, task: Task, step: int) -> torch.nn.Module:
+        """Return the network that several steps share."""
+        return task.network(step // self.steps_per_network)
+
+    def discrepancy(self, real: Tensor, fake: Tensor) -> Tensor:
+        """Return the sum of the squared discrepancies of the classes, a scalar."""
+        num, both = real.shape[1], torch.cat([real, fake], 1)
+        kernel = self._kernel(both)
+        within = kernel[:, :num, :num].mean((1, 2)) + kernel[:, num:, num:].mean((1, 2))
+        return (within - 2 * kernel[:, :num, num:].mean((1, 2))).sum()
+
+    def _kernel(self, points: Tensor) -> Tensor:
+        """Return the kernel of points ``[num_classes, n, F]``, ``[num_classes, n, n]``."""
+        products = points @ points.mT
+        if self.kernel == "linear":
+            return products
+        if self.kernel == "polynomial":
+            return (1 + products).square()
+        norms = products.diagonal(dim1=1, dim2=2)
+        squares = (norms[:, :, None] + norms[:, None] - 2 * products).clamp(min=0)
+        num = points.shape[1]
+        scale = squares.detach().sum((1, 2), keepdim=True) / (num * (num - 1))
+        return sum(torch.exp(-squares / (width * scale)) for width in _WIDTHS)

@@ -23,14 +23,14 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([penultimate(network, some, "student") for some in images.split(part)])
 
 
-def class_means(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the mean features of each class ``[num_classes, F]``.
+def class_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Return the features of the images of each class ``[num_classes, B, F]``.
 
     Args:
         network: a classifier.
         images: ``[num_classes, B, C, H, W]``.
     """
-    return features(network, images.flatten(0, 1)).unflatten(0, images.shape[:2]).mean(1)
+    return features(network, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
 def settled(network: nn.Module, images: Tensor) -> nn.Module:

@@ -5,27 +5,42 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ddoq.data.floats import joined, parts_of
+
 
 class Synthetic(nn.Module):
-    """K images per class, as pixels.
+    """K stored images per class, as pixels; each may hold several images.
 
     Args:
-        images: where they start, ``[num_classes, K, C, H, W]`` in the units that networks see.
-        sources: position of the training image that each started as, -1 for none; int64
-            ``[num_classes, K]``.
+        images: where they start, ``[num_classes, K * partition², C, H, W]`` in the units that
+            networks see.
+        sources: position of the training image that each of these is, -1 for none; int64
+            ``[num_classes, K * partition²]``.
+        partition: so many images in the square are stored as one.
+
+    Attributes:
+        images: what is stored, ``[num_classes, K, C, H, W]``.
+        sources: of these, ``[num_classes, K]``; -1 for none or several.
     """
 
-    def __init__(self, images: Tensor, sources: Tensor):
+    def __init__(self, images: Tensor, sources: Tensor, partition: int = 1):
         super().__init__()
-        self.images = nn.Parameter(images)
-        self.register_buffer("sources", sources)
+        self.partition = partition
+        stored = joined(images.flatten(0, 1), partition)
+        self.images = nn.Parameter(stored.unflatten(0, (len(images), -1)))
+        several = torch.full(self.images.shape[:2], -1)
+        self.register_buffer("sources", sources if partition == 1 else several)
 
     def __len__(self) -> int:
         return self.sources.numel()
 
     def forward(self) -> Tensor:
-        """Return the images as networks see them, ``[num_classes, K, C, H, W]``; differentiable."""
-        return self.images
+        """Return the images as networks see them; differentiable.
+
+        They are ``[num_classes, K * partition², C, H, W]``.
+        """
+        parts = parts_of(self.images.flatten(0, 1), self.partition)
+        return parts.unflatten(0, (len(self.images), -1))
 
     @property
     def labels(self) -> Tensor:

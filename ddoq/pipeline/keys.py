@@ -25,6 +25,7 @@ LATER: dict[str, dict[str, Any]] = {
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.labelers.": {"order": None},
     "ddoq.generators.": {"order": None},
+    "ddoq.distillers.": {"partition": 1},
 }
 
 

@@ -32,7 +32,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         runtime: how to compute.
 
     Returns:
-        Facts: number of images; about 50 mean losses along the way, and the steps after which
+        Facts: number of images that are stored, of those that students see, bytes of their
+        pixels; about 50 mean losses along the way, and the steps after which
         each of these parts ended.
 
     Raises:
@@ -60,10 +61,17 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         index=synthetic.index,
         counts=method.counts(task),
         sources=synthetic.sources.flatten().cpu(),
+        partition=method.partition,
     )
     checkpoint.unlink(missing_ok=True)
     steps, losses = module.history()
-    return {"num_images": len(synthetic), "loss_steps": steps, "losses": losses}
+    return {
+        "num_images": len(synthetic),
+        "num_seen": len(synthetic) * method.partition**2,
+        "num_bytes": synthetic.images.numel() * synthetic.images.element_size(),
+        "loss_steps": steps,
+        "losses": losses,
+    }
 
 
 def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:

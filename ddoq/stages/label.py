@@ -94,11 +94,12 @@ def _soft_labels(
     folder: Path,
     runtime: Runtime,
 ) -> torch.Tensor | None:
-    """Return the teacher's targets ``[n, num_classes]`` on the first process,
-    ``None`` on the others.
+    """Return the teacher's targets for all that students see, ``[n, num_classes]``, on the first
+    process, ``None`` on the others.
     """
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
-    writer = LatentWriter(folder, images.labels.numpy(), _SHARD_SIZE)
+    labels = images.labels_of_pixels.numpy()
+    writer = LatentWriter(folder, labels, _SHARD_SIZE)
 
     num_classes = index_facts(inputs["index"]).num_classes
     outputs = Handover("label", "outputs of the teacher", "take another teacher")
@@ -118,6 +119,6 @@ def _soft_labels(
     if runtime.ranks.rank:
         return None
     writer.finish()
-    targets = StoredLatents(folder, images.labels.numpy()).at(np.arange(len(images)))
+    targets = StoredLatents(folder, labels).at(np.arange(len(labels)))
     shutil.rmtree(folder)
     return targets

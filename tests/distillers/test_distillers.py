@@ -16,8 +16,8 @@ from ddoq.config.methods import resolved
 from ddoq.data.builtin import Digits
 from ddoq.data.distilled import TrainingSet, load_distilled, read_png, write_metadata
 from ddoq.data.image_set import ImageSet, write_image_set
-from ddoq.distillers import DC, DM, Distiller
-from ddoq.distillers.features import class_means, settled
+from ddoq.distillers import DC, DM, IDM, M3D, Distiller
+from ddoq.distillers.features import class_features, settled
 from ddoq.engine.student import Normalize, ViewMaker
 from ddoq.errors import ConfigError, DataError, StageError, StoreError
 from ddoq.evaluation.dsa import OPERATIONS, draw_dsa, siamese
@@ -41,10 +41,14 @@ from support.distilling import (
 from support.runs import ROOT
 
 DSA = "color_crop_cutout_scale_rotate"
+#: Networks join and, from step 9 on, leave.
+QUEUE = {"every": 3, "most_networks": 5, "train_steps": 1}
 #: One entry for each method, with as few steps as show that it works.
 ALL = [
     DM(num_steps=20, learning_rate=1.0, dsa=DSA, batch_size=64),
     DC(num_steps=20, learning_rate=10.0, dsa=DSA, batch_size=64, loops=3, epochs=2),
+    M3D(num_steps=20, learning_rate=50.0, dsa=DSA, batch_size=64, steps_per_network=3),
+    IDM(num_steps=20, learning_rate=1.0, dsa=DSA, batch_size=64, cross_entropy=0.0, **QUEUE),
 ]
 
 
@@ -200,6 +204,35 @@ def test_the_gradient_of_dm_is_that_of_finite_differences(dsa):
     assert by_differences == pytest.approx(by_gradient, rel=1e-5)
 
 
+@pytest.mark.parametrize("kernel", ["gaussian", "linear", "polynomial"])
+def test_the_gradient_of_m3d_is_that_of_finite_differences(kernel):
+    method = M3D(num_steps=1, learning_rate=1.0, dsa="", batch_size=8, kernel=kernel)
+    task = digits_task(method)
+    if kernel == "gaussian":  # whose widths are taken for constants
+        points = torch.rand(1, 9, 4, generator=item_generator("points"), dtype=torch.double)
+        squares = torch.cdist(points, points)[0].square()
+        width = squares.sum() / 72
+        expected = sum((-squares / (width * 2.0**k)).exp() for k in range(-2, 3))
+        assert torch.allclose(method._kernel(points)[0], expected)
+        return
+    by_gradient, by_differences = slope_of(method, task)
+    assert by_differences == pytest.approx(by_gradient, rel=1e-5)
+
+
+def test_m3d_with_a_linear_kernel_is_dm():
+    options = {"num_steps": 1, "learning_rate": 1.0, "dsa": "", "batch_size": 20}
+    m3d, dm = M3D(**options, kernel="linear"), DM(**options)
+    losses = [loss_of(method, digits_task(method, ipc=3), 0) for method in (m3d, dm)]
+    assert losses[0]().item() == pytest.approx(losses[1]().item(), rel=1e-4)
+
+
+def test_networks_of_m3d_serve_several_steps():
+    method = replace(ALL[2], steps_per_network=3)
+    task = digits_task(method)
+    weights = [next(method.network(task, step).parameters()).flatten() for step in range(4)]
+    assert torch.equal(weights[0], weights[2]) and not torch.equal(weights[2], weights[3])
+
+
 def test_real_and_synthetic_images_are_augmented_alike():
     """A set that is its own batch has loss 0 under every operation."""
     for dsa in OPERATIONS:
@@ -224,10 +257,11 @@ def test_one_draw_augments_every_image_as_it_augments_one(operation):
 def test_batch_norm_sees_all_classes_together():
     task = digits_task(ALL[0], norm="batch")
     network, images = task.network(0), task.real(ALL[0].batch(task, 0))
-    together = class_means(network, images)
-    alone = torch.cat([class_means(network, one[None]) for one in images])
+    together = class_features(network, images).mean(1)
+    alone = torch.cat([class_features(network, one[None]).mean(1) for one in images])
     assert not torch.allclose(together, alone, atol=1e-2)
-    later = class_means(settled(task.network(0), images.flatten(0, 1)), images)
+    network = settled(task.network(0), images.flatten(0, 1))
+    later = class_features(network, images).mean(1)
     assert torch.allclose(later, together, atol=1e-2)
 
 
