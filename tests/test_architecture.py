@@ -26,7 +26,7 @@ ROOMS = {
     **{room: BASE | {"data", room} for room in SCIENCE},
     "generators": BASE | {"data", "encoders"},
     "evaluation": BASE | {"data", "quantizers"},
-    "distillers": BASE | {"data", "evaluation", "labelers"},
+    "distillers": BASE | {"data", "evaluation", "labelers", "quantizers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},
     "experiment": BASE | {"config", "data", "generators", "pipeline"},

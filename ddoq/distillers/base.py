@@ -13,10 +13,20 @@ from torch import Generator, Tensor, nn
 
 from ddoq.data.floats import as_floats
 from ddoq.distillers.features import features, settled
+from ddoq.distillers.selection import STARTS, early_losses, losses_after, lowest, mixed
 from ddoq.distillers.synthetic import Synthetic
 from ddoq.evaluation.augment import Draws
 from ddoq.evaluation.dsa import check_operations, draw_dsa, siamese
-from ddoq.options import Decided, Fraction, OfStages, PositiveFloat, PositiveInt, check_options
+from ddoq.options import (
+    Decided,
+    Fraction,
+    NotNegativeInt,
+    OfStages,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    check_options,
+)
 from ddoq.utils.seeding import item_generator
 
 Closure = Callable[[], Tensor]  # a loss, a scalar that depends on the task's synthetic images
@@ -37,11 +47,14 @@ class Batch:
         step: number of the step.
         rows: training images, by class; int64 ``[num_classes, B]``.
         draws: of the augmentation, for one image: all of the step, real and synthetic, share it.
+        weights: of the training images, by which means over them are those over their class;
+            ``[num_classes, B]``.
     """
 
     step: int
     rows: Tensor
     draws: Draws
+    weights: Tensor
 
 
 class Task(nn.Module):
@@ -60,8 +73,9 @@ class Task(nn.Module):
     Attributes:
         synthetic: what is optimised.
         networks: those that live through the steps, and are part of a checkpoint.
+        chances: of training images to be drawn, ``[N]``; see ``Distiller.importance``.
 
-    Both are set by ``Distiller.begin``, before the first step.
+    The first two are set by ``Distiller.begin``, before the first step.
     """
 
     def __init__(
@@ -86,6 +100,7 @@ class Task(nn.Module):
         self.register_buffer("std", std.reshape(-1, 1, 1), persistent=False)
         self.synthetic: Synthetic | None = None
         self.networks = nn.ModuleList()
+        self.register_buffer("chances", torch.ones(len(images)))
 
     @property
     def image_shape(self) -> torch.Size:
@@ -132,18 +147,25 @@ class Distiller(ABC):
     """A method: optimises K images per class. Subclasses say what a step is.
 
     Args:
-        num_steps: outer steps.
+        num_steps: outer steps; with 0, the images are those of the start.
         learning_rate: of the images, for SGD.
         momentum: of that SGD.
         batch_size: real images per class and step; a smaller class gives each of its images about
             equally often.
         start: what the images are before the first step: ``random`` training images of their
-            class, or ``noise``, N(0, 1) in the units that networks see.
+            class, or ``noise``, N(0, 1) in the units that networks see; training images by
+            ``herding`` of pixels, or by their ``sensitivity`` in k-means of pixels.
         dsa: operations of Siamese augmentation joined by ``_``, of which each step draws one,
             empty for none. One draw holds for the real and synthetic images of all classes, where
             DC-Bench draws anew for each class: in expectation the same, and one pass per network.
         partition: every stored image holds so many in the square, each enlarged to the whole
             wherever networks see it (IDC, IDM, M3D); 1 is off.
+        prune: share of each class that is left out from the beginning: the images with the largest
+            loss in a network of ``prune_epochs`` epochs (BiLP's static level).
+        prune_epochs: of that network; the losses are means over them.
+        importance: share of a batch's images that are drawn by their loss in a network that the
+            images have trained, and not evenly; weights keep its means those of the class.
+        refresh: steps between two such networks.
         masses: let each image count as the training images of its class that are nearest to it;
             see ``counts``. Otherwise all count alike.
         rules: decide what is ``null``. A rule has conditions (``min_ipc``, ``max_ipc``,
@@ -154,13 +176,17 @@ class Distiller(ABC):
         ConfigError: an option is outside its range.
     """
 
-    num_steps: Decided[PositiveInt]
+    num_steps: Decided[NotNegativeInt]
     learning_rate: Decided[PositiveFloat]
     momentum: Fraction = 0.5
     batch_size: Decided[PositiveInt] = 256
-    start: Literal["random", "noise"] = "random"
+    start: Literal["random", "noise", "herding", "sensitivity"] = "random"
     dsa: Decided[str]
     partition: PositiveInt = 1
+    prune: Fraction = 0.0
+    prune_epochs: PositiveInt = 5
+    importance: Share = 0.0
+    refresh: PositiveInt = 50
     masses: bool = False
     rules: OfStages[Sequence[Mapping[str, Any]]] = ()
 
@@ -174,12 +200,29 @@ class Distiller(ABC):
 
     def begin(self, task: Task) -> None:
         """Give a task its synthetic images, at their start, and the networks that live on."""
+        if self.prune:
+            losses = early_losses(task, self.prune_epochs)
+            task.positions = [lowest(rows, losses, 1 - self.prune) for rows in task.positions]
         task.synthetic = self.synthetic(task)
         task.networks = self.networks(task)
 
     def networks(self, task: Task) -> nn.ModuleList:
         """Return the networks that live through the steps, as they begin; none by default."""
         return nn.ModuleList()
+
+    def by_importance(self, task: Task, batch: Batch) -> Batch:
+        """Return a batch whose images are drawn by their loss, where that is asked for."""
+        if not self.importance:
+            return batch
+        if batch.step % self.refresh == 0:
+            task.chances.copy_(losses_after(task, batch.step))
+        generator = item_generator(task.seed, "importance", batch.step)
+        for label, rows in enumerate(task.positions):
+            chances = mixed(task.chances[rows].cpu(), self.importance)
+            places = chances.multinomial(batch.rows.shape[1], True, generator=generator)
+            batch.rows[label] = rows[places]
+            batch.weights[label] = 1 / (len(rows) * chances[places])
+        return batch
 
     def network(self, task: Task, step: int) -> nn.Module:
         """Return the network in which a step compares images."""
@@ -198,8 +241,15 @@ class Distiller(ABC):
             none = torch.full((task.num_classes, num), -1)
             return Synthetic(torch.stack(images), none, self.partition)
         classes = zip(task.positions, random, strict=True)
-        sources = torch.stack([drawn(rows, num, generator) for rows, generator in classes])
+        sources = torch.stack([self._started(task, *own, num) for own in classes])
         return Synthetic(task.normalized(sources).cpu(), sources, self.partition)
+
+    def _started(self, task: Task, rows: Tensor, generator: Generator, num: int) -> Tensor:
+        """Return the images that a class begins with, of its ``rows``."""
+        if self.start == "random" or len(rows) <= num:
+            return drawn(rows, num, generator)
+        pixels = task.normalized(rows).flatten(1).cpu()
+        return rows[STARTS[self.start](pixels, num, generator)]
 
     def batch(self, task: Task, step: int) -> Batch:
         """Return the batch of a step, on the CPU. B is at most the size of the largest class."""
@@ -208,7 +258,8 @@ class Distiller(ABC):
         rows = torch.stack([drawn(positions, size, generator) for positions in task.positions])
         generator = item_generator(task.seed, "augment", step)
         side = task.image_shape[-1]
-        return Batch(step, rows, draw_dsa(self.dsa, 1, side, generator) if self.dsa else {})
+        draws = draw_dsa(self.dsa, 1, side, generator) if self.dsa else {}
+        return Batch(step, rows, draws, torch.ones(rows.shape))
 
     def optimizer(self, synthetic: Synthetic) -> torch.optim.Optimizer:
         """Return the optimizer of the images."""

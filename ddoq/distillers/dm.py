@@ -29,16 +29,21 @@ class DM(Distiller):
         network = self.network(task, batch.step)
         with torch.no_grad():
             real = class_features(network, task.real(batch))
-        update(lambda: self.discrepancy(real, class_features(network, task.fake(batch))))
 
-    def discrepancy(self, real: Tensor, fake: Tensor) -> Tensor:
+        def loss() -> Tensor:
+            return self.discrepancy(real, class_features(network, task.fake(batch)), batch.weights)
+
+        update(loss)
+
+    def discrepancy(self, real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
         """Return how far the features of the classes are apart, summed over them; a scalar.
 
         Args:
             real: ``[num_classes, B, F]``.
             fake: ``[num_classes, K, F]``.
+            weights: of the real ones, ``[num_classes, B]``.
         """
-        return (fake.mean(1) - real.mean(1)).square().sum()
+        return (fake.mean(1) - (weights[..., None] * real).mean(1)).square().sum()
 
 
 @dataclass(kw_only=True)
@@ -62,12 +67,11 @@ class M3D(DM):
         """Return the network that several steps share."""
         return task.network(step // self.steps_per_network)
 
-    def discrepancy(self, real: Tensor, fake: Tensor) -> Tensor:
+    def discrepancy(self, real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
         """Return the sum of the squared discrepancies of the classes, a scalar."""
         num, both = real.shape[1], torch.cat([real, fake], 1)
-        kernel = self._kernel(both)
-        within = kernel[:, :num, :num].mean((1, 2)) + kernel[:, num:, num:].mean((1, 2))
-        return (within - 2 * kernel[:, :num, num:].mean((1, 2))).sum()
+        signed = torch.cat([weights / num, fake.new_full(fake.shape[:2], -1 / fake.shape[1])], 1)
+        return (signed[:, None] @ self._kernel(both) @ signed[..., None]).sum()
 
     def _kernel(self, points: Tensor) -> Tensor:
         """Return the kernel of points ``[num_classes, n, F]``, ``[num_classes, n, n]``."""

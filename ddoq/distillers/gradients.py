@@ -71,14 +71,18 @@ class DC(Distiller):
     def _loss(self, task: Task, batch: Batch, label: int) -> Tensor:
         """Return the distance of the gradients of a class, a scalar."""
         weights, mine = list(task.networks[0].parameters()), slice(label, label + 1)
+        labels = task.labels.new_tensor([label])
 
-        def gradients(images: Tensor, **options: bool) -> Sequence[Tensor]:
+        def losses(images: Tensor) -> Tensor:
             logits = task.networks[0](images[0])
-            loss = cross_entropy(logits, task.labels.new_full((len(logits),), label))
-            return torch.autograd.grad(loss, weights, **options)
+            return cross_entropy(logits, labels.expand(len(logits)), reduction="none")
 
-        real = gradients(task.real(batch, mine))
-        return distance(real, gradients(task.fake(batch, mine), create_graph=True), self.distance)
+        loss = (batch.weights[label] * losses(task.real(batch, mine))).mean()
+        real = torch.autograd.grad(loss, weights)
+        fake = torch.autograd.grad(
+            losses(task.fake(batch, mine)).mean(), weights, create_graph=True
+        )
+        return distance(real, fake, self.distance)
 
     def _train(self, network: nn.Module, task: Task, step: int) -> None:
         """Train a network on the synthetic images as they are, in place."""

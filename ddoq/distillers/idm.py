@@ -8,56 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ddoq.distillers.apprentice import BATCH, Apprentice
 from ddoq.distillers.base import Batch, Task, Update, drawn
 from ddoq.distillers.dm import DM
 from ddoq.distillers.features import class_features
 from ddoq.labelers.teacher import last_linear
 from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt
 from ddoq.utils.seeding import item_generator
-
-_RATE, _MOMENTUM, _DECAY, _BATCH = 0.01, 0.9, 5e-4, 256  # of networks, as in the authors' code
-
-
-class Apprentice(nn.Module):
-    """A network that is trained on real images between steps, all its state in buffers.
-
-    Args:
-        network: fresh; frozen but for its training.
-    """
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-        sizes = [weight.numel() for weight in network.parameters()]
-        self.register_buffer("velocity", torch.zeros(sum(sizes)))
-        self.register_buffer("num_right", torch.tensor(0))
-        self.register_buffer("num_seen", torch.tensor(0))
-        self.to(next(network.parameters()).device)
-
-    @property
-    def percent_right(self) -> Tensor:
-        """The accuracy in percent on the images that trained it, before they did; 0 without any."""
-        return 100 * self.num_right / self.num_seen.clamp(min=1)
-
-    def restart(self, network: nn.Module) -> None:
-        """Become another one, which is fresh."""
-        self.network.load_state_dict(network.state_dict())
-        for state in (self.velocity, self.num_right, self.num_seen):
-            state.zero_()
-
-    def learn(self, images: Tensor, labels: Tensor) -> None:
-        """Make a step of SGD with momentum and weight decay."""
-        self.network.train().requires_grad_()
-        weights = list(self.network.parameters())
-        logits = self.network(images)
-        gradients = torch.autograd.grad(cross_entropy(logits, labels), weights)
-        self.network.requires_grad_(False)
-        flat = nn.utils.parameters_to_vector(weights)
-        slope = nn.utils.parameters_to_vector(gradients) + _DECAY * flat
-        self.velocity.mul_(_MOMENTUM).add_(slope)
-        nn.utils.vector_to_parameters(flat - _RATE * self.velocity, weights)
-        self.num_right += (logits.argmax(1) == labels).sum()
-        self.num_seen += len(labels)
 
 
 @dataclass(kw_only=True)
@@ -108,7 +65,7 @@ class IDM(DM):
             logits = last_linear(network, "student")[1](fake.flatten(0, 1))
             labels = torch.arange(len(fake), device=fake.device).repeat_interleave(fake.shape[1])
             entropy = cross_entropy(logits, labels) * len(fake)
-            return self.discrepancy(real, fake) + weight * entropy
+            return self.discrepancy(real, fake, batch.weights) + weight * entropy
 
         update(loss)
         for place in self._chosen(task, batch.step, "trained", self.num_trained):
@@ -132,7 +89,8 @@ class IDM(DM):
 
     def _train(self, task: Task, place: int, step: int) -> None:
         generator = item_generator(task.seed, "learn", step, place)
-        everything = torch.arange(len(task.images))
-        rows = drawn(everything, self.train_steps * _BATCH, generator).to(task.images.device)
-        for some in rows.split(_BATCH):
+        rows = drawn(torch.cat(task.positions), self.train_steps * BATCH, generator).to(
+            task.images.device
+        )
+        for some in rows.split(BATCH):
             task.networks[place].learn(task.normalized(some), task.labels[some])

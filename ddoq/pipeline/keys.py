@@ -25,7 +25,9 @@ LATER: dict[str, dict[str, Any]] = {
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.labelers.": {"order": None},
     "ddoq.generators.": {"order": None},
-    "ddoq.distillers.": {"partition": 1},
+    "ddoq.distillers.": {
+        **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50}
+    },
 }
 
 

@@ -43,14 +43,15 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     task = make_task(node.identity, inputs["index"], runtime)
     method.begin(task)
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
-    fit_steps(
-        module,
-        lambda step: method.batch(task, step),
-        even_ends(method.num_steps, min(_NUM_PARTS, method.num_steps)),
-        title=f"distill {node.title}",
-        accelerator=runtime.accelerator,
-        checkpoint=checkpoint,
-    )
+    if method.num_steps:
+        fit_steps(
+            module,
+            lambda step: method.batch(task, step),
+            even_ends(method.num_steps, min(_NUM_PARTS, method.num_steps)),
+            title=f"distill {node.title}",
+            accelerator=runtime.accelerator,
+            checkpoint=checkpoint,
+        )
     task.to(runtime.device)  # Lightning leaves it on the CPU
     synthetic = task.synthetic
     write_image_set(

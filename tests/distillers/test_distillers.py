@@ -158,7 +158,7 @@ def test_colours_and_odd_sizes(method, size):
     [
         ({"start": "nois"}, "method.start: 'nois' is not known"),
         ({"dsa": "color_corp"}, "method.dsa: there is no operation 'corp'"),
-        ({"num_steps": 0}, "method.num_steps: 0 is not positive"),
+        ({"num_steps": -1}, "method.num_steps: -1 is negative"),
         ({"learning_rate": float("nan")}, "method.learning_rate: nan is not positive"),
         ({"momentum": 1.0}, "method.momentum: 1.0 is outside"),
     ],

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from ddoq.distillers import DM, IDM
-from ddoq.distillers.idm import Apprentice
+from ddoq.distillers.apprentice import Apprentice
 from support.distilling import Recorded, digits_task, fitted, loss_of, slope_of, small_net
 
 OPTIONS = {"num_steps": 12, "learning_rate": 1.0, "dsa": "", "batch_size": 16}

@@ -172,7 +172,7 @@ def test_images_are_optimised_in_the_wave_that_has_the_gpus():
     ("overrides", "words"),
     [
         (("method=dm", "allocation=error"), "allocation=equal"),
-        (("method=dm", "method.num_steps=0"), "method.num_steps"),
+        (("method=dm", "method.num_steps=-1"), "method.num_steps"),
         (("method=dm", "method.rules=[]"), "method.num_steps"),
         (("+arm@baselines.dm=dm", "baselines.dm.method.start=nois"), "'noise'"),
         (("method=dm", "method.rules=[{dataset:[digits]}]"), "'datasets'"),
