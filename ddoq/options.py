@@ -86,10 +86,12 @@ def breaches(value: Any, annotation: Any, path: str) -> Iterator[tuple[str, str]
         return
     inner = get_args(annotation)
     if get_origin(annotation) is Annotated:
-        for bounds in inner[1:]:
-            if isinstance(bounds, Range) and value not in bounds:
-                yield _outside(value, bounds, path)
-        yield from breaches(value, inner[0], path)
+        for mark in inner[1:]:
+            if isinstance(mark, Range) and value not in mark:
+                yield _outside(value, mark, path)
+        # Sections say ``Annotated[str, Literal[...]]``: OmegaConf knows no ``Literal``.
+        for part in inner:
+            yield from breaches(value, part, path)
     elif get_origin(annotation) is Literal:
         if value not in inner:
             yield f"{path}: '{value}' is not known", did_you_mean(str(value), map(str, inner))
