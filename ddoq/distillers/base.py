@@ -15,6 +15,7 @@ from ddoq.data.floats import as_floats
 from ddoq.distillers.features import features, settled
 from ddoq.distillers.selection import STARTS, early_losses, losses_after, lowest, mixed
 from ddoq.distillers.synthetic import Synthetic
+from ddoq.errors import ConfigError
 from ddoq.evaluation.augment import Draws
 from ddoq.evaluation.dsa import check_operations, draw_dsa, siamese
 from ddoq.options import (
@@ -69,6 +70,8 @@ class Task(nn.Module):
         make_network: returns a fresh network on the CPU in training mode, the same for the same
             arguments. See ``network``.
         seed: of everything drawn.
+        decoded: points of a quantizer as images, ``[num_classes, K, C, H, W]`` in [0, 1], where
+            the method starts from a codebook.
 
     Attributes:
         synthetic: what is optimised.
@@ -89,8 +92,10 @@ class Task(nn.Module):
         std: Tensor,
         make_network: Callable[..., nn.Module],
         seed: int,
+        decoded: Tensor | None = None,
     ):
         super().__init__()
+        self.decoded = decoded
         self.num_classes, self.ipc, self.seed = num_classes, ipc, seed
         self.positions = [torch.nonzero(labels == label).flatten() for label in range(num_classes)]
         self._make_network = make_network
@@ -154,7 +159,8 @@ class Distiller(ABC):
             equally often.
         start: what the images are before the first step: ``random`` training images of their
             class, or ``noise``, N(0, 1) in the units that networks see; training images by
-            ``herding`` of pixels, or by their ``sensitivity`` in k-means of pixels.
+            ``herding`` of pixels, or by their ``sensitivity`` in k-means of pixels; or the decoded
+            points of the run's quantizer, its ``codebook``.
         dsa: operations of Siamese augmentation joined by ``_``, of which each step draws one,
             empty for none. One draw holds for the real and synthetic images of all classes, where
             DC-Bench draws anew for each class: in expectation the same, and one pass per network.
@@ -180,7 +186,7 @@ class Distiller(ABC):
     learning_rate: Decided[PositiveFloat]
     momentum: Fraction = 0.5
     batch_size: Decided[PositiveInt] = 256
-    start: Literal["random", "noise", "herding", "sensitivity"] = "random"
+    start: Literal["random", "noise", "herding", "sensitivity", "codebook"] = "random"
     dsa: Decided[str]
     partition: PositiveInt = 1
     prune: Fraction = 0.0
@@ -193,6 +199,9 @@ class Distiller(ABC):
     def __post_init__(self) -> None:
         check_options(self, "method")
         check_operations(self.dsa, "method.dsa")
+        if self.start == "codebook" and self.partition > 1:
+            cause = f"method.partition: {self.partition}, and a codebook has one point per image"
+            raise ConfigError(cause, "set method.partition=1, or method.start=random")
 
     @abstractmethod
     def step(self, task: Task, batch: Batch, update: Update) -> None:
@@ -240,6 +249,9 @@ class Distiller(ABC):
             images = [torch.randn(shape, generator=generator) for generator in random]
             none = torch.full((task.num_classes, num), -1)
             return Synthetic(torch.stack(images), none, self.partition)
+        if self.start == "codebook":
+            images = (task.decoded - task.mean.cpu()) / task.std.cpu()
+            return Synthetic(images, torch.full(images.shape[:2], -1))
         classes = zip(task.positions, random, strict=True)
         sources = torch.stack([self._started(task, *own, num) for own in classes])
         return Synthetic(task.normalized(sources).cpu(), sources, self.partition)

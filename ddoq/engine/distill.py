@@ -62,7 +62,7 @@ class DistillModule(L.LightningModule):
     def history(self, num_points: int = 50) -> tuple[list[int], list[float]]:
         """Return after how many steps each of equal parts ended, and its mean loss."""
         ends = even_ends(len(self.losses), min(num_points, len(self.losses)))
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][: len(ends)]
         losses = self.losses.cpu().double()
         means = [losses[a:b].mean().item() for a, b in zip(starts, ends, strict=True)]
         return ends, means

@@ -70,8 +70,15 @@ def _distilled(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
         "on_small_class": config["on_small_class"],
         "seed": draw,
     }
+    inputs = {"index": nodes.index}
+    if method["start"] == "codebook":
+        identity |= nodes.encoder_identity
+        inputs |= {
+            "quantize": _quantize(nodes, {**config, "allocation": "equal"}, draw, title),
+            "encoder": nodes.encoder,
+        }
     return Route(
-        images=make_node("distill", identity, title=title, index=nodes.index),
+        images=make_node("distill", identity, title=title, **inputs),
         about={"method": method["name"]},
         weighting=MASS if method["masses"] else UNIFORM,
     )

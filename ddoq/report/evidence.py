@@ -136,14 +136,15 @@ class Evidence:
 
     def optimisations(self) -> dict[str, dict[str, Any]]:
         """Return ``steps`` and mean ``losses`` of the first set of every arm
-        whose images a method optimised, by arm.
+        whose images a method optimised in one step or more, by arm.
         """
         followed: dict[str, dict[str, Any]] = {}
         for entry in self._main_entries():
             if entry.images and entry.images.stage == "distill":
                 facts = self.facts(entry.images)
                 course = {"steps": facts["loss_steps"], "losses": facts["losses"]}
-                followed.setdefault(entry.arm, course)
+                if facts["losses"]:
+                    followed.setdefault(entry.arm, course)
         return followed
 
     def fidelities(self) -> dict[str, Facts]:

@@ -33,7 +33,7 @@ SETTING = ("dataset", "protocol", "labels", "teacher", "student")
 MEASURES = (
     *("nll", "num_images", "num_bytes", "w2_squared", "w2_squared_uniform", "variance"),
     *("held_out_distortion", "distortion", "num_points", "effective_points", "dispersion"),
-    *("image_bytes", "label_bytes", "weight_bytes", "unlearned"),
+    *("num_stored", "image_bytes", "label_bytes", "weight_bytes", "unlearned"),
     *("seconds", "distil_seconds", "shared_seconds", "peak_mib", "gpu_peak_mib"),
 )
 #: Summaries over seeds by name, and the fields of rows that they are of.

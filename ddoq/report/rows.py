@@ -188,18 +188,19 @@ def _set_bytes(entry: Entry, experiment: Experiment, store: Store) -> int:
 
 
 def _sizes(entry: Entry, manifest: Manifest) -> dict[str, int | None]:
-    """Return the bytes of images, soft labels, and weights with the other metadata
-    of a student's distilled set; the full data have none.
+    """Return how many images a student's distilled set stores (it sees ``num_images``), the bytes
+    of images, soft labels, and weights with the other metadata; the full data have none.
     """
     labelled = manifest(entry.label) if entry.label else None
     if labelled is None:
-        return dict.fromkeys(("image_bytes", "label_bytes", "weight_bytes"))
+        return dict.fromkeys(("num_stored", "image_bytes", "label_bytes", "weight_bytes"))
     files = {name: file["bytes"] for name, file in labelled["files"].items()}
     relabel = entry.evaluate.inputs.get("relabel")
     stored = manifest(relabel) if relabel else None
     # PNGs, and where a method optimised them the floats that students take (``ddoq.data.floats``)
     images = (".png", "images.safetensors")
     return {
+        "num_stored": labelled["facts"]["num_images"],
         "image_bytes": sum(size for name, size in files.items() if name.endswith(images)),
         "label_bytes": files.get("targets.safetensors", 0)
         + (stored["cost"]["bytes"] if stored else 0),

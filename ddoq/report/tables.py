@@ -95,12 +95,19 @@ def accuracy_cells(group: Group) -> dict[str, str]:
         "best epoch": percent(group["best_epoch"]),
         "top-5 %": percent(group["top5"]),
         "ECE %": percent(group["ece"]),
-        "images": number(group["num_images"], 0),
+        "images": _budget(group),
         "bytes": num_bytes(group["num_bytes"]),
         "W2² own": relative(group, "w2_squared"),
         "W2² equal": relative(group, "w2_squared_uniform"),
         "made of": " · ".join(filter(None, parts)) or DASH,
     }
+
+
+def _budget(group: Group) -> str:
+    """Return how many images students see, and in how many these are stored, if those are fewer."""
+    seen, stored = group["num_images"], group["num_stored"]
+    inside = "" if stored in (None, seen) else f" in {number(stored, 0)}"
+    return number(seen, 0) + inside
 
 
 def codebook_view(groups: Sequence[Group], main_arm: str = "") -> View | None:

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ddoq.config.build import build
 from ddoq.data.image_set import write_image_set
+from ddoq.data.images import with_channels
 from ddoq.distillers import Distiller, Task
 from ddoq.engine.distill import DistillModule
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import DataError
+from ddoq.generators.base import decoded
 from ddoq.pipeline.graph import Node
+from ddoq.stages.models import load_encoder
+from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.stages.students import new_student, normalization
 from ddoq.utils.seeding import item_seed
@@ -27,7 +32,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     Args:
         node: its identity has ``method`` (resolved, see ``ddoq.config.methods``), ``student``,
             ``ipc``, ``normalization``, ``on_small_class`` and ``seed``.
-        inputs: ``index``.
+        inputs: ``index``; of a method that starts from a codebook also ``quantize``, and
+            ``encoder`` where it was fitted.
         folder: of the artefact; what an interrupted call left there is gone on from.
         runtime: how to compute.
 
@@ -41,6 +47,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """
     method: Distiller = build(node.identity["method"])
     task = make_task(node.identity, inputs["index"], runtime)
+    if "quantize" in inputs:
+        task.decoded = _decoded(node, inputs, runtime)
     method.begin(task)
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
     if method.num_steps:
@@ -73,6 +81,16 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "loss_steps": steps,
         "losses": losses,
     }
+
+
+def _decoded(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> Tensor:
+    """Return the decoded points of a codebook, ``[num_classes, K, C, H, W]`` in [0, 1]."""
+    points = load_points(inputs)
+    encoder = load_encoder(node.identity, inputs, runtime)
+    with torch.inference_mode():
+        parts = [decoded(encoder, some) for some in points.latents.split(runtime.batch_size)]
+    images = with_channels(torch.cat(parts), runtime.dataset.channels)
+    return ((images + 1) / 2).clone().unflatten(0, (-1, node.identity["ipc"]))
 
 
 def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:

@@ -12,13 +12,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from ddoq import load_distilled
+from ddoq.data.image_set import ImageSet
+from ddoq.distillers import DM as DistillerDM
 from ddoq.errors import ConfigError
 from ddoq.experiment import Experiment, Models
 from ddoq.job import prepare
 from ddoq.pipeline.graph import unique
 from ddoq.pipeline.stages import reaches
+from ddoq.quantizers import ClassCodebooks
 from ddoq.report.formats import num_bytes
 from ddoq.sweeps.waves import waves
 from support.processes import start
@@ -181,3 +185,31 @@ def test_images_are_optimised_in_the_wave_that_has_the_gpus():
 def test_what_a_method_cannot_be_is_refused_with_its_key(tmp_path, overrides, words):
     with pytest.raises(ConfigError, match=re.escape(words)):
         prepare(composed(*TINY, *overrides, f"paths.outputs={tmp_path}"))
+
+
+def test_a_set_of_parts_and_a_set_without_steps_reach_the_table(tmp_path):
+    rows = ("+arm@baselines.bilp_real=bilp_real", "method.partition=2")
+    run = run_here(*MAIN, *rows, f"paths.outputs={tmp_path}")
+    seen = rows_of(run)
+    assert all(row["num_images"] == 120 and row["num_stored"] == 30 for row in seen["dm"])
+    assert all(row["num_images"] == 30 == row["num_stored"] for row in seen["bilp_real"])
+    assert "120 in 30" in (run / "report.html").read_text()
+    data = load_distilled(run / "distilled")
+    assert len(data) == 30 and data.partition == 2
+
+
+def test_a_method_starts_from_the_decoded_codebook_of_the_run(tmp_path):
+    start = ("method.start=codebook", "method.num_steps=0", "quantizer=nearest")
+    run = run_here(*MAIN, *start, f"paths.outputs={tmp_path}")
+    (folder,) = (tmp_path / "store" / "distill").glob("*")
+    images = ImageSet.load(folder).pixels()
+    (points,) = (
+        points
+        for file in (tmp_path / "store" / "quantize").glob("*/codebook.safetensors")
+        if (points := ClassCodebooks.load(file)).latents.shape[0] == 30
+        and np.allclose((points.latents.numpy() + 1) / 2, images.numpy(), atol=1e-4)
+    )
+    assert torch.equal(points.labels, ImageSet.load(folder).labels)
+    assert rows_of(run)["dm"][0]["quantizer"] is None
+    with pytest.raises(ConfigError, match="partition"):
+        DistillerDM(num_steps=1, learning_rate=1.0, dsa="", start="codebook", partition=2)
