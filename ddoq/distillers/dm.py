@@ -8,8 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ddoq.distillers.base import Batch, Distiller, Task, Update
+from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import class_features
+from ddoq.distillers.task import Batch, Task
 from ddoq.options import PositiveInt
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of Gaussian kernels, in mean squared distances

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ddoq.distillers.base import Batch, Distiller, Task, Update
+from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import settled
+from ddoq.distillers.task import Batch, Task
 from ddoq.evaluation.dsa import apply_dsa, draw_dsa
 from ddoq.options import Decided, PositiveFloat, PositiveInt
 from ddoq.utils.seeding import item_generator

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddoq.distillers.apprentice import BATCH, Apprentice
-from ddoq.distillers.base import Batch, Task, Update, drawn
+from ddoq.distillers.base import Update, drawn
 from ddoq.distillers.dm import DM
 from ddoq.distillers.features import class_features
+from ddoq.distillers.task import Batch, Task
 from ddoq.labelers.teacher import last_linear
 from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt
 from ddoq.utils.seeding import item_generator

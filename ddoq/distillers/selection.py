@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor
 
 from ddoq.distillers.apprentice import Apprentice
+from ddoq.distillers.task import Task
 from ddoq.quantizers import Herding, KMeans
-
-if TYPE_CHECKING:
-    from ddoq.distillers.base import Task
 
 _STEPS = 50  # of a network that the synthetic images train
 

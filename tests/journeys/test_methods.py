@@ -203,7 +203,7 @@ def test_a_method_starts_from_the_decoded_codebook_of_the_run(tmp_path):
     run = run_here(*MAIN, *start, f"paths.outputs={tmp_path}")
     (folder,) = (tmp_path / "store" / "distill").glob("*")
     images = ImageSet.load(folder).pixels()
-    (points,) = (
+    points = next(
         points
         for file in (tmp_path / "store" / "quantize").glob("*/codebook.safetensors")
         if (points := ClassCodebooks.load(file)).latents.shape[0] == 30
