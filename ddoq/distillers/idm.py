@@ -38,10 +38,10 @@ class IDM(DM):
 
     cross_entropy: Decided[NotNegativeFloat]
     every: Decided[PositiveInt]
+    train_steps: Decided[PositiveInt]
     first_networks: PositiveInt = 3
     most_networks: PositiveInt = 100
     num_trained: NotNegativeInt = 2
-    train_steps: PositiveInt = 10
 
     def networks(self, task: Task) -> nn.ModuleList:
         """Return the queue, those included that join it later."""

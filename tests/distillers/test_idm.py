@@ -14,7 +14,9 @@ from ddoq.distillers.apprentice import Apprentice
 from support.distilling import Recorded, digits_task, fitted, loss_of, slope_of, small_net
 
 OPTIONS = {"num_steps": 12, "learning_rate": 1.0, "dsa": "", "batch_size": 16}
-METHOD = IDM(**OPTIONS, cross_entropy=0.1, every=2, first_networks=2, most_networks=4)
+METHOD = IDM(
+    **OPTIONS, cross_entropy=0.1, every=2, first_networks=2, most_networks=4, train_steps=10
+)
 
 
 def weights(network: nn.Module) -> torch.Tensor:

@@ -79,7 +79,7 @@ def test_a_batch_by_importance_has_weights_and_images_of_its_classes():
 )
 def test_doubled_images_of_half_the_weight_change_nothing(kind):
     more = {"loops": 1, "epochs": 1} if kind is DC else {}
-    more |= {"cross_entropy": 0.0, "every": 3} if kind is IDM else {}
+    more |= {"cross_entropy": 0.0, "every": 3, "train_steps": 1} if kind is IDM else {}
     method = kind(num_steps=1, learning_rate=1.0, dsa="", batch_size=4, **more)
     task = digits_task(method)
     batch = method.batch(task, 0)
