@@ -107,6 +107,10 @@ class Distiller(ABC):
         """Return the networks that live through the steps, as they begin; none by default."""
         return nn.ModuleList()
 
+    def num_in_graph(self, task: Task) -> int:
+        """Return how many images have to be held with all that a network makes of them."""
+        return task.num_classes * task.ipc * self.partition**2
+
     def by_importance(self, task: Task, batch: Batch) -> Batch:
         """Return a batch whose images are drawn by their loss, where that is asked for."""
         if not self.importance:

@@ -33,6 +33,22 @@ def class_features(network: nn.Module, images: Tensor) -> Tensor:
     return features(network, images.flatten(0, 1)).unflatten(0, images.shape[:2])
 
 
+def graph_bytes(network: nn.Module, images: Tensor) -> int:
+    """Return the bytes that are held of a pass of images ``[n, C, H, W]`` for the way back."""
+    sizes: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = network(images.detach().requires_grad_())
+    del output
+    return sum(size for place, size in sizes.items() if place not in weights)
+
+
 def settled(network: nn.Module, images: Tensor) -> nn.Module:
     """Return a network in eval mode, its batch norms with the statistics of ``images``.
 

@@ -57,6 +57,11 @@ class DC(Distiller):
         """Return it."""
         return task.networks[0]
 
+    def num_in_graph(self, task: Task) -> int:
+        """Return those of one class; synthetic ones with the graph of their gradients, too."""
+        real = min(self.batch_size, max(map(len, task.positions)))
+        return max(real, 3 * task.ipc * self.partition**2)
+
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Match the gradients of each class, then train the network on the images."""
         (network,) = task.networks

@@ -8,8 +8,28 @@ from torch import Tensor
 
 from ddoq.distillers import Batch, Distiller, Task
 from ddoq.distillers.base import Closure
+from ddoq.distillers.features import graph_bytes
 from ddoq.engine.trainer import even_ends
 from ddoq.errors import StageError
+
+_PROBED = 8  # images, of which the memory of all follows
+
+
+def require_memory(method: Distiller, task: Task, free: int) -> None:
+    """Raise StageError where a step cannot fit into so many bytes: the training images, and what a
+    network makes of the images on their way.
+    """
+    images = task.normalized(torch.arange(2 * _PROBED) % len(task.images))
+    network, num = task.network("memory"), method.num_in_graph(task)
+    # the difference, for some of what is held does not grow with the images
+    more = graph_bytes(network, images) - graph_bytes(network, images[:_PROBED])
+    needed = task.images.nbytes + more * num // _PROBED
+    if needed > free:
+        raise StageError(
+            f"distill: a step with {num:,} images at once needs about {needed / 1e9:.1f} GB, "
+            f"and {free / 1e9:.1f} GB are free",
+            "lower ipc or method.partition, take a narrower student, or a larger device",
+        )
 
 
 class DistillModule(L.LightningModule):

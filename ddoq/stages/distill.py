@@ -12,7 +12,7 @@ from ddoq.config.build import build
 from ddoq.data.image_set import write_image_set
 from ddoq.data.images import with_channels
 from ddoq.distillers import Distiller, Task
-from ddoq.engine.distill import DistillModule
+from ddoq.engine.distill import DistillModule, require_memory
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import DataError
 from ddoq.generators.base import decoded
@@ -21,6 +21,7 @@ from ddoq.stages.models import load_encoder
 from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.stages.students import new_student, normalization
+from ddoq.utils.cores import usable_memory
 from ddoq.utils.seeding import item_seed
 
 _NUM_PARTS = 20  # a checkpoint after each
@@ -43,13 +44,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         each of these parts ended.
 
     Raises:
-        StageError: the loss became NaN or infinite.
+        StageError: a step does not fit into memory, or the loss became NaN or infinite.
     """
     method: Distiller = build(node.identity["method"])
     task = make_task(node.identity, inputs["index"], runtime)
     if "quantize" in inputs:
         task.decoded = _decoded(node, inputs, runtime)
     method.begin(task)
+    require_memory(method, task, free_memory(runtime.device))
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
     if method.num_steps:
         fit_steps(
@@ -81,6 +83,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "loss_steps": steps,
         "losses": losses,
     }
+
+
+def free_memory(device: str) -> int:
+    """Return the free bytes of a GPU, or of this machine."""
+    return usable_memory() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
 
 
 def _decoded(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> Tensor:

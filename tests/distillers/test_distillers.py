@@ -17,7 +17,8 @@ from ddoq.data.builtin import Digits
 from ddoq.data.distilled import TrainingSet, load_distilled, read_png, write_metadata
 from ddoq.data.image_set import ImageSet, write_image_set
 from ddoq.distillers import DC, DM, IDM, M3D, Distiller
-from ddoq.distillers.features import class_features, settled
+from ddoq.distillers.features import class_features, graph_bytes, settled
+from ddoq.engine.distill import require_memory
 from ddoq.engine.student import Normalize, ViewMaker
 from ddoq.errors import ConfigError, DataError, StageError, StoreError
 from ddoq.evaluation.dsa import OPERATIONS, draw_dsa, siamese
@@ -126,6 +127,19 @@ def test_what_is_no_number_is_an_error_with_a_remedy(method, tmp_path):
         fitted(method, task, checkpoint)
     assert raised.value.remedy == "lower it, e.g. method.learning_rate=1e+29"
     assert not checkpoint.exists()  # nothing that a second call would go on from
+
+
+def test_memory_is_estimated_and_too_little_is_refused_before_the_first_step():
+    for ipc in (4, 40):
+        method = replace(ALL[0], partition=2)
+        task = digits_task(method, ipc=ipc)
+        network, images = task.network(0), task.synthetic().flatten(0, 1).detach()
+        whole = graph_bytes(network, images)
+        assert method.num_in_graph(task) == len(images) == 40 * ipc
+        require_memory(method, task, int(1.2 * whole) + task.images.nbytes)
+        with pytest.raises(StageError, match=f"a step with {40 * ipc:,} images at once needs"):
+            require_memory(method, task, int(0.7 * whole))
+    assert ALL[1].num_in_graph(digits_task(ipc=50)) == 150
 
 
 class Cusp(Distiller):
