@@ -36,7 +36,9 @@ def in_order(targets: Iterable[Node], missing: Collection[str]) -> list[Node]:
     awaited = {key for node in nodes.values() for key in inputs_of(node)}
 
     def preference(node: Node) -> tuple[int, int]:
-        shared = node.key in awaited and not TABLE[node.stage].per_arm
+        stage = TABLE[node.stage]
+        # Checks of teachers are awaited by nobody, and are better failed early.
+        shared = not stage.per_arm and (node.key in awaited or stage.wave == "encode")
         return -1 if shared else first[node.key], STAGES.index(node.stage)
 
     return sorted(nodes.values(), key=preference)
@@ -48,9 +50,19 @@ def inputs_of(node: Node) -> set[str]:
 
 
 def ready(left: Collection[Node]) -> list[Node]:
-    """Return those of the nodes that are left whose inputs are there, in the order given."""
+    """Return those of the nodes that are left whose inputs are there, in the order given.
+
+    While models are still to be tried, nothing of a later stage begins: what does not work is
+    refused before anything is computed with it.
+    """
     keys = {node.key for node in left}
-    return [node for node in left if keys.isdisjoint(inputs_of(node))]
+    tried = [STAGES.index(node.stage) for node in left if TABLE[node.stage].tries]
+    last = min(tried, default=len(STAGES))
+    return [
+        node
+        for node in left
+        if STAGES.index(node.stage) <= last and keys.isdisjoint(inputs_of(node))
+    ]
 
 
 def shares(nodes: Iterable[Node], idle: int) -> Iterator[tuple[Node, int]]:

@@ -6,10 +6,10 @@ import argparse
 
 from ddoq.errors import DataError
 from ddoq.report import many
+from ddoq.report.best import best
 from ddoq.report.groups import distinct
 from ddoq.report.pairs import comparison_of
 from ddoq.report.select import Selection, select
-from ddoq.report.tables import best
 from ddoq.report.view import show
 from ddoq.utils.console import console
 from ddoq.utils.paths import as_folder

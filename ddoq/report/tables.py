@@ -1,5 +1,5 @@
-"""Groups of students as tables: accuracies, codebooks, cost, two fields against each other,
-the best of them; and all of it as plain fields.
+"""Groups of students as tables: accuracies, codebooks, cost, two fields against each other;
+and all of it as plain fields.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ from ddoq.report.view import View, table_of
 _BLOCK = (*SETTING, "ipc", "arm", "condition", "variant", "split")
 #: Cells of ``accuracy_cells`` that no table goes without.
 ALWAYS = ("top-1 %", "95 % interval", "seeds")
-_ON_TEST = "test: no basis for a choice"
 
 
 def arm_table(
@@ -295,72 +294,6 @@ def _constant(groups: Sequence[Group], names: Sequence[str]) -> tuple[str, list[
         if len(alike) == 1 and alike[0] not in (None, "")
     )
     return text, varying(groups, names)
-
-
-# --- the best ---------------------------------------------------------------------------------
-
-
-def best(groups: Sequence[Group]) -> View:
-    """Return the best arm for every data set, protocol, labels, teacher,
-    student and number of images per class.
-
-    Where students were measured on the validation split, only they are candidates.
-    The full data are none.
-
-    Raises:
-        DataError: there are no candidates.
-    """
-    settings: dict[tuple, list[Group]] = {}
-    for group in groups:
-        if group["ipc"] is not None and group["table"] != "augmentation":
-            names = (*SETTING, "ipc", "dataset_key", "recipe_key")
-            settings.setdefault(tuple(group.get(name) for name in names), []).append(group)
-    if not settings:
-        raise DataError(
-            "report: there is nothing to choose from",
-            "name runs with arms other than the full data",
-        )
-    chosen = sorted(map(_choose, settings.values()), key=lambda pair: _setting_order(pair[0]))
-    cells = {id(group): own for group, own in chosen}
-    return arm_table(
-        "Best arm",
-        [group for group, _ in chosen],
-        lambda group: cells[id(group)],
-        spare=("of", "top-1 on test %"),
-        note=(
-            "The best of several looks better than it is: choose on validation, report test. "
-            "Ahead by: points of top-1 over the next best. "
-            "On test: the arm that was made in the same way, where there is one (seeds)."
-        ),
-    )
-
-
-def _setting_order(group: Group) -> tuple:
-    return tuple(str(group[name]) for name in SETTING) + (group["ipc"],)
-
-
-def _choose(groups: Sequence[Group]) -> tuple[Group, dict[str, str]]:
-    """Return the best group of a setting, and the cells that say so."""
-    on_test = [group for group in groups if group["split"] == "test"]
-    candidates = [group for group in groups if group["split"] == "validation"] or on_test
-    first, *others = sorted(candidates, key=lambda group: -group["accuracy"].mean)
-    is_validated = first["split"] == "validation"
-    made = first.get("arm_key") if is_validated else None
-    alike = [group for group in on_test if made and group.get("arm_key") == made]
-    return first, {
-        **{name: accuracy_cells(first)[name] for name in ALWAYS},
-        "chosen on": "validation" if is_validated else _ON_TEST,
-        "of": str(len(candidates)),
-        "ahead by": _in_points(first, others[0]) if others else DASH,
-        "top-1 on test %": f"{percent(alike[0]['accuracy'])} ({alike[0]['accuracy'].num})"
-        if alike
-        else DASH,
-    }
-
-
-def _in_points(best: Group, second: Group) -> str:
-    lead = 100 * (best["accuracy"].mean - second["accuracy"].mean)
-    return "a tie" if lead < 1e-9 else f"{lead:.1f}"
 
 
 # --- plain fields -----------------------------------------------------------------------------

@@ -19,11 +19,12 @@ from scipy import stats
 
 from ddoq.errors import DataError
 from ddoq.report import command, many
+from ddoq.report.best import best
 from ddoq.report.groups import LABEL, Group, distinct, groups_of
 from ddoq.report.many import grouped
 from ddoq.report.pairs import comparison_of
 from ddoq.report.select import select
-from ddoq.report.tables import accuracy_view, best, pivots
+from ddoq.report.tables import accuracy_view, pivots
 from ddoq.report.view import View, latex, markdown, table_of
 from support.processes import ddoq
 from support.report_rows import old, row, write_run, write_sweep
