@@ -10,7 +10,7 @@ from ddoq.pipeline import status
 from ddoq.pipeline.graph import Node
 from ddoq.pipeline.here import Compute, Here
 from ddoq.pipeline.plans import plan
-from ddoq.pipeline.schedule import in_order, ready
+from ddoq.pipeline.schedule import Waiting, in_order
 from ddoq.pipeline.store import Store
 from ddoq.utils.console import console, progress_bar
 
@@ -64,13 +64,14 @@ def execute(
     following, steps = status.current(), plan(targets, store)
     # Finished by other processes since the run began.
     following.finished(step.node for step in steps if step.state != "miss")
-    left = in_order(targets, pool.agree({step.node.key for step in steps if step.state == "miss"}))
-    following.ahead(left)
-    stages, told = _Stages(left, store), ""
+    missing = pool.agree({step.node.key for step in steps if step.state == "miss"})
+    nodes = in_order(targets, missing)
+    following.ahead(nodes)
+    waiting, stages, told = Waiting(nodes), _Stages(nodes, store), ""
     elsewhere: set[str] = set()  # keys that other runs are computing
-    with progress_bar("", len(left)) as bar:
-        while left:
-            able = [node for node in ready(left) if node.key not in pool.running]
+    with progress_bar("", len(nodes)) as bar:
+        while waiting.left:
+            able = [node for node in waiting.ready() if node.key not in pool.running]
             fresh = [node for node in able if node.key not in elsewhere]
             # Nothing else is left to do: wait for the first one, then look at the others again.
             wait = not fresh and not pool.running
@@ -81,9 +82,9 @@ def execute(
                     elsewhere.add(node.key)
                     continue
                 elsewhere.clear()
-                left.remove(node)
+                waiting.ended(node)
                 following.finished([node])
-                told = tell(node, left) or told
+                told = tell(node, list(waiting.left.values())) or told
                 stages.finished(node, computed)
                 bar.advance()
     return stages.computed

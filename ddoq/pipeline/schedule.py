@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import heapq
+from bisect import insort
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from ddoq.pipeline.graph import Node
@@ -49,20 +51,49 @@ def inputs_of(node: Node) -> set[str]:
     return {upstream.key for upstream in node.inputs.values()}
 
 
-def ready(left: Collection[Node]) -> list[Node]:
-    """Return those of the nodes that are left whose inputs are there, in the order given.
+class Waiting:
+    """The nodes that are left, and which of them may begin.
 
-    While models are still to be tried, nothing of a later stage begins: what does not work is
-    refused before anything is computed with it.
+    While models are still to be tried, nothing of a later stage may: what does not work is refused
+    before anything is computed with it.
+
+    Args:
+        nodes: in order of preference.
+
+    Attributes:
+        left: those that have not ended, by key, in that order.
     """
-    keys = {node.key for node in left}
-    tried = [STAGES.index(node.stage) for node in left if TABLE[node.stage].tries]
-    last = min(tried, default=len(STAGES))
-    return [
-        node
-        for node in left
-        if STAGES.index(node.stage) <= last and keys.isdisjoint(inputs_of(node))
-    ]
+
+    def __init__(self, nodes: Iterable[Node]):
+        self.left = {node.key: node for node in nodes}
+        self._rank = {key: rank for rank, key in enumerate(self.left)}
+        self._inputs = {key: inputs_of(node) & self.left.keys() for key, node in self.left.items()}
+        self._behind: dict[str, list[str]] = defaultdict(list)
+        for key, inputs in self._inputs.items():
+            for upstream in inputs:
+                self._behind[upstream].append(key)
+        self._free = [key for key, inputs in self._inputs.items() if not inputs]
+        self._untried = Counter(
+            node.stage for node in self.left.values() if TABLE[node.stage].tries
+        )
+
+    def ended(self, node: Node) -> None:
+        """Take note that a node is there: nobody waits for it any more."""
+        del self.left[node.key]
+        self._free.remove(node.key)
+        if TABLE[node.stage].tries:
+            self._untried[node.stage] -= 1
+        for key in self._behind[node.key]:
+            self._inputs[key].remove(node.key)
+            if not self._inputs[key]:
+                insort(self._free, key, key=self._rank.__getitem__)
+
+    def ready(self) -> list[Node]:
+        """Return the nodes whose inputs are there, in order of preference."""
+        tried = [STAGES.index(stage) for stage, number in self._untried.items() if number]
+        last = min(tried, default=len(STAGES))
+        free = (self.left[key] for key in self._free)
+        return [node for node in free if STAGES.index(node.stage) <= last]
 
 
 def shares(nodes: Iterable[Node], idle: int) -> Iterator[tuple[Node, int]]:
@@ -96,12 +127,12 @@ def duration_on(
     """
     if num_processes == 1:
         return sum(map(seconds, nodes))
-    left, running, now = list(nodes), [], 0.0
-    while left:
-        keys = {key for _, key, _ in running}
-        able = [node for node in ready(left) if node.key not in keys]
+    waiting, running, now = Waiting(nodes), [], 0.0
+    while waiting.left:
+        begun = {key for _, key, _ in running}
+        able = [node for node in waiting.ready() if node.key not in begun]
         for node in able[: num_processes - len(running)]:
             heapq.heappush(running, (now + seconds(node), node.key, node))
         now, _, finished = heapq.heappop(running)
-        left.remove(finished)
+        waiting.ended(finished)
     return now

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from ddoq.pipeline.graph import Node
-from ddoq.pipeline.schedule import duration_on, in_order, ready, shares
+from ddoq.pipeline.schedule import Waiting, duration_on, in_order, shares
 from support.nodes import bare_node
 
 
@@ -59,17 +59,27 @@ def test_what_many_wait_for_comes_first_and_then_arm_after_arm():
 
 def test_a_node_is_ready_when_nothing_that_is_left_is_its_input():
     order = everything(graph(1))
-    assert [node.stage for node in ready(order)] == ["index"]
-    able = ready(order[1:])
+    assert [node.stage for node in Waiting(order).ready()] == ["index"]
+    able = Waiting(order[1:]).ready()
     assert [node.stage for node in able] == ["encode", "evaluate"]
     # While the model is fitted, students of the full data and random images go on.
-    titles = [node.title for node in ready(order[2:])]
+    titles = [node.title for node in Waiting(order[2:]).ready()]
     assert titles == ["", "full", "random", "d4m", "ddoq"]
+
+
+def test_nothing_of_a_later_stage_begins_while_models_are_untried():
+    index = bare_node("index", {})
+    probe, encode = (bare_node(stage, {}, {"index": index}) for stage in ("probe", "encode"))
+    waiting = Waiting([index, encode, probe])
+    for expected in (index, probe, encode):
+        assert waiting.ready() == [expected]
+        waiting.ended(expected)
+    assert waiting.ready() == [] and not waiting.left
 
 
 def test_what_is_there_already_is_in_nobodys_way():
     (student,) = graph(1, ())
-    assert in_order([student], {student.key}) == [student] == ready([student])
+    assert in_order([student], {student.key}) == [student] == Waiting([student]).ready()
 
 
 @pytest.mark.parametrize(
