@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ddoq.distillers.features import num_at_once
 from ddoq.utils.seeding import item_generator
 
 _RATE, _MOMENTUM, _DECAY = 0.01, 0.9, 5e-4  # those of IDM's code
 BATCH = 256
-_PIXELS = 2**21  # that pass through a network at once, without a graph
 
 
 class Apprentice(nn.Module):
@@ -69,7 +69,7 @@ class Apprentice(nn.Module):
     @torch.no_grad()
     def losses(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of each image, ``[n]``."""
-        size = max(1, _PIXELS // images[0, 0].numel())
+        size = num_at_once(images)
         parts = zip(images.split(size), labels.split(size), strict=True)
         self.network.eval()
         return torch.cat([cross_entropy(self.network(a), b, reduction="none") for a, b in parts])

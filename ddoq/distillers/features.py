@@ -11,13 +11,18 @@ from ddoq.labelers.teacher import penultimate
 _PIXELS = 2**21  # that pass through a network at once: 2,048 images of 32×32
 
 
+def num_at_once(images: Tensor) -> int:
+    """Return how many of the images ``[n, C, H, W]`` pass through a network at once."""
+    return max(1, _PIXELS // images[0, 0].numel())
+
+
 def features(network: nn.Module, images: Tensor) -> Tensor:
     """Return the features ``[n, F]`` of images ``[n, C, H, W]``; differentiable.
 
     They go through the network in parts, unless it has batch norm and is in training mode: then
     they all have to share one mean and variance.
     """
-    part = max(1, _PIXELS // images[0, 0].numel())
+    part = num_at_once(images)
     if network.training and any(isinstance(module, _BatchNorm) for module in network.modules()):
         part = len(images)
     return torch.cat([penultimate(network, some, "student") for some in images.split(part)])

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import settled
+from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
 from ddoq.evaluation.dsa import apply_dsa, draw_dsa
 from ddoq.options import Decided, PositiveFloat, PositiveInt
@@ -93,9 +94,8 @@ class DC(Distiller):
     def _train(self, network: nn.Module, task: Task, step: int) -> None:
         """Train a network on the synthetic images as they are, in place."""
         network.train()
-        images = task.synthetic().detach().flatten(0, 1)
-        labels = torch.arange(task.num_classes, device=images.device)
-        labels = labels.repeat_interleave(len(images) // task.num_classes)
+        by_class = task.synthetic().detach()
+        images, labels = by_class.flatten(0, 1), labels_of(by_class)
         optimizer = torch.optim.SGD(network.parameters(), self.network_rate)
         generator = item_generator(task.seed, "train", step)
         for _ in range(self.epochs):

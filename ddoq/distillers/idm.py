@@ -12,6 +12,7 @@ from ddoq.distillers.apprentice import BATCH, Apprentice
 from ddoq.distillers.base import Update, drawn
 from ddoq.distillers.dm import DM
 from ddoq.distillers.features import class_features
+from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
 from ddoq.labelers.teacher import last_linear
 from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt
@@ -64,8 +65,7 @@ class IDM(DM):
         def loss() -> Tensor:
             fake = class_features(network, task.fake(batch))
             logits = last_linear(network, "student")[1](fake.flatten(0, 1))
-            labels = torch.arange(len(fake), device=fake.device).repeat_interleave(fake.shape[1])
-            entropy = cross_entropy(logits, labels) * len(fake)
+            entropy = cross_entropy(logits, labels_of(fake)) * len(fake)
             return self.discrepancy(real, fake, batch.weights) + weight * entropy
 
         update(loss)

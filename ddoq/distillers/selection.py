@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ddoq.distillers.apprentice import Apprentice
+from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Task
 from ddoq.quantizers import Herding, KMeans
 
@@ -33,9 +34,10 @@ def losses_after(task: Task, step: int) -> Tensor:
     """
     apprentice = Apprentice(task.network("importance", step))
     images = task.synthetic().detach()
-    labels = torch.arange(len(images), device=images.device).repeat_interleave(images.shape[1])
     for epoch in range(_STEPS):
-        apprentice.study(images.flatten(0, 1), labels, task.seed, "importance", step, epoch)
+        apprentice.study(
+            images.flatten(0, 1), labels_of(images), task.seed, "importance", step, epoch
+        )
     return apprentice.losses(task.normalized(torch.arange(len(task.images))), task.labels)
 
 

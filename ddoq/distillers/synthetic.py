@@ -45,11 +45,16 @@ class Synthetic(nn.Module):
     @property
     def labels(self) -> Tensor:
         """Class of each image, int64 ``[n]``, class by class."""
-        num_classes, num_images = self.sources.shape
-        return torch.arange(num_classes).repeat_interleave(num_images)
+        return labels_of(self.sources).cpu()
 
     @property
     def index(self) -> Tensor:
         """Number of each image within its class, int64 ``[n]``."""
         num_classes, num_images = self.sources.shape
         return torch.arange(num_images).repeat(num_classes)
+
+
+def labels_of(images: Tensor) -> Tensor:
+    """Return the class of each of ``[num_classes, n, ...]`` images, int64 ``[num_classes * n]``."""
+    classes = torch.arange(len(images), device=images.device)
+    return classes.repeat_interleave(images.shape[1])

@@ -51,7 +51,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     if "quantize" in inputs:
         task.decoded = _decoded(node, inputs, runtime)
     method.begin(task)
-    require_memory(method, task, free_memory(runtime.device))
+    require_memory(method, task, _free_memory(runtime.device))
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
     if method.num_steps:
         fit_steps(
@@ -85,11 +85,6 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     }
 
 
-def free_memory(device: str) -> int:
-    """Return the free bytes of a GPU, or of this machine."""
-    return usable_memory() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
-
-
 def _decoded(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> Tensor:
     """Return the decoded points of a codebook, ``[num_classes, K, C, H, W]`` in [0, 1]."""
     points = load_points(inputs)
@@ -106,20 +101,20 @@ def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:
     Raises:
         DataError: a class has fewer images than are to be made, and ``on_small_class`` is error.
     """
-    known, (images, labels) = index_facts(index), runtime.tensors(index, "train")
-    num_classes, ipc = known.num_classes, identity["ipc"]
+    facts, (images, labels) = index_facts(index), runtime.tensors(index, "train")
+    num_classes, ipc = facts.num_classes, identity["ipc"]
     smallest = int(labels.bincount(minlength=num_classes).min())
     if smallest < ipc and identity["on_small_class"] == "error":
         raise DataError(
             f"ipc: {ipc} is more than the {smallest} training images of the smallest class",
             f"set ipc to at most {smallest}, or on_small_class=duplicate",
         )
-    normalize = normalization(identity["normalization"], known)
+    normalize = normalization(identity["normalization"], facts)
 
     def make_network(*parts: object) -> nn.Module:
         seed = item_seed(identity["seed"], "network", *parts)
         side, by = images.shape[-1], identity["normalization"]
-        return new_student(identity["student"], known, by, side, seed)[0]
+        return new_student(identity["student"], facts, by, side, seed)[0]
 
     return Task(
         images,
@@ -131,3 +126,8 @@ def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:
         make_network=make_network,
         seed=identity["seed"],
     )
+
+
+def _free_memory(device: str) -> int:
+    """Return the free bytes of a GPU, or of this machine."""
+    return usable_memory() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
