@@ -15,16 +15,7 @@ from safetensors.torch import load_file
 from ddoq.config.checks import check
 from ddoq.errors import ConfigError, StageError
 from ddoq.experiment import Experiment, Models
-from support.runs import TEACHER, TINY, artefacts, composed, run_here
-
-#: No diffusion model and no ablations: what is evaluated does not matter here.
-PLAIN = (
-    *(override for override in TINY if not override.startswith("generator.")),
-    "generator=decode",
-    "ablation=none",
-    "measure.curve=[]",
-    "measure.num_folds=0",
-)
+from support.runs import DECODED, TEACHER, artefacts, composed, run_here
 
 
 def rows(folder: Path) -> list[dict]:
@@ -35,7 +26,7 @@ def rows(folder: Path) -> list[dict]:
 def compared(tmp_path_factory) -> Path:
     """A run with every comparison that there is."""
     return run_here(
-        *PLAIN,
+        *DECODED,
         *TEACHER,
         f"paths.outputs={tmp_path_factory.mktemp('compared')}",
         "compare=ranking",
@@ -120,7 +111,7 @@ def test_report_shows_the_tables_with_the_number_of_seeds(compared):
 
 def test_interrupted_relabelling_ends_with_the_same_files(tmp_path):
     run = (
-        *PLAIN,
+        *DECODED,
         *TEACHER,
         f"paths.outputs={tmp_path}",
         "protocol.labels=stored",
@@ -140,7 +131,7 @@ def test_interrupted_relabelling_ends_with_the_same_files(tmp_path):
 def test_teacher_that_knows_nothing_stops_the_run_before_any_student(tmp_path):
     with pytest.raises(StageError, match="chance"):
         run_here(
-            *PLAIN,
+            *DECODED,
             *TEACHER,
             f"paths.outputs={tmp_path}",
             "protocol.labels=soft",
@@ -157,7 +148,7 @@ def test_protocols_of_the_literature_walk_the_corridor(protocol, tmp_path):
     for one epoch on small grey images.
     """
     folder = run_here(
-        *(override for override in PLAIN if override != "protocol=smoke"),
+        *(override for override in DECODED if override != "protocol=smoke"),
         *TEACHER,
         f"protocol={protocol}",
         f"paths.outputs={tmp_path}",
@@ -177,7 +168,7 @@ def test_protocols_of_the_literature_walk_the_corridor(protocol, tmp_path):
 def test_published_teachers_of_cifar10(shared, tmp_path):
     """Teacher swap, and an ensemble, with real networks and real images."""
     folder = run_here(
-        *(override for override in PLAIN if not override.startswith("quantizer.")),
+        *(override for override in DECODED if not override.startswith("quantizer.")),
         "dataset=cifar10",
         "encoder=pixels",
         "generator=real",
@@ -236,7 +227,7 @@ def test_what_cannot_be_trained_is_refused_by_the_configuration(overrides, cause
 )
 def test_the_rest_is_refused_before_anything_is_computed(overrides, cause, tmp_path):
     with pytest.raises(ConfigError) as caught:
-        run_here(*PLAIN, f"paths.outputs={tmp_path}", *overrides)
+        run_here(*DECODED, f"paths.outputs={tmp_path}", *overrides)
     assert cause in f"{caught.value.cause} {caught.value.remedy}"
     assert not list((tmp_path / "store").rglob("manifest.json"))
 

@@ -15,18 +15,10 @@ from ddoq.errors import StageError
 from ddoq.experiment import Experiment, Models
 from ddoq.experiment.trials import probes
 from ddoq.pipeline.graph import Node
-from support.runs import SHARED, TINY, composed, run_here
+from support.runs import DECODED, SHARED, composed, run_here
 from support.tiny_models import save_dit, save_vae
 
-SMALL = (
-    *(override for override in TINY if not override.startswith("generator.")),
-    "generator=decode",
-    "baselines=none",
-    "ablation=none",
-    "measure.curve=[]",
-    "measure.num_folds=0",
-    "ipc=1",
-)
+SMALL = (*DECODED, "baselines=none", "ipc=1")
 
 
 @pytest.fixture(scope="module")

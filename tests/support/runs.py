@@ -44,6 +44,15 @@ TINY = (
     "trainer.processes=1",
 )
 
+#: The same without a diffusion model, ablations and measures of codebooks.
+DECODED = (
+    *(override for override in TINY if not override.startswith("generator.")),
+    "generator=decode",
+    "ablation=none",
+    "measure.curve=[]",
+    "measure.num_folds=0",
+)
+
 #: A teacher that knows the digits after two seconds.
 TEACHER = (
     "+student@teacher.student=convnet_d3_w32",
