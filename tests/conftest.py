@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, in the order of ``LONGEST``."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep to text that can be sent between processes: a value of a fuzz test that is no UTF-8
+    would end the session, and nobody would see what failed.
+    """
+    report = yield
+    text = str(report.longrepr)
+    printable = text.encode("utf-8", "backslashreplace").decode()
+    if printable != text:
+        report.longrepr = printable
+    return report
 
 
 @pytest.fixture
