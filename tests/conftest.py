@@ -32,15 +32,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep to text that can be sent between processes: a value of a fuzz test that is no UTF-8
-    would end the session, and nobody would see what failed.
+    """Keep reports to text that can be sent between processes: a value of a fuzz test that is no
+    UTF-8 would end the session, and nobody would see which test it was.
     """
     report = yield
-    text = str(report.longrepr)
-    printable = text.encode("utf-8", "backslashreplace").decode()
-    if printable != text:
-        report.longrepr = printable
+    report.sections = [(title, _printable(text)) for title, text in report.sections]
+    why = str(report.longrepr)
+    if why != _printable(why):
+        report.longrepr = _printable(why)
     return report
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 @pytest.fixture
