@@ -24,7 +24,7 @@ LABEL = (
 )
 #: What else a row says in words about its students.
 PARTS = (
-    *("method", "quantizer", "weighting", "generator"),
+    *("method", "quantizer", "weighting", "generator", "guidance"),
     *("strength", "space", "allocation", "redraw"),
 )
 #: What a reader is told once where it is the same everywhere, and in a column where it is not.

@@ -74,7 +74,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -
         "value": entry.value,
         **{
             part: entry.about.get(part)
-            for part in ("method", "quantizer", "weighting", "generator")
+            for part in ("method", "quantizer", "weighting", "generator", "guidance")
         },
         "strength": _strength(entry),
         "labels": entry.labels,

@@ -86,7 +86,7 @@ def accuracy_view(groups: Sequence[Group], split: str, main_arm: str = "") -> Vi
 
 def accuracy_cells(group: Group) -> dict[str, str]:
     """Return what is said about the accuracy of a group: first what no table goes without."""
-    parts = [group[name] for name in ("method", "quantizer", "weighting", "generator")]
+    parts = [group[name] for name in ("method", "quantizer", "weighting", "generator", "guidance")]
     return {
         "top-1 %": percent(group["accuracy"]),
         "95 % interval": interval(group["accuracy"]),

@@ -17,9 +17,11 @@ from ddoq.generators import ImageGenerator, LatentDiffusion
 from ddoq.generators.base import Points
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers.codebook import ClassCodebooks
+from ddoq.stages.guidances import cells_of, load_guidance
 from ddoq.stages.models import load_encoder, load_pretrained_generator
 from ddoq.stages.precision import require_precision
 from ddoq.stages.quantize import load_points
+from ddoq.stages.rounds import batches_of_classes, in_rounds
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.seeding import item_seed
@@ -31,6 +33,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     class_names = index_facts(inputs["index"]).class_names
     names = file_names(points.labels, points.index, class_names)
     generator, fitting = _generator(node, inputs, points, runtime), FittingBatches("generate")
+    remembers = any(guidance.uses_memory for guidance in getattr(generator, "guidances", ()))
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
@@ -39,7 +42,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     def generate(batch) -> torch.Tensor:
         numbers, latents, labels, sources = batch
         some = Points(latents, labels, sources, [seeds[i] for i in numbers.tolist()])
-        images = fitting(len(some), lambda rows: generator.generate(some.part(rows)))
+        if remembers:
+            images = in_rounds(generator, some, points.index[numbers.cpu()], fitting)
+        else:
+            images = fitting(len(some), lambda rows: generator.generate(some.part(rows)))
         return with_channels(images, runtime.dataset.channels)
 
     def write(batch, images: torch.Tensor) -> None:
@@ -48,9 +54,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     # A batch is repeated whole if one of its images is missing:
     # in another batch, the last bit may round otherwise.
+    everything = (
+        batches_of_classes(points.labels, runtime.batch_size)
+        if remembers
+        else runtime.batches(list(range(len(points))))
+    )
     batches = [
         batch
-        for batch in runtime.ranks.mine(runtime.batches(list(range(len(points)))))
+        for batch in runtime.ranks.mine(everything)
         if not all((folder / names[i]).exists() for i in batch)
     ]
     items = torch.utils.data.TensorDataset(
@@ -89,6 +100,10 @@ def _generator(
     if conf["name"] == "decode":
         return build(conf, encoder=encoder)
     space, path = index_facts(inputs["index"]).space, str(inputs.get("model"))
+    steering = {}
+    if confs := node.identity.get("guidances"):
+        guidances = [load_guidance(guidance, node, inputs, runtime) for guidance in confs]
+        steering = {"guidances": guidances, "cells": cells_of(points)}
     if "model" not in inputs:
         path = runtime.models.place(node.identity["model"], conf)
     elif conf["precision"] != "float32":
@@ -97,4 +112,4 @@ def _generator(
             return load_pretrained_generator(conf | {"precision": precision}, path, None, space)
 
         require_precision(make, conf["precision"], points.latents[:4], points.labels[:4], runtime)
-    return load_pretrained_generator(conf, path, encoder, space)
+    return load_pretrained_generator(conf, path, encoder, space, **steering)

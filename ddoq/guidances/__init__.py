@@ -1,0 +1,7 @@
+"""Guidances: what steers the reverse process of a diffusion model."""
+
+from ddoq.guidances.base import Cells, Guidance, Moment, Shift, Step, Windowed
+from ddoq.guidances.finished import Finished
+from ddoq.guidances.mgd3 import MGD3
+
+__all__ = ["MGD3", "Cells", "Finished", "Guidance", "Moment", "Shift", "Step", "Windowed"]
