@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ddoq.config.build import build
 from ddoq.data.base import SPLITS
@@ -75,7 +76,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     size = runtime.dataset.image_size
     predict_batches(
         generate,
-        runtime.prepare(generator.networks()),
+        _prepared(generator, runtime),
         items,
         batches,
         Batches(images, (runtime.dataset.channels, size, size)),
@@ -85,6 +86,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     runtime.ranks.gather()
     return {"num_images": len(points)}
+
+
+def _prepared(generator: ImageGenerator, runtime: Runtime) -> nn.Module:
+    """Return the networks, compiled if that is asked for and no guidance looks into them."""
+    networks = generator.networks()
+    if any(guidance.replaces_embedding for guidance in getattr(generator, "guidances", ())):
+        return networks
+    return runtime.prepare(networks)
 
 
 def _generator(
