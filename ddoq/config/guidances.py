@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ddoq.config.arms import MODE_GUIDANCE, is_full, is_method, named_guidances
+from ddoq.config.arms import MODE_GUIDANCE, guidances_of, is_full, is_method, named_guidances
+from ddoq.config.constructors import constructor
 
 Conf = Mapping[str, Any]
 Problems = Iterator[tuple[str, str]]
@@ -17,6 +18,17 @@ def guided_arms(config: Conf) -> Iterator[tuple[str, Conf]]:
     for path, arm in arms.items():
         if not is_full(arm) and not is_method(arm) and named_guidances(arm):
             yield path, arm
+
+
+def needs(guidance: Conf) -> frozenset[str]:
+    """Return what the run has to give a guidance: ``teacher``, ``latents``, ``surrogates``."""
+    return constructor(guidance["_target_"]).given
+
+
+def need_teacher(config: Conf) -> bool:
+    """Tell whether an arm's guidance looks at images with the run's teacher."""
+    guidances = [guidance for _, arm in guided_arms(config) for guidance in guidances_of(arm)]
+    return any("teacher" in needs(guidance) for guidance in guidances)
 
 
 def guidance_problems(config: Conf) -> Problems:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from ddoq.options import Share, check_options
 from ddoq.utils.seeding import item_generator
@@ -159,6 +160,11 @@ class Shift:
                 for part in fields(Shift)
             }
         )
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Return the vector of each image ``[B, ...]`` at length 1; that of nothing stays nothing."""
+    return normalize(vectors.flatten(1)).view_as(vectors)
 
 
 def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -18,7 +18,7 @@ from ddoq.generators import ImageGenerator, LatentDiffusion
 from ddoq.generators.base import Points
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers.codebook import ClassCodebooks
-from ddoq.stages.guidances import cells_of, load_guidance
+from ddoq.stages.guidances import cells_of, load_guidance, most_at_once
 from ddoq.stages.models import load_encoder, load_pretrained_generator
 from ddoq.stages.precision import require_precision
 from ddoq.stages.quantize import load_points
@@ -33,7 +33,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     points = load_points(inputs)
     class_names = index_facts(inputs["index"]).class_names
     names = file_names(points.labels, points.index, class_names)
-    generator, fitting = _generator(node, inputs, points, runtime), FittingBatches("generate")
+    generator = _generator(node, inputs, points, runtime)
+    most = most_at_once(generator, points.latents.shape[1:], runtime.device)
+    fitting = FittingBatches("generate", most)
     remembers = any(guidance.uses_memory for guidance in getattr(generator, "guidances", ()))
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index)
