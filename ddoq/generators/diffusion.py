@@ -224,7 +224,7 @@ class LatentDiffusion(ImageGenerator):
             conditions=self.conditions(points.labels),
             cells=[cells[label] for label in labels] if cells else (),
             memory=finished.of(points.labels, points.seeds, points.latents),
-            decode=self.encoder.decode if self.encoder is not None else None,
+            decode=self.encoder.decode,
         )
 
     @property
