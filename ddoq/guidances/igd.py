@@ -21,6 +21,7 @@ from ddoq.options import (
 )
 
 _REMEMBERED = 64  # finished latents that an image keeps away from
+_COORDINATES = 4096  # of the source's latents
 
 
 @dataclass(kw_only=True)
@@ -58,8 +59,10 @@ class IGD(Windowed):
     respect to the sample, ``|noise|`` being its root mean square: as a norm, which the notes on the
     source allow as well, a step would be five times as long as the noise itself. **Deviation**: it
     is moved by ``-deviation`` times the gradient of the cosine between the clean latent and the
-    nearest of the last 64 finished ones of its class. Neither is scaled by sigma; targets are real
-    images, not mirrored. The source's surrogate is a ConvNet-6; here it is the run's student.
+    nearest of the last 64 finished ones of its class, times the number of coordinates over 4,096,
+    which is 1 for the source's latents: others are of another length. Neither is scaled by sigma;
+    targets are real images, not mirrored. The source's surrogate is a ConvNet-6; here it is the
+    run's student.
 
     Args:
         surrogates: networks at several points of a training.
@@ -103,7 +106,8 @@ class IGD(Windowed):
         def nearest(clean: Tensor) -> Tensor:
             return cosine_similarity(clean.flatten(1).unsqueeze(1), finished, dim=2).amax(1)
 
-        return Shift(mean=-self.deviation * step.gradient(nearest))
+        strength = self.deviation * step.clean[0].numel() / _COORDINATES
+        return Shift(mean=-strength * step.gradient(nearest))
 
 
 def noise_level(step: Step) -> Tensor:

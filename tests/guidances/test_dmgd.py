@@ -41,8 +41,10 @@ def test_columns_without_mass_are_as_if_they_were_not_there():
     padded = torch.cat([cost, torch.zeros(2, 6, 1)], 2), torch.cat([masses, torch.zeros(2, 1)], 1)
     cost.requires_grad_()
     assert torch.allclose(transport_cost(*padded, 0.1, 5), transport_cost(cost, masses, 0.1, 5))
-    transport_cost(torch.cat([cost, cost[:, :, :1]], 2), padded[1], 0.1, 5).sum().backward()
-    assert cost.grad.isfinite().all()
+    for size in (1.0, 1e3):
+        wide = torch.cat([size * cost, size * cost[:, :, :1]], 2)
+        transport_cost(wide, padded[1], 0.1, 5).sum().backward()
+        assert cost.grad.isfinite().all()
 
 
 def published_loss(clean, memory, points, masses) -> float:

@@ -70,9 +70,9 @@ def dmgd(tmp_path_factory) -> Path:
 def test_a_killed_batch_with_memory_ends_with_the_same_bytes(dmgd, tmp_path):
     whole, outputs = artefacts(dmgd, "generate"), tmp_path / "outputs"
     copytree(dmgd, outputs)
-    (made,) = (outputs / "store" / "generate").iterdir()
-    (made / "manifest.json").unlink()
-    pictures = sorted(made.rglob("*.png"))
+    (manifest,) = (outputs / "store" / "generate").glob("*/manifest.json")
+    manifest.unlink()
+    pictures = sorted(manifest.parent.rglob("*.png"))
     for picture in pictures[4:7]:  # of two classes, the last of one and the first of the next
         picture.unlink()
     rmtree(outputs / "runs")
@@ -81,11 +81,14 @@ def test_a_killed_batch_with_memory_ends_with_the_same_bytes(dmgd, tmp_path):
 
 
 def test_the_number_of_processes_does_not_matter(dmgd, tmp_path):
+    outputs = tmp_path / "outputs"
+    copytree(dmgd, outputs)
+    rmtree(outputs / "store" / "generate")
     words = [word for word in GUIDED if not word.startswith("trainer.processes")]
     words += ["guidance=dmgd", "guidance.scale=20", "trainer.processes=2"]
-    done = new_python(*words, f"paths.outputs={tmp_path}")
+    done = new_python(*words, f"paths.outputs={outputs}")
     assert done.returncode == 0, done.stderr
-    assert artefacts(tmp_path, "generate") == artefacts(dmgd, "generate")
+    assert artefacts(outputs, "generate") == artefacts(dmgd, "generate")
 
 
 def test_masses_change_images_and_strength_zero_changes_none(dmgd, tmp_path):
@@ -114,5 +117,5 @@ def test_every_guidance_makes_images_of_a_fitted_dit(dmgd, tmp_path, guidance):
     short = ("guidance.fit.epochs=2",) if guidance in ("igd", "ot") else ()
     teacher = TEACHER if guidance == "uag" else ()
     run_here(*GUIDED, f"guidance={guidance}", *short, *teacher, f"paths.outputs={outputs}")
-    (made,) = (outputs / "store" / "generate").iterdir()
-    assert json.loads((made / "manifest.json").read_text())["facts"]["num_images"] == 30
+    (manifest,) = (outputs / "store" / "generate").glob("*/manifest.json")
+    assert json.loads(manifest.read_text())["facts"]["num_images"] == 30
