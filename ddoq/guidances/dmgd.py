@@ -107,6 +107,7 @@ class DMGD(Windowed):
             return both[..., :-1], both[..., -1]
 
         def mixed(embedded: Tensor, table: Tensor) -> Tensor:
+            """Return the mixture, of the shape and type of what was embedded."""
             width, num_classes = embedded.shape[1], len(table) - 1
             own = embedded.float().view(-1, num, width)
             noise, place = draws(len(own), width)
