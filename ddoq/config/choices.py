@@ -12,11 +12,11 @@ from ddoq.config.constructors import Constructor, constructor
 
 #: The groups whose choices are instantiated.
 COMPONENTS = (
-    *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "method"),
+    *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "guidance", "method"),
     *("student", "teacher", "protocol"),
 )
 #: Those of which nothing has to be chosen.
-OPTIONAL = ("method",)
+OPTIONAL = ("guidance", "method")
 _ROOT_KEY = re.compile(r"^\w+:")
 _OF_HYDRA = ("defaults", "hydra")
 _TARGET = re.compile(r"^ *_target_: (\S+)$", re.MULTILINE)

@@ -151,7 +151,8 @@ class Config:
     """The root. Groups are filled by the defaults list.
 
     ``method``: makes the main arm's images in place of quantizer, space, weighting and generator,
-    which then only say what others take over. ``run``: see ``RunConf``.
+    which then only say what others take over. ``guidances``: more than the one of the group.
+    ``run``: see ``RunConf``.
     """
 
     dataset: Any = MISSING
@@ -160,6 +161,8 @@ class Config:
     space: Any = MISSING
     weighting: Any = MISSING
     generator: Any = MISSING
+    guidance: Any = field(default_factory=dict)
+    guidances: dict[str, Any] = field(default_factory=dict)
     method: Any = None
     student: Any = MISSING
     teacher: Any = MISSING

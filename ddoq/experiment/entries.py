@@ -210,7 +210,8 @@ def _at_strengths(conf: Conf, arm: Conf) -> Iterator[tuple[float, Conf]]:
     if arm["generator"].get("start", "noise") == "noise" or not conf["strengths"]:
         return
     for strength in sorted({*conf["strengths"], arm["generator"]["strength"]}):
-        generator = {**arm["generator"], "strength": strength}
-        if strength == 0:
-            generator = {"name": "decode", "_target_": "ddoq.generators.Decode"}
-        yield strength, {**arm, "generator": generator}
+        change = {"generator": {**arm["generator"], "strength": strength}}
+        if strength == 0:  # nothing is sampled, nor guided
+            decode = {"name": "decode", "_target_": "ddoq.generators.Decode"}
+            change = {"generator": decode, "guidance": {}, "guidances": {}}
+        yield strength, {**arm, **change}

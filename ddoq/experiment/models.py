@@ -11,6 +11,7 @@ from typing import Any
 
 import huggingface_hub
 
+from ddoq.config.guidances import need_teacher
 from ddoq.config.settings import measure_of
 from ddoq.data.base import hash_files
 from ddoq.data.class_order import read_order
@@ -279,7 +280,8 @@ def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
     if config["space"]["name"] == "features":
         yield config["space"], "space.path"
     taught = config["protocol"]["labels"] != "hard" or config["compare"]["labels"]
-    if taught or measure_of(config).fidelity or config["space"]["name"] == "teacher":
+    taught = taught or measure_of(config).fidelity or need_teacher(config)
+    if taught or config["space"]["name"] == "teacher":
         for teacher in (config["teacher"].get("members") or {"": config["teacher"]}).values():
             if "path" in teacher:
                 yield teacher, "teacher.path"
