@@ -150,8 +150,8 @@ class TrainerConf:
 class Config:
     """The root. Groups are filled by the defaults list.
 
-    ``method``: makes the main arm's images in place of quantizer, space, weighting and generator,
-    which then only say what others take over. ``run``: see ``RunConf``.
+    ``method``: makes the main arm's images in place of quantizer, space, weighting, generator
+    and selection, which then only say what others take over. ``run``: see ``RunConf``.
     """
 
     dataset: Any = MISSING
@@ -160,6 +160,7 @@ class Config:
     space: Any = MISSING
     weighting: Any = MISSING
     generator: Any = MISSING
+    selection: Any = MISSING
     method: Any = None
     student: Any = MISSING
     teacher: Any = MISSING

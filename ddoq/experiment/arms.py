@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ddoq.config.arms import SELECTIONS, is_method
+from ddoq.config.arms import SELECTIONS, TEACHER_FEATURES, is_method, selects
 from ddoq.config.methods import resolved
 from ddoq.experiment.nodes import LATENTS, Nodes, make_node, training_identity, without
 from ddoq.pipeline.graph import Node
@@ -27,6 +27,8 @@ class Route:
 
     Attributes:
         images: the node of the stage that writes them.
+        generate: the node of the images of one draw, where points were pushed forward; if several
+            draws were made to choose from, the first.
         quantize: the node of the points that they were made from, where there are any.
         about: names of the components, as rows of the tables say them.
         weighting: configuration of how masses become weights.
@@ -34,6 +36,7 @@ class Route:
     """
 
     images: Node
+    generate: Node | None = None
     quantize: Node | None = None
     about: Mapping[str, str]
     weighting: Conf
@@ -88,10 +91,17 @@ def _pushed_forward(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
     """Return the route of points that a generator pushes forward."""
     quantize = _quantize(nodes, arm, draw, title)
     generator = arm["generator"]
+    generate = _generate(nodes, generator, quantize, draw, title)
+    about = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
+    images = generate
+    if selects(arm):
+        images = _select(nodes, arm, generate, draw, title)
+        about["selection"] = arm["selection"]["name"]
     return Route(
-        images=_generate(nodes, generator, quantize, draw, title),
+        images=images,
+        generate=generate,
         quantize=quantize,
-        about={part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")},
+        about=about,
         weighting=arm["weighting"],
         strength=generator.get("strength"),
     )
@@ -136,3 +146,23 @@ def _generate(nodes: Nodes, generator: Conf, quantize: Node, draw: int, title: s
     inputs |= {"encoder": nodes.encoder, "model": nodes.fitted_generator(generator)}
     identity = {"seed": draw, **nodes.generator_identity(generator)}
     return make_node("generate", identity, title=title, **inputs)
+
+
+def _select(nodes: Nodes, arm: Conf, first: Node, draw: int, title: str) -> Node:
+    """Return the choice among several draws, of which the first is that of arms without one."""
+    selection = arm["selection"]
+    inputs = {"generate": first, "quantize": first.inputs["quantize"], "index": nodes.index}
+    for number in range(1, selection["num_draws"]):
+        identity = {**first.identity, "draw": number}
+        further = make_node("generate", identity, title=f"{title} draw {number}", **first.inputs)
+        inputs[f"generate.{number}"] = further
+    space = selection.get("space")
+    if space is None or space["_target_"] == TEACHER_FEATURES:
+        inputs |= nodes.teacher(nodes.config["teacher"])
+        inputs["features"] = nodes.teacher_features
+    else:
+        inputs["features"] = nodes.features(space)
+    if "space" not in selection:  # the teacher judges
+        inputs["logits"] = nodes.teacher_logits
+    identity = {"selection": without(selection, "space"), "seed": draw}
+    return make_node("select", identity, title=title, **inputs)

@@ -9,7 +9,7 @@ from typing import Any
 from ddoq.config.arms import is_method, is_redrawn
 from ddoq.config.constructors import constructor
 from ddoq.experiment.arms import Route, route_of
-from ddoq.experiment.nodes import Nodes, make_node, training_identity
+from ddoq.experiment.nodes import Nodes, make_node, training_identity, without
 from ddoq.pipeline.graph import Node
 
 Conf = Mapping[str, Any]
@@ -66,6 +66,11 @@ class Entry:
     def images(self) -> Node | None:
         """The node of the images, before they have weights."""
         return self.route and self.route.images
+
+    @property
+    def generate(self) -> Node | None:
+        """The node of a generator's images, where one made them."""
+        return self.route and self.route.generate
 
     @property
     def quantize(self) -> Node | None:
@@ -212,5 +217,7 @@ def _at_strengths(conf: Conf, arm: Conf) -> Iterator[tuple[float, Conf]]:
     for strength in sorted({*conf["strengths"], arm["generator"]["strength"]}):
         generator = {**arm["generator"], "strength": strength}
         if strength == 0:
+            # ... of which all draws are alike
             generator = {"name": "decode", "_target_": "ddoq.generators.Decode"}
+            arm = without(arm, "selection")
         yield strength, {**arm, "generator": generator}

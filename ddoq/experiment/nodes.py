@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from ddoq.config.arms import FEATURES, TEACHER_FEATURES
 from ddoq.config.settings import measure_of
 from ddoq.experiment.models import Models, generator_identity
 from ddoq.experiment.teachers import members_of, place_of, teacher_identity
@@ -109,12 +110,12 @@ class Nodes:
         return {"encoder": without(conf, "fit", "path"), "weights": weights}
 
     def features(self, space: Conf) -> Node | None:
-        """Return the features in which a space quantizes,
+        """Return the features of the train split that a space has,
         where they are not made of the latents.
         """
-        if space["name"] == "teacher":
+        if space["_target_"] == TEACHER_FEATURES:
             return self.teacher_features
-        if space["name"] != "features":
+        if space["_target_"] != FEATURES:
             return None
         identity = {
             "encoder": without(space, "path", "representative"),
@@ -125,8 +126,16 @@ class Nodes:
     @cached_property
     def teacher_features(self) -> Node:
         """The teacher's features of the train split."""
+        return self._of_teacher("teacher", "features")
+
+    @cached_property
+    def teacher_logits(self) -> Node:
+        """The teacher's logits of the train split."""
+        return self._of_teacher("teacher_logits", "logits")
+
+    def _of_teacher(self, name: str, title: str) -> Node:
         inputs = {"index": self.index, **self.teacher(self.config["teacher"])}
-        return make_node("encode", {"encoder": {"name": "teacher"}}, title="features", **inputs)
+        return make_node("encode", {"encoder": {"name": name}}, title=title, **inputs)
 
     # --- teachers ----------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ def probes(nodes: Nodes, entries: Sequence[Entry]) -> list[Node]:
     if is_network and any(entry.quantize for entry in entries):
         probed["encoder"] = make_node("probe", encoder, encoder["encoder"]["name"], **inputs)
     for entry in entries:
-        identity = entry.images.identity if entry.images else {}
+        identity = entry.generate.identity if entry.generate else {}
         if identity.get("model"):
             generator = identity["generator"]
             conf = {key: value for key, value in generator.items() if key not in _OF_SAMPLING}

@@ -60,6 +60,13 @@ TABLE = {
         Stage(name="check_generator", wave="generate", tries=True, required=("p_value",)),
         Stage(name="distill", wave="generate", per_arm=True, remedy="lower method.learning_rate"),
         Stage(name="generate", wave="generate", per_arm=True, together=True),
+        Stage(
+            name="select",
+            wave="report",
+            per_arm=True,
+            together=True,
+            remedy="take another teacher or selection.space, or selection=none",
+        ),
         Stage(name="label", wave="report", per_arm=True, together=True),
         Stage(name="relabel", wave="report", per_arm=True, together=True),
         Stage(

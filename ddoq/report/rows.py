@@ -76,6 +76,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -
             part: entry.about.get(part)
             for part in ("method", "quantizer", "weighting", "generator")
         },
+        "select": entry.about.get("selection"),
         "strength": _strength(entry),
         "labels": entry.labels,
         "teacher": _teacher(entry),
@@ -240,9 +241,9 @@ def _precisions(entry: Entry) -> dict[str, str | None]:
     """Return the precisions of the networks behind a student's images;
     ``None`` where there are none.
     """
-    if entry.quantize is None:
+    if entry.generate is None:
         return {"encoder_precision": None, "generator_precision": None}
-    generator = entry.images.identity["generator"]
+    generator = entry.generate.identity["generator"]
     return {
         "encoder_precision": entry.quantize.inputs["encode"]
         .identity["encoder"]

@@ -253,6 +253,32 @@ def optimisation(report: RunReport) -> Section | None:
     )
 
 
+def choices_among_draws(report: RunReport) -> Section | None:
+    """What selections chose among several draws of the same points."""
+    view = table_of(
+        [
+            {
+                "arm": arm,
+                "candidates": str(facts["num_candidates"]),
+                "images": str(facts["num_images"]),
+                "of each draw": ", ".join(map(str, facts["of_draws"])),
+                "masses": {"points": "of the points", "cells": "counted anew"}[facts["masses"]],
+                "objective": " → ".join(number(v, 3) for v in facts.get("objectives", ())) or "–",
+            }
+            for arm, facts in report.run.choices_among_draws().items()
+        ],
+        title="",
+        name="select",
+    )
+    text = [
+        "Images were chosen among several draws of the same points, here of each arm's first set. "
+        "Where each point has one image, masses stay those of the points; else an image has those "
+        "training images of its class to which it is the nearest in the features. The objective "
+        "(S³) is that of the start and after each round."
+    ]
+    return view and Section(title="Choice among draws", text=text, views=[view])
+
+
 def fidelity(report: RunReport) -> Section | None:
     """Images in the teacher's features."""
     run = report.run

@@ -31,8 +31,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     class_names = index_facts(inputs["index"]).class_names
     names = file_names(points.labels, points.index, class_names)
     generator, fitting = _generator(node, inputs, points, runtime), FittingBatches("generate")
+    further = [number] if (number := node.identity.get("draw")) else []
     seeds = [
-        item_seed(node.identity.get("seed"), "noise", label, index)
+        item_seed(node.identity.get("seed"), "noise", label, index, *further)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
     ]
 
