@@ -106,12 +106,15 @@ def _selection(arm: Mapping[str, Any], path: str) -> Problems:
             f"{path}{maker}={arm[maker]['name']} makes one set of images",
             f"set {path}selection=none, or a {path}generator that draws, e.g. dit",
         )
-    space = selection.get("space")
+    yield from _features(selection.get("space"), f"{path}selection.space")
+
+
+def _features(space: Mapping[str, Any] | None, path: str) -> Problems:
+    """What is no space of features of images."""
     if space is not None and space["_target_"] not in (FEATURES, TEACHER_FEATURES):
         yield (
-            f"{path}selection.space: {space['name']} is no space of an image's features",
-            f"choose features, efficientnet_lite0 or teacher: "
-            f"+space@{path}selection.space=features",
+            f"{path}: {space['name']} is no space of an image's features",
+            f"choose features, efficientnet_lite0 or teacher: +space@{path}=features",
         )
 
 
@@ -122,6 +125,7 @@ def _combinations(config: Mapping[str, Any]) -> Problems:
             f"measure.num_folds: {folds} is neither 0 nor 2 or more",
             "use 5, or 0 for no held-out distortion",
         )
+    yield from _features(config["measure"]["space"], "measure.space")
     yield from _pixel_range(config["dataset"]["pixel_range"])
     yield from _pretrained(config)
     yield from protocols.protocol_problems(config)

@@ -69,6 +69,9 @@ def places(config: Mapping[str, Any]) -> Places:
     for section, key, group in _DICTIONARIES:
         for name, component in _entries(config.get(section), key):
             yield from _with_inner(f"{section}.{key}.{name}", group, component)
+    measure = config.get("measure")
+    if isinstance(measure, Mapping) and measure.get("space") is not None:
+        yield "measure.space", "space", measure["space"]
 
 
 def components(config: Mapping[str, Any]) -> Places:

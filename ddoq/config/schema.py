@@ -33,12 +33,15 @@ class MeasureConf:
 
     ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the
     curve; ``curve``: the numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty:
-    no curve); ``fidelity``: compare images with the training images in the teacher's features.
+    no curve); ``fidelity``: compare images with the training images in the teacher's features, or
+    in those of ``space``; ``redundancy``: test a student of each arm's first images on the next.
     """
 
     num_folds: int = 5
     curve: list[PositiveInt] = field(default_factory=list)
     fidelity: bool = False
+    space: Any = None
+    redundancy: bool = False
 
 
 @dataclass(kw_only=True)

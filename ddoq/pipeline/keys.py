@@ -23,6 +23,7 @@ KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of milli
 LATER: dict[str, dict[str, Any]] = {
     "run": {
         **{"method": None, "baselines.*.redraw": None},
+        **{"measure.space": None, "measure.redundancy": False},
         "selection": {"_target_": "ddoq.selections.Everything", "name": "none"},
     },
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},

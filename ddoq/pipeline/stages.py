@@ -74,6 +74,7 @@ TABLE = {
             wave="report",
             remedy="take another teacher, or set measure.fidelity=false",
         ),
+        Stage(name="redundancy", wave="report", remedy="lower protocol.learning_rate"),
         # 2: protocols with rules, teachers and views; more measures
         Stage(name="evaluate", wave="report", version=2, remedy="lower protocol.learning_rate"),
         Stage(name="report", wave="report"),

@@ -155,6 +155,10 @@ class Evidence:
                 chosen.setdefault(entry.arm, self.facts(entry.images))
         return chosen
 
+    def redundancies(self) -> dict[str, Facts]:
+        """Return how well a student of each arm's first images knows the next, by arm."""
+        return {arm: self.facts(node) for arm, node in self.experiment.redundancy.items()}
+
     def fidelities(self) -> dict[str, Facts]:
         """Return how the images of every arm look to the teacher."""
         return {arm: self.facts(node) for arm, node in self.experiment.fidelity.items()}

@@ -101,7 +101,14 @@ def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -
         "device": "gpu" if "gpu_peak_mib" in manifest["cost"] else "cpu",
         "num_bytes": _set_bytes(entry, experiment, store),
         "unlearned": _unlearned(facts, identity["protocol"], num_classes),
+        "redundancy": _redundancy(entry, experiment, store),
     }
+
+
+def _redundancy(entry: Entry, experiment: Experiment, store: Store) -> float | None:
+    """Return the top-1 on an arm's next images of a student that its first were shown."""
+    node = experiment.redundancy.get(entry.arm) if entry.table == "main" else None
+    return node and store.manifest(node)["facts"]["top1"]
 
 
 def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
