@@ -14,6 +14,7 @@ from ddoq.config.arms import is_redrawn
 from ddoq.data.leaks import leak_counts
 from ddoq.errors import StoreError
 from ddoq.experiment import Entry, Experiment
+from ddoq.experiment.teachers import seen_test_images
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.stages import TABLE
@@ -124,6 +125,7 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
         "num_skipped": facts["num_skipped"],
         **leak_counts(audit),
         "unexpected_counts": facts["unexpected_counts"],
+        "seen_test_images": seen_test_images(config),
         "num_classes": len(facts["class_names"]),
         **{f"num_{split}": sum(counts) for split, counts in facts["counts"].items()},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from ddoq.experiment.teachers import seen_test_images
 from ddoq.report import figures, pairs, tables
 from ddoq.report.evidence import Evidence, RunReport
 from ddoq.report.formats import DASH, decimal, number, relative, training
@@ -345,7 +346,8 @@ def fidelity(report: RunReport) -> Section | None:
             "share of images within reach of training images, recall: share of training images "
             "within reach of images (Kynkäänniemi 2019); density and coverage (Naeem 2020), 5 "
             "neighbours. Entropy of the teacher's labels over that of knowing nothing, and its "
-            "rank correlation with the weights."
+            "rank correlation with the weights.",
+            *filter(None, [seen_test_images(run.config)]),
         ],
         views=[view],
         figures=[("", figure)] if figure else [],
