@@ -144,6 +144,7 @@ def _generate(nodes: Nodes, generator: Conf, quantize: Node, draw: int, title: s
     if generator["name"] == "real":
         return make_node("generate", {"generator": generator}, title=title, **inputs)
     inputs |= {"encoder": nodes.encoder, "model": nodes.fitted_generator(generator)}
+    inputs["invert"] = nodes.inverted(generator)
     identity = {"seed": draw, **nodes.generator_identity(generator)}
     return make_node("generate", identity, title=title, **inputs)
 

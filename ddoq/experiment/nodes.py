@@ -19,6 +19,8 @@ Conf = Mapping[str, Any]
 LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}
 #: What says how many students there are and how they are reported, not how one is trained.
 _NOT_TRAINING = ("num_seeds", "redraw", "source", "selection")
+#: Of a generator's options, those that inversions do not depend on.
+_AFTER_INVERSION = ("guidance_scale", "mode_guidance", "mode_stop", "num_sets")
 
 
 def make_node(stage: str, identity: dict, title: str = "", **inputs: Node | None) -> Node:
@@ -166,6 +168,16 @@ class Nodes:
             return None
         inputs = {"encode": self.encode, "index": self.index}
         return make_node("fit_generator", {"fit": generator["fit"]}, **inputs)
+
+    def inverted(self, generator: Conf) -> Node | None:
+        """Return the statistics of inverted latents, where a generator starts from them."""
+        if generator.get("start") != "statistics":
+            return None
+        identity = generator_identity(generator, self.models)
+        identity["generator"] = without(identity["generator"], *_AFTER_INVERSION)
+        inputs = {"encode": self.encode, "index": self.index}
+        inputs["model"] = self.fitted_generator(generator)
+        return make_node("invert", identity, generator["name"], **inputs)
 
     def generator_identity(self, conf: Conf) -> dict:
         """Return what a generator and the encoder that it decodes with are."""

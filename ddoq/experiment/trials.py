@@ -20,6 +20,8 @@ _OF_SAMPLING = (
     "guidance_scale",
     "num_steps",
     "start",
+    "inversion_scale",
+    "num_sets",
     "mode_guidance",
     "mode_stop",
     "guidance_channels",

@@ -28,7 +28,7 @@ LATER: dict[str, dict[str, Any]] = {
     },
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.labelers.": {"order": None},
-    "ddoq.generators.": {"order": None},
+    "ddoq.generators.": {"order": None, "inversion_scale": 1.0, "num_sets": 1000},
     "ddoq.distillers.": {
         **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50}
     },

@@ -58,6 +58,13 @@ TABLE = {
         Stage(name="curve", wave="curve", together=True),
         Stage(name="fit_generator", wave="generate", remedy="lower generator.fit.learning_rate"),
         Stage(name="check_generator", wave="generate", tries=True, required=("p_value",)),
+        Stage(
+            name="invert",
+            wave="generate",
+            per_arm=True,
+            together=True,
+            remedy="set generator.precision=float32, or generator.inversion_scale=1",
+        ),
         Stage(name="distill", wave="generate", per_arm=True, remedy="lower method.learning_rate"),
         Stage(name="generate", wave="generate", per_arm=True, together=True),
         Stage(
