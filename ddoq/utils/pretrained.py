@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.hub import hub_files, model_folder
@@ -38,7 +38,9 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
 
     config, weights, outputs = timm_config(model, key), {}, num_classes
     if path:
-        stored = _timm_names(read_weights(path, model, key), model, path, key)
+        stored = read_weights(path, model, key)
+        if _EFFICIENTNET_PYTORCH in stored:  # the same layers under other names
+            stored = _in_order(stored, timm.create_model(model), model, path, key)
         outputs = num_classes or len(stored.get(f"{_first(config.classifier)}.weight", ()))
         # Where these are not the numbers of the file, timm drops the classifier and takes whatever
         # else is missing for granted: the network keeps random weights there.
@@ -59,22 +61,15 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
     return network
 
 
-def _timm_names(stored: dict[str, Tensor], model: str, path: str, key: str) -> dict[str, Tensor]:
-    """Return weights under timm's names: EfficientNet-PyTorch has other names for the same layers
-    in the same order.
+def _in_order(
+    stored: dict[str, Tensor], network: nn.Module, model: str, path: str, key: str
+) -> dict[str, Tensor]:
+    """Return weights under the names of a network that has the same layers in the same order.
 
     Raises:
         DataError: they are those of another network.
     """
-    if _EFFICIENTNET_PYTORCH not in stored:
-        return stored
-    import timm
-
-    own = {
-        name: tensor
-        for name, tensor in timm.create_model(model).state_dict().items()
-        if not name.endswith("num_batches_tracked")
-    }
+    own = {n: w for n, w in network.state_dict().items() if not n.endswith("num_batches_tracked")}
     shapes = [[tensor.shape for tensor in weights.values()] for weights in (stored, own)]
     if shapes[0] != shapes[1]:
         part = key.rsplit(".", 1)[0]
