@@ -69,7 +69,10 @@ def _in_order(
     Raises:
         DataError: they are those of another network.
     """
-    own = {n: w for n, w in network.state_dict().items() if not n.endswith("num_batches_tracked")}
+    stored, own = (
+        {name: w for name, w in weights.items() if not name.endswith("num_batches_tracked")}
+        for weights in (stored, network.state_dict())
+    )
     shapes = [[tensor.shape for tensor in weights.values()] for weights in (stored, own)]
     if shapes[0] != shapes[1]:
         part = key.rsplit(".", 1)[0]

@@ -86,6 +86,7 @@ def test_names_of_the_wheel_s_file_are_translated(tmp_path):
     }
     renamed = {f"_layer{number:03}": tensor for number, tensor in enumerate(stored.values())}
     renamed = {"_conv_stem.weight": renamed.pop("_layer000")} | renamed
+    renamed["_layer001.num_batches_tracked"] = torch.tensor(5)  # wherever there is batch norm
     path = str(tmp_path / "efficientnet-lite0.pth")
     torch.save(renamed, path)
     space = LabelSpace.from_classes(WNIDS)
