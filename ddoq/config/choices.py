@@ -12,7 +12,8 @@ from ddoq.config.constructors import Constructor, constructor
 
 #: The groups whose choices are instantiated.
 COMPONENTS = (
-    *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "guidance", "method"),
+    *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "guidance"),
+    *("selection", "method"),
     *("student", "teacher", "protocol"),
 )
 #: Those of which nothing has to be chosen.

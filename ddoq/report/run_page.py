@@ -47,6 +47,8 @@ SECTIONS: tuple[Ask, ...] = (
     run_sections.gallery,
     run_sections.quantization,
     run_sections.class_codebooks,
+    run_sections.choices_among_draws,
+    run_sections.redundancy,
     run_sections.fidelity,
     run_sections.optimisation,
     sections.cost,
