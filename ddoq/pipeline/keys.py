@@ -23,6 +23,8 @@ KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of milli
 LATER: dict[str, dict[str, Any]] = {
     "run": {"method": None, "baselines.*.redraw": None},
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
+    "ddoq.evaluation.protocol.Protocol": {"augmentation.dsa_color": False},
+    "relabel": {"protocol.augmentation.dsa_color": False},
     "ddoq.labelers.": {"order": None},
     "ddoq.generators.": {"order": None},
     "ddoq.distillers.": {
