@@ -237,20 +237,51 @@ def class_codebooks(report: RunReport) -> Section | None:
 
 
 def optimisation(report: RunReport) -> Section | None:
-    """The losses of methods that optimise images."""
+    """The methods that optimise images: their images before and after, losses, time, memory."""
     run = report.run
     optimisations = run.optimisations()
     if not optimisations:
         return None
+    courses = {arm: manifest["facts"] for arm, manifest in optimisations.items()}
     return Section(
         title="Optimisation",
         text=[
-            "The losses of the methods that optimise images, those of each arm's first set, over "
-            "the mean of their first steps. Methods minimise different things: compare the "
-            "courses, not the heights."
+            "Of each arm whose images a method optimised, its first set: the first image of each "
+            "class before the first step and after the last, and the losses over the mean of "
+            "their first steps. Methods minimise different things: compare the courses, not the "
+            "heights."
         ],
-        figures=[("", figures.losses_figure(optimisations))],
+        strips=run.starts_and_ends(),
+        figures=[("", figures.losses_figure(courses))],
+        views=[
+            table_of(
+                ({"arm": arm} | _spent(**manifest) for arm, manifest in optimisations.items()),
+                title="Time and memory of a set",
+                name="optimisation",
+                note=(
+                    "Seconds and memory include the networks that a method makes and trains. "
+                    "Measured: on a GPU the most that was allocated, on a CPU by how much the "
+                    "process grew, which is too little where it reuses what it had. Estimate: "
+                    "training images, networks, and what is held of a pass for the way back."
+                ),
+            )
+        ],
+        is_wide=True,
     )
+
+
+def _spent(facts: dict[str, Any], cost: dict[str, Any], **_: Any) -> dict[str, str]:
+    """Return what a set took to be optimised, given what its manifest says."""
+    steps, on_gpu = facts["loss_steps"][-1], "gpu_peak_mib" in cost
+    return {
+        "steps": str(steps),
+        "seconds": number(cost["seconds"], 1),
+        "ms per step": number(1000 * cost["seconds"] / steps, 1),
+        "networks, MiB": number(facts.get("network_bytes"), 1, scale=2**-20),
+        "measured, MiB": number(cost.get("gpu_peak_mib" if on_gpu else "grown_mib"), 0),
+        "on": "GPU" if on_gpu else "CPU",
+        "estimate, MiB": number(facts.get("step_bytes"), 0, scale=2**-20),
+    }
 
 
 def fidelity(report: RunReport) -> Section | None:
