@@ -218,18 +218,23 @@ class DistilledDataset(Dataset):
         with reading(self.path / name, _AGAIN):
             return read_png(self.path / name, size)
 
-    def training_set(self, size: int | None = None) -> TrainingSet:
+    def training_set(self, size: int | None = None, from_pngs: bool = False) -> TrainingSet:
         """Return everything in memory, with soft labels where the data set has them.
 
         Images that hold others are taken apart: n is then the number of all of these.
 
         Args:
             size: side of the images in pixels, if they are not to stay as they are.
+            from_pngs: take the PNGs, rounded and clipped, where there are floats, too.
         """
+        names = self.metadata["file_name"]
         if self._floats is None:
-            images = torch.stack([self._image(name, size) for name in self.metadata["file_name"]])
+            images = torch.stack([self._image(name, size) for name in names])
         else:
-            images = resized(parts_of(self._floats, self.partition), size)
+            stored = self._floats
+            if from_pngs:
+                stored = as_floats(torch.stack([self._image(name) for name in names]))
+            images = resized(parts_of(stored, self.partition), size)
         num_parts = self.partition**2
         labels, weights = (v.repeat_interleave(num_parts) for v in (self.labels, self.weights))
         targets, temperature = one_hot(labels, len(self.class_names)).float(), 1.0

@@ -21,7 +21,7 @@ KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of milli
 #: nodes add of their own. An option is a dotted path from there to a key, through lists and
 #: whatever has no ``_target_`` of its own; ``*`` is any name.
 LATER: dict[str, dict[str, Any]] = {
-    "run": {"method": None, "baselines.*.redraw": None},
+    "run": {"method": None, "baselines.*.redraw": None, "compare.pixels": False},
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.evaluation.protocol.Protocol": {"augmentation.dsa_color": False},
     "relabel": {"protocol.augmentation.dsa_color": False},

@@ -441,6 +441,8 @@ def test_float_images_reach_the_student_unclipped(floats, tmp_path):
     assert torch.equal(views, floats[[4, 0]]) and views.min() < 0 and views.max() > 1
     assert load_distilled(tmp_path).training_set(16).images.shape == (6, 1, 16, 16)
     assert torch.equal(load_distilled(tmp_path)[4][0], floats[4])
+    clipped = load_distilled(tmp_path).training_set(from_pngs=True).images
+    assert torch.equal(clipped, (floats.clamp(0, 1) * 255).round() / 255)
     (tmp_path / "images.safetensors").unlink()
     images = load_distilled(tmp_path).training_set().images
     assert images.dtype == torch.uint8

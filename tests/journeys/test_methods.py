@@ -192,10 +192,20 @@ def test_what_a_method_cannot_be_is_refused_with_its_key(tmp_path, overrides, wo
         prepare(composed(*TINY, *overrides, f"paths.outputs={tmp_path}"))
 
 
-def test_a_set_of_parts_and_a_set_without_steps_reach_the_table(tmp_path):
-    rows = ("+arm@baselines.bilp_real=bilp_real", "method.partition=2")
+def test_a_set_of_parts_and_a_set_without_steps_reach_the_table_as_floats_and_as_pngs(tmp_path):
+    rows = ("+arm@baselines.bilp_real=bilp_real", "method.partition=2", "compare.pixels=true")
     run = run_here(*MAIN, *rows, f"paths.outputs={tmp_path}")
     seen = rows_of(run)
+    for name, own in seen.items():
+        students = {}
+        for row in own:
+            students.setdefault((row["table"], row["value"]), []).append(row["key"])
+        if name == "random":
+            assert students.keys() == {("main", "")}
+            continue
+        assert students["main", ""] == students["pixels", "floats"]
+        assert not {*students["main", ""]} & {*students["pixels", "pngs"]}
+    assert "its PNGs, rounded and clipped" in (run / "report.html").read_text()
     assert all(row["num_images"] == 120 and row["num_stored"] == 30 for row in seen["dm"])
     assert all(row["num_images"] == 30 == row["num_stored"] for row in seen["bilp_real"])
     assert "120 in 30" in (run / "report.html").read_text()
