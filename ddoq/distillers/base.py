@@ -6,12 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Generator, Tensor, nn
 
 from ddoq.distillers.features import features, settled
+from ddoq.distillers.influence import Influence
 from ddoq.distillers.selection import STARTS, early_losses, losses_after, lowest, mixed
 from ddoq.distillers.synthetic import Synthetic
 from ddoq.distillers.task import Batch, Task
@@ -59,7 +60,10 @@ class Distiller(ABC):
         prune_epochs: of that network; the losses are means over them.
         importance: share of a batch's images that are drawn by their loss in a network that the
             images have trained, and not evenly; weights keep its means those of the class.
-        refresh: steps between two such networks.
+        adaptive: share of each class that is left out on the way: the images with the least and
+            those with the most influence on the step of the synthetic images, in equal numbers
+            (BiLP's adaptive level); for losses that know the training images by means alone.
+        refresh: steps between two such networks, or two looks at the influence of a batch.
         masses: let each image count as the training images of its class that are nearest to it;
             see ``counts``. Otherwise all count alike.
         rules: decide what is ``null``. A rule has conditions (``min_ipc``, ``max_ipc``,
@@ -69,6 +73,8 @@ class Distiller(ABC):
     Raises:
         ConfigError: an option is outside its range.
     """
+
+    is_additive: ClassVar[bool] = False  # the loss knows training images by means over them alone
 
     num_steps: Decided[NotNegativeInt]
     learning_rate: Decided[PositiveFloat]
@@ -80,6 +86,7 @@ class Distiller(ABC):
     prune: Fraction = 0.0
     prune_epochs: PositiveInt = 5
     importance: Share = 0.0
+    adaptive: Fraction = 0.0
     refresh: PositiveInt = 50
     masses: bool = False
     rules: OfStages[Sequence[Mapping[str, Any]]] = ()
@@ -87,6 +94,11 @@ class Distiller(ABC):
     def __post_init__(self) -> None:
         check_options(self, "method")
         check_operations(self.dsa, "method.dsa")
+        if self.adaptive and not self.is_additive:
+            cause = f"method.adaptive: {self.adaptive}, and {type(self).__name__} does not compare"
+            raise ConfigError(
+                f"{cause} means over training images", "set method.adaptive=0, or take dm, dc, dsa"
+            )
         if self.start == "codebook" and self.partition > 1:
             cause = f"method.partition: {self.partition}, and a codebook has one point per image"
             raise ConfigError(cause, "set method.partition=1, or method.start=random")
@@ -102,6 +114,8 @@ class Distiller(ABC):
             task.positions = [lowest(rows, losses, 1 - self.prune) for rows in task.positions]
         task.synthetic = self.synthetic(task)
         task.networks = self.networks(task)
+        if self.adaptive:
+            task.influence = Influence(len(task.images), task.num_classes, self.adaptive)
 
     def networks(self, task: Task) -> nn.ModuleList:
         """Return the networks that live through the steps, as they begin; none by default."""
@@ -109,7 +123,24 @@ class Distiller(ABC):
 
     def num_in_graph(self, task: Task) -> int:
         """Return how many images have to be held with all that a network makes of them."""
-        return task.num_classes * task.ipc * self.partition**2
+        orders = 3 if self.adaptive else 1  # its influence is a derivative of the gradient
+        return orders * task.num_classes * task.ipc * self.partition**2
+
+    def influence(self, task: Task, batch: Batch) -> Tensor:
+        """Return by how much, to first order, the step of the synthetic images would be longer
+        without each image of a batch, ``[num_classes, B]``. See ``is_additive``.
+        """
+        raise NotImplementedError
+
+    def by_influence(self, task: Task, batch: Batch) -> Batch:
+        """Return a batch in which images of too little or too much influence weigh nothing, where
+        that is asked for.
+        """
+        if self.adaptive:
+            if batch.step % self.refresh == 0:
+                task.influence.note(batch.rows, self.influence(task, batch).abs())
+            batch.weights *= task.influence.weights(batch.rows)
+        return batch
 
     def by_importance(self, task: Task, batch: Batch) -> Batch:
         """Return a batch whose images are drawn by their loss, where that is asked for."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import class_features
+from ddoq.distillers.influence import pull
 from ddoq.distillers.task import Batch, Task
 from ddoq.options import PositiveInt
 
@@ -24,6 +25,19 @@ class DM(Distiller):
     classes pass through it together, so that batch norm has one mean and variance for all of
     them, as in the authors' code.
     """
+
+    is_additive = True
+
+    def influence(self, task: Task, batch: Batch) -> Tensor:
+        """Return that of the features, by the mean of each class."""
+        network = self.network(task, batch.step)
+        with torch.no_grad():
+            real = class_features(network, task.real(batch))
+        means = real.mean(1, keepdim=True).requires_grad_()
+        fake = class_features(network, task.fake(batch))
+        loss = self.discrepancy(means, fake, means.new_ones(means.shape[:2]))
+        (slope,) = pull(loss, task.synthetic.images, [means])
+        return ((means - real) * slope).sum(2).detach() / max(1, real.shape[1] - 1)
 
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Match the features of each class."""
@@ -60,6 +74,8 @@ class M3D(DM):
             ``(1 + <a, b>)²``.
         steps_per_network: of the images, before the next network is drawn.
     """
+
+    is_additive = False
 
     kernel: Literal["gaussian", "linear", "polynomial"] = "gaussian"
     steps_per_network: PositiveInt = 1

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import settled
+from ddoq.distillers.influence import pull
 from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
 from ddoq.evaluation.dsa import apply_dsa, draw_dsa
@@ -44,6 +45,8 @@ class DC(Distiller):
         network_batch: images per step of a network.
     """
 
+    is_additive = True
+
     loops: Decided[PositiveInt]
     epochs: Decided[PositiveInt]
     distance: Distance = "rows"
@@ -65,30 +68,58 @@ class DC(Distiller):
 
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Match the gradients of each class, then train the network on the images."""
+        network, loop = self._settled(task, batch)
+        update(*(partial(self._loss, task, batch, label) for label in range(task.num_classes)))
+        if loop + 1 < self.loops:
+            self._train(network, task, batch.step)
+
+    def influence(self, task: Task, batch: Batch) -> Tensor:
+        """Return that of the gradients, class by class."""
+        self._settled(task, batch)
+        return torch.stack([self._influence(task, batch, c) for c in range(task.num_classes)])
+
+    def _settled(self, task: Task, batch: Batch) -> tuple[nn.Module, int]:
+        """Return the network as a step finds it, and how many steps it has seen."""
         (network,) = task.networks
         number, loop = divmod(batch.step, self.loops)
         if loop == 0:
             network.load_state_dict(task.network(number).state_dict())
         some = task.normalized(batch.rows[:, :_PER_CLASS]).flatten(0, 1)
-        settled(network, some)
-        update(*(partial(self._loss, task, batch, label) for label in range(task.num_classes)))
-        if loop + 1 < self.loops:
-            self._train(network, task, batch.step)
+        return settled(network, some), loop
 
     def _loss(self, task: Task, batch: Batch, label: int) -> Tensor:
         """Return the distance of the gradients of a class, a scalar."""
-        weights, mine = list(task.networks[0].parameters()), slice(label, label + 1)
-        labels = task.labels.new_tensor([label])
+        real = task.real(batch, slice(label, label + 1))[0]
+        gradients = self._gradients(task, real, label, batch.weights[label])
+        return self._distance_to(gradients, task, batch, label)
 
-        def losses(images: Tensor) -> Tensor:
-            logits = task.networks[0](images[0])
-            return cross_entropy(logits, labels.expand(len(logits)), reduction="none")
+    def _influence(self, task: Task, batch: Batch, label: int) -> Tensor:
+        """Return the influence of the images of a class, ``[B]``."""
+        real = task.real(batch, slice(label, label + 1))[0]
+        means = [mean.requires_grad_() for mean in self._gradients(task, real, label)]
+        slopes = pull(self._distance_to(means, task, batch, label), task.synthetic.images, means)
+        # the product of each image's gradient with the slopes, without the gradients themselves:
+        # their weighted sum is linear in the weights
+        losses = _losses(task.networks[0], real, label)
+        weights = torch.zeros_like(losses, requires_grad=True)
+        parameters = list(task.networks[0].parameters())
+        sums = torch.autograd.grad(losses, parameters, weights, create_graph=True)
+        product = sum((a * b).sum() for a, b in zip(sums, slopes, strict=True))
+        (products,) = torch.autograd.grad(product, weights)
+        return (products.mean() - products).detach() / max(1, len(products) - 1)
 
-        loss = (batch.weights[label] * losses(task.real(batch, mine))).mean()
-        real = torch.autograd.grad(loss, weights)
-        fake = torch.autograd.grad(
-            losses(task.fake(batch, mine)).mean(), weights, create_graph=True
-        )
+    def _gradients(
+        self, task: Task, images: Tensor, label: int, weights: Tensor | None = None, **options: bool
+    ) -> tuple[Tensor, ...]:
+        """Return the gradient of the mean loss of images of a class, by parameter."""
+        losses = _losses(task.networks[0], images, label)
+        loss = (losses if weights is None else weights * losses).mean()
+        return torch.autograd.grad(loss, list(task.networks[0].parameters()), **options)
+
+    def _distance_to(self, real: Sequence[Tensor], task: Task, batch: Batch, label: int) -> Tensor:
+        """Return how far the gradient of the synthetic images of a class is from the real one."""
+        images = task.fake(batch, slice(label, label + 1))[0]
+        fake = self._gradients(task, images, label, create_graph=True)
         return distance(real, fake, self.distance)
 
     def _train(self, network: nn.Module, task: Task, step: int) -> None:
@@ -109,6 +140,13 @@ class DC(Distiller):
                 cross_entropy(network(some), labels[rows]).backward()
                 optimizer.step()
         optimizer.zero_grad()
+
+
+def _losses(network: nn.Module, images: Tensor, label: int) -> Tensor:
+    """Return the cross-entropy of each of a class's images, ``[n]``."""
+    logits = network(images)
+    labels = torch.full((len(logits),), label, device=logits.device)
+    return cross_entropy(logits, labels, reduction="none")
 
 
 def distance(real: Sequence[Tensor], fake: Sequence[Tensor], kind: Distance = "rows") -> Tensor:

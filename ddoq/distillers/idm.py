@@ -37,6 +37,8 @@ class IDM(DM):
         train_steps: of each of them, on batches of 256 real images without augmentation.
     """
 
+    is_additive = False
+
     cross_entropy: Decided[NotNegativeFloat]
     every: Decided[PositiveInt]
     train_steps: Decided[PositiveInt]

@@ -64,7 +64,9 @@ class DistillModule(L.LightningModule):
     def training_step(self, batch: Batch, _: int) -> None:
         """Let the method make a step."""
         self._step = batch.step
-        self.method.step(self.task, self.method.by_importance(self.task, batch), self._update)
+        batch = self.method.by_importance(self.task, batch)
+        batch = self.method.by_influence(self.task, batch)
+        self.method.step(self.task, batch, self._update)
 
     def _update(self, *closures: Closure) -> None:
         optimizer = self.optimizers()

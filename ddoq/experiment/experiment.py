@@ -106,10 +106,10 @@ class Experiment:
         """How each arm's first images look to the teacher, by arm."""
         if not self.nodes.measure.fidelity:
             return {}
-        first: dict[str, Node] = {}
+        first: dict[str, Entry] = {}
         for entry in self.entries:
             if entry.table == "main" and entry.label:
-                first.setdefault(entry.arm, entry.label)
+                first.setdefault(entry.arm, entry)
         if not first:
             return {}
         inputs = {
@@ -117,9 +117,17 @@ class Experiment:
             "index": self.nodes.index,
             **self.nodes.teacher(self.config["teacher"]),
         }
+        # once the PNGs were looked at, also where students see the floats of a method
+        floats = {"images": "floats"}
         return {
-            arm: make_node("fidelity", {}, title=arm, label=label, **inputs)
-            for arm, label in first.items()
+            arm: make_node(
+                "fidelity",
+                floats if entry.images.stage == "distill" else {},
+                title=arm,
+                label=entry.label,
+                **inputs,
+            )
+            for arm, entry in first.items()
         }
 
     # --- the graph ---------------------------------------------------------------------------

@@ -28,7 +28,8 @@ LATER: dict[str, dict[str, Any]] = {
     "ddoq.labelers.": {"order": None},
     "ddoq.generators.": {"order": None},
     "ddoq.distillers.": {
-        **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50}
+        **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50},
+        "adaptive": 0.0,
     },
 }
 
