@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddoq.distillers.base import Distiller, Update
-from ddoq.distillers.features import settled
+from ddoq.distillers.features import num_at_once, settled
 from ddoq.distillers.influence import pull
 from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
@@ -89,14 +89,14 @@ class DC(Distiller):
 
     def _loss(self, task: Task, batch: Batch, label: int) -> Tensor:
         """Return the distance of the gradients of a class, a scalar."""
-        real = task.real(batch, slice(label, label + 1))[0]
-        gradients = self._gradients(task, real, label, batch.weights[label])
-        return self._distance_to(gradients, task, batch, label)
+        real = _mean_gradient(task.networks[0], *self._real(task, batch, label), label)
+        return self._distance_to(real, task, batch, label)
 
     def _influence(self, task: Task, batch: Batch, label: int) -> Tensor:
         """Return the influence of the images of a class, ``[B]``."""
-        real = task.real(batch, slice(label, label + 1))[0]
-        means = [mean.requires_grad_() for mean in self._gradients(task, real, label)]
+        real, weights = self._real(task, batch, label)
+        gradient = _mean_gradient(task.networks[0], real, torch.ones_like(weights), label)
+        means = [mean.requires_grad_() for mean in gradient]
         slopes = pull(self._distance_to(means, task, batch, label), task.synthetic.images, means)
         # the product of each image's gradient with the slopes, without the gradients themselves:
         # their weighted sum is linear in the weights
@@ -108,18 +108,15 @@ class DC(Distiller):
         (products,) = torch.autograd.grad(product, weights)
         return (products.mean() - products).detach() / max(1, len(products) - 1)
 
-    def _gradients(
-        self, task: Task, images: Tensor, label: int, weights: Tensor | None = None, **options: bool
-    ) -> tuple[Tensor, ...]:
-        """Return the gradient of the mean loss of images of a class, by parameter."""
-        losses = _losses(task.networks[0], images, label)
-        loss = (losses if weights is None else weights * losses).mean()
-        return torch.autograd.grad(loss, list(task.networks[0].parameters()), **options)
+    def _real(self, task: Task, batch: Batch, label: int) -> tuple[Tensor, Tensor]:
+        """Return the real images of a class, augmented, and their weights."""
+        return task.real(batch, slice(label, label + 1))[0], batch.weights[label]
 
     def _distance_to(self, real: Sequence[Tensor], task: Task, batch: Batch, label: int) -> Tensor:
         """Return how far the gradient of the synthetic images of a class is from the real one."""
         images = task.fake(batch, slice(label, label + 1))[0]
-        fake = self._gradients(task, images, label, create_graph=True)
+        loss = _losses(task.networks[0], images, label).mean()
+        fake = torch.autograd.grad(loss, list(task.networks[0].parameters()), create_graph=True)
         return distance(real, fake, self.distance)
 
     def _train(self, network: nn.Module, task: Task, step: int) -> None:
@@ -147,6 +144,21 @@ def _losses(network: nn.Module, images: Tensor, label: int) -> Tensor:
     logits = network(images)
     labels = torch.full((len(logits),), label, device=logits.device)
     return cross_entropy(logits, labels, reduction="none")
+
+
+def _mean_gradient(network: nn.Module, images: Tensor, weights: Tensor, label: int) -> list[Tensor]:
+    """Return the gradient of the weighted mean loss of a class's images, by parameter.
+
+    They pass in parts, which on a CPU stay in its caches.
+    """
+    parameters = list(network.parameters())
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    size = num_at_once(images)
+    for some, own in zip(images.split(size), weights.split(size), strict=True):
+        loss = (own * _losses(network, some, label)).sum() / len(images)
+        for mean, part in zip(total, torch.autograd.grad(loss, parameters), strict=True):
+            mean += part
+    return total
 
 
 def distance(real: Sequence[Tensor], fake: Sequence[Tensor], kind: Distance = "rows") -> Tensor:
