@@ -5,8 +5,9 @@ this repository. Its `main_DM.py` and `main.py` run as they are, in this process
 read (images at random instead of a download), what they evaluate (nothing) and how many steps a
 network of DSA serves (one, so that a step is a step). A step begins where the loop asks for a
 network and ends where it asks for the next; between the two, ours makes one, too. Networks, images,
-batches and threads (one) are alike; seconds are those of the CPU. Losses are compared without augmentation, on all images of a
-class, with the weights of the loop's first network: as many digits as it prints.
+batches and threads (one) are alike; seconds are those of the CPU. Losses are compared without
+augmentation, on all images of a class, with the weights of the loop's first network: as many digits
+as it prints.
 """
 
 from __future__ import annotations
