@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import class_features
@@ -30,9 +30,7 @@ class DM(Distiller):
 
     def influence(self, task: Task, batch: Batch) -> Tensor:
         """Return that of the features, by the mean of each class."""
-        network = self.network(task, batch.step)
-        with torch.no_grad():
-            real = class_features(network, task.real(batch))
+        network, real = self._real(task, batch)
         means = real.mean(1, keepdim=True).requires_grad_()
         fake = class_features(network, task.fake(batch))
         loss = self.discrepancy(means, fake, means.new_ones(means.shape[:2]))
@@ -41,14 +39,18 @@ class DM(Distiller):
 
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Match the features of each class."""
-        network = self.network(task, batch.step)
-        with torch.no_grad():
-            real = class_features(network, task.real(batch))
+        network, real = self._real(task, batch)
 
         def loss() -> Tensor:
             return self.discrepancy(real, class_features(network, task.fake(batch)), batch.weights)
 
         update(loss)
+
+    @torch.no_grad()
+    def _real(self, task: Task, batch: Batch) -> tuple[nn.Module, Tensor]:
+        """Return the network of a step, and the features of the real images in it."""
+        network = self.network(task, batch.step)
+        return network, class_features(network, task.real(batch))
 
     def discrepancy(self, real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
         """Return how far the features of the classes are apart, summed over them; a scalar.
@@ -80,7 +82,7 @@ class M3D(DM):
     kernel: Literal["gaussian", "linear", "polynomial"] = "gaussian"
     steps_per_network: PositiveInt = 1
 
-    def network(self, task: Task, step: int) -> torch.nn.Module:
+    def network(self, task: Task, step: int) -> nn.Module:
         """Return the network that several steps share."""
         return task.network(step // self.steps_per_network)
 

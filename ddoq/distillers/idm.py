@@ -59,9 +59,7 @@ class IDM(DM):
         """Match the mean features of each class and lower its cross-entropy; train networks."""
         self._renew(task, batch.step)
         (place,) = self._chosen(task, batch.step, "matched", 1)
-        network, percent = self.network(task, batch.step), task.networks[place].percent_right
-        with torch.no_grad():
-            real = class_features(network, task.real(batch))
+        (network, real), percent = self._real(task, batch), task.networks[place].percent_right
         weight = self.cross_entropy * percent
 
         def loss() -> Tensor:

@@ -13,15 +13,13 @@ import psutil
 
 @contextmanager
 def measure_cost(interval: float = 0.05) -> Iterator[dict]:
-    """Yield a dict that holds ``seconds``, ``peak_mib`` (resident memory), ``grown_mib`` (by how
-    much that is more than at the start) and, on a GPU, ``gpu_peak_mib`` in the end.
+    """Yield a dict that holds ``seconds``, ``peak_mib`` (resident memory) and, on a GPU,
+    ``gpu_peak_mib`` in the end.
 
     ``ru_maxrss`` only ever grows within a process, so the peak of one stage is sampled instead.
     """
     cost: dict = {}
-    process, done = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    peak = [before]
+    process, peak, done = psutil.Process(), [0], threading.Event()
 
     def sample() -> None:
         while True:
@@ -40,9 +38,7 @@ def measure_cost(interval: float = 0.05) -> Iterator[dict]:
         done.set()
         sampler.join()
         cost.update(
-            seconds=round(time.perf_counter() - start, 3),
-            peak_mib=round(peak[0] / 2**20, 1),
-            grown_mib=round((peak[0] - before) / 2**20, 1),
+            seconds=round(time.perf_counter() - start, 3), peak_mib=round(peak[0] / 2**20, 1)
         )
         if gpu := _gpu():
             cost.update(gpu_peak_mib=round(gpu.max_memory_allocated() / 2**20, 1))

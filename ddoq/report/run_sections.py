@@ -260,9 +260,9 @@ def optimisation(report: RunReport) -> Section | None:
                 name="optimisation",
                 note=(
                     "Seconds and memory include the networks that a method makes and trains. "
-                    "Measured: on a GPU the most that was allocated, on a CPU by how much the "
-                    "process grew, which is too little where it reuses what it had. Estimate: "
-                    "training images, networks, and what is held of a pass for the way back."
+                    "Memory: on a GPU the most that was allocated; on a CPU, where libraries hide "
+                    "it, the estimate of before the first step: training images, networks, and "
+                    "what is held of a pass for the way back."
                 ),
             )
         ],
@@ -272,15 +272,16 @@ def optimisation(report: RunReport) -> Section | None:
 
 def _spent(facts: dict[str, Any], cost: dict[str, Any], **_: Any) -> dict[str, str]:
     """Return what a set took to be optimised, given what its manifest says."""
-    steps, on_gpu = facts["loss_steps"][-1], "gpu_peak_mib" in cost
+    steps, measured = facts["loss_steps"][-1], cost.get("gpu_peak_mib")
+    estimate = facts.get("step_bytes")
+    memory = number(estimate, 1, scale=2**-20) if measured is None else number(measured, 1)
     return {
         "steps": str(steps),
         "seconds": number(cost["seconds"], 1),
         "ms per step": number(1000 * cost["seconds"] / steps, 1),
         "networks, MiB": number(facts.get("network_bytes"), 1, scale=2**-20),
-        "measured, MiB": number(cost.get("gpu_peak_mib" if on_gpu else "grown_mib"), 0),
-        "on": "GPU" if on_gpu else "CPU",
-        "estimate, MiB": number(facts.get("step_bytes"), 0, scale=2**-20),
+        "memory, MiB": memory,
+        "by": "estimate" if measured is None else "allocated",
     }
 
 

@@ -81,7 +81,9 @@ def test_page_shows_images_losses_and_cost(finished):
     pictures = [re.findall(r"base64,(.*?)\"", part) for part in section.split("<b>")[1:]]
     assert [len(own) for own in pictures] == [10, 10]
     assert all(before != after for before, after in zip(*pictures, strict=True))
-    assert re.search(r'<table id="optimisation">.*<td>40</td>.*<td>CPU</td>', section, re.DOTALL)
+    assert re.search(
+        r'<table id="optimisation">.*<td>40</td>.*<td>estimate</td>', section, re.DOTALL
+    )
     assert re.search(r"<td[^>]*>distill</td>", page)
     assert 'id="classes"' not in page  # of the main arm's codebook, which it has not
     (costs,) = re.findall(r'<table id="costs">(.*?)</table>', page, re.DOTALL)
