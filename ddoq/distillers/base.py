@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
@@ -62,7 +62,7 @@ class Distiller(ABC):
             images have trained, and not evenly; weights keep its means those of the class.
         adaptive: share of each class that is left out on the way: the images with the least and
             those with the most influence on the step of the synthetic images, in equal numbers
-            (BiLP's adaptive level); for losses that know the training images by means alone.
+            (BiLP's adaptive level); for losses that know the training images by their mean.
         refresh: steps between two such networks, or two looks at the influence of a batch.
         masses: let each image count as the training images of its class that are nearest to it;
             see ``counts``. Otherwise all count alike.
@@ -73,8 +73,6 @@ class Distiller(ABC):
     Raises:
         ConfigError: an option is outside its range.
     """
-
-    is_additive: ClassVar[bool] = False  # the loss knows training images by means over them alone
 
     num_steps: Decided[NotNegativeInt]
     learning_rate: Decided[PositiveFloat]
@@ -94,11 +92,6 @@ class Distiller(ABC):
     def __post_init__(self) -> None:
         check_options(self, "method")
         check_operations(self.dsa, "method.dsa")
-        if self.adaptive and not self.is_additive:
-            cause = f"method.adaptive: {self.adaptive}, and {type(self).__name__} does not compare"
-            raise ConfigError(
-                f"{cause} means over training images", "set method.adaptive=0, or take dm, dc, dsa"
-            )
         if self.start == "codebook" and self.partition > 1:
             cause = f"method.partition: {self.partition}, and a codebook has one point per image"
             raise ConfigError(cause, "set method.partition=1, or method.start=random")
@@ -128,7 +121,7 @@ class Distiller(ABC):
 
     def influence(self, task: Task, batch: Batch) -> Tensor:
         """Return by how much, to first order, the step of the synthetic images would be longer
-        without each image of a batch, ``[num_classes, B]``. See ``is_additive``.
+        without each image of a batch, ``[num_classes, B]``; of methods that take ``adaptive``.
         """
         raise NotImplementedError
 

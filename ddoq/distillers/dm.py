@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import class_features
 from ddoq.distillers.influence import pull
 from ddoq.distillers.task import Batch, Task
-from ddoq.options import PositiveInt
+from ddoq.options import PositiveInt, Unused
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of Gaussian kernels, in mean squared distances
 
@@ -25,8 +25,6 @@ class DM(Distiller):
     classes pass through it together, so that batch norm has one mean and variance for all of
     them, as in the authors' code.
     """
-
-    is_additive = True
 
     def influence(self, task: Task, batch: Batch) -> Tensor:
         """Return that of the features, by the mean of each class."""
@@ -75,12 +73,12 @@ class M3D(DM):
             the class's features, real and synthetic; ``linear``: DM; ``polynomial``:
             ``(1 + <a, b>)²``.
         steps_per_network: of the images, before the next network is drawn.
+        adaptive: 0: a kernel compares more than means.
     """
-
-    is_additive = False
 
     kernel: Literal["gaussian", "linear", "polynomial"] = "gaussian"
     steps_per_network: PositiveInt = 1
+    adaptive: Annotated[float, Unused("a kernel compares more than means", "dm, dc or dsa")] = 0.0
 
     def network(self, task: Task, step: int) -> nn.Module:
         """Return the network that several steps share."""

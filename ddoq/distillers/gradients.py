@@ -45,8 +45,6 @@ class DC(Distiller):
         network_batch: images per step of a network.
     """
 
-    is_additive = True
-
     loops: Decided[PositiveInt]
     epochs: Decided[PositiveInt]
     distance: Distance = "rows"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ddoq.distillers.features import class_features
 from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
 from ddoq.labelers.teacher import last_linear
-from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt
+from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt, Unused
 from ddoq.utils.seeding import item_generator
 
 
@@ -34,10 +35,9 @@ class IDM(DM):
         most_networks: in the queue; then the oldest leaves.
         every: steps from one fresh network to the next.
         num_trained: networks that are trained after each step.
+        adaptive: 0: cross-entropy is no match of means.
         train_steps: of each of them, on batches of 256 real images without augmentation.
     """
-
-    is_additive = False
 
     cross_entropy: Decided[NotNegativeFloat]
     every: Decided[PositiveInt]
@@ -45,6 +45,7 @@ class IDM(DM):
     first_networks: PositiveInt = 3
     most_networks: PositiveInt = 100
     num_trained: NotNegativeInt = 2
+    adaptive: Annotated[float, Unused("cross-entropy is no match of means", "dm, dc or dsa")] = 0.0
 
     def networks(self, task: Task) -> nn.ModuleList:
         """Return the queue, those included that join it later."""

@@ -190,6 +190,7 @@ def test_images_are_optimised_in_the_wave_that_has_the_gpus():
     [
         (("method=dm", "allocation=error"), "allocation=equal"),
         (("method=dm", "method.num_steps=-1"), "method.num_steps"),
+        (("method=m3d", "method.adaptive=0.2"), "set method.adaptive=0, or take dm"),
         (("method=dm", "method.rules=[]"), "method.num_steps"),
         (("+arm@baselines.dm=dm", "baselines.dm.method.start=nois"), "'noise'"),
         (("method=dm", "method.rules=[{dataset:[digits]}]"), "'datasets'"),
