@@ -12,7 +12,7 @@ from support.runs import ROOT
 
 FILES = sorted((ROOT / "ddoq").rglob("*.py"))
 SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
-SCIENCE |= {"distillers", "guidances"}
+SCIENCE |= {"distillers", "guidances", "selections"}
 BASE = {"utils", "errors", "options"}
 
 #: What a room may import from the others. `run` and `job` may import everything.
@@ -26,6 +26,7 @@ ROOMS = {
     **{room: BASE | {"data", room} for room in SCIENCE},
     "generators": BASE | {"data", "encoders", "guidances"},
     "evaluation": BASE | {"data", "quantizers"},
+    "selections": BASE | {"quantizers"},
     "distillers": BASE | {"data", "evaluation", "labelers", "quantizers"},
     "engine": BASE | SCIENCE,
     "tracking": BASE | {"config"},

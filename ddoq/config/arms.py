@@ -16,7 +16,7 @@ Conf = Mapping[str, Any]
 Allocation = Literal["equal", "error"]
 
 #: The groups of what makes points and pushes them forward, and those that such an arm needs.
-PUSHED = ("quantizer", "space", "weighting", "generator", "guidance")
+PUSHED = ("quantizer", "space", "weighting", "generator", "guidance", "selection")
 NEEDED = ("quantizer", "weighting", "generator")
 #: Every group that a part of an arm may come from.
 ARM_PARTS = (*PUSHED, "method")
@@ -26,6 +26,9 @@ OPTIONS = {"guidances": dict[str, Any], "allocation": Allocation, "redraw": bool
 
 #: The guidance that is an option of generators, too.
 MODE_GUIDANCE = "ddoq.guidances.MGD3"
+#: Spaces that are features of images, by a network of their own or by the run's teacher.
+FEATURES, TEACHER_FEATURES = "ddoq.encoders.Features", "ddoq.labelers.TeacherFeatures"
+
 #: Quantizers whose points are real latents.
 SELECTIONS = ("random", "nearest", "herding", "kcenter", "kmedoids")
 
@@ -38,6 +41,11 @@ def is_full(arm: Conf) -> bool:
 def is_method(arm: Conf) -> bool:
     """Tell whether a method makes the arm's images."""
     return arm.get("method") is not None
+
+
+def selects(arm: Conf) -> bool:
+    """Tell whether an arm's images are chosen among several draws of its points."""
+    return not is_method(arm) and arm.get("selection", {}).get("name", "none") != "none"
 
 
 def is_redrawn(arm: Conf, protocol: Conf) -> bool:
@@ -93,8 +101,8 @@ def arm_name(arm: Conf) -> str:
 
     Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used.
     Selections of real images (``random``, ``nearest``, ...) name the generator if it does not show
-    the images as they are. Another space than that of the latents, a budget shared by error, and
-    guidances are named, too. A method gives its own name.
+    the images as they are. Another space than that of the latents, a budget shared by error,
+    guidances, and what chooses among several draws are named, too. A method gives its own name.
 
     Args:
         arm: not the full data; or the root of a configuration.
@@ -110,6 +118,8 @@ def arm_name(arm: Conf) -> str:
     if arm.get("allocation", "equal") != "equal":
         name += f"_by_{arm['allocation']}"
     name = "_".join([name, *(guidance["name"] for guidance in guidances_of(arm))])
+    if selects(arm):
+        name += f"_{arm['selection']['name']}"
     if quantizer == "kmeans":
         return f"{name}_uniform" if weighting == "uniform" else name
     return name if weighting == "uniform" else f"{name}_weighted"

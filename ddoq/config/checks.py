@@ -12,7 +12,7 @@ from string import Formatter
 from typing import Any
 
 from ddoq.config import methods, protocols
-from ddoq.config.arms import is_method
+from ddoq.config.arms import FEATURES, TEACHER_FEATURES, is_method
 from ddoq.config.form import check_form, complain
 from ddoq.config.guidances import guidance_problems
 from ddoq.config.limits import limit_problems
@@ -37,7 +37,7 @@ def _problems(config: Mapping[str, Any]) -> Problems:
     yield from limit_problems(config)
     yield from _seeds(config)
     yield from _processes(config["trainer"]["processes"])
-    yield from _allocation(config)
+    yield from _arms(config)
     yield from _methods(config)
     yield from guidance_problems(config)
     yield from _stages(config)
@@ -85,14 +85,39 @@ def _stages(config: Mapping[str, Any]) -> Problems:
         )
 
 
-def _allocation(config: Mapping[str, Any]) -> Problems:
-    """What the main arm and the others say of how their points are shared out among the classes."""
+def _arms(config: Mapping[str, Any]) -> Problems:
+    """What the main arm and the others ask for that their routes cannot give."""
     arms = {"": config} | {f"baselines.{name}.": arm for name, arm in config["baselines"].items()}
     for path, arm in arms.items():
         if is_method(arm) and (allocation := arm.get("allocation", "equal")) != "equal":
             method = arm["method"]["name"]
             cause = f"{path}allocation: {allocation} goes by a quantizer's error"
             yield f"{cause}, and method={method} has none", f"set {path}allocation=equal"
+        yield from _selection(arm, path)
+
+
+def _selection(arm: Mapping[str, Any], path: str) -> Problems:
+    """What makes no several draws, or no features of them."""
+    selection = arm.get("selection") or {"name": "none"}
+    if selection["name"] == "none":
+        return
+    maker = next(part for part in ("method", "generator") if arm.get(part) is not None)
+    if "strength" not in arm[maker]:
+        yield (
+            f"{path}selection: {selection['name']} chooses among draws of the same points, and "
+            f"{path}{maker}={arm[maker]['name']} makes one set of images",
+            f"set {path}selection=none, or a {path}generator that draws, e.g. dit",
+        )
+    yield from _features(selection.get("space"), f"{path}selection.space")
+
+
+def _features(space: Mapping[str, Any] | None, path: str) -> Problems:
+    """What is no space of features of images."""
+    if space is not None and space["_target_"] not in (FEATURES, TEACHER_FEATURES):
+        yield (
+            f"{path}: {space['name']} is no space of an image's features",
+            f"choose features, efficientnet_lite0 or teacher: +space@{path}=features",
+        )
 
 
 def _combinations(config: Mapping[str, Any]) -> Problems:
@@ -102,6 +127,7 @@ def _combinations(config: Mapping[str, Any]) -> Problems:
             f"measure.num_folds: {folds} is neither 0 nor 2 or more",
             "use 5, or 0 for no held-out distortion",
         )
+    yield from _features(config["measure"]["space"], "measure.space")
     yield from _pixel_range(config["dataset"]["pixel_range"])
     yield from _pretrained(config)
     yield from protocols.protocol_problems(config)

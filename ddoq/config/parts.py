@@ -27,6 +27,8 @@ _DICTIONARIES = (
     ("compare", "students", "student"),
     ("compare", "teachers", "teacher"),
 )
+#: Components that others are made of, by the group of these.
+_INNER = {"teacher": ("student", "protocol"), "selection": ("space",)}
 
 
 def part_problems(config: Mapping[str, Any]) -> Problems:
@@ -63,7 +65,7 @@ def places(config: Mapping[str, Any]) -> Places:
     for name, arm in _entries(config, "baselines"):
         for part in ARM_PARTS:
             if isinstance(arm, Mapping) and part in arm and not _is_none(arm[part], part):
-                yield f"baselines.{name}.{part}", part, arm[part]
+                yield from _with_inner(f"baselines.{name}.{part}", part, arm[part])
         for other, guidance in _entries(arm, "guidances"):
             yield f"baselines.{name}.guidances.{other}", "guidance", guidance
     for name, guidance in _entries(config, "guidances"):
@@ -71,6 +73,9 @@ def places(config: Mapping[str, Any]) -> Places:
     for section, key, group in _DICTIONARIES:
         for name, component in _entries(config.get(section), key):
             yield from _with_inner(f"{section}.{key}.{name}", group, component)
+    measure = config.get("measure")
+    if isinstance(measure, Mapping) and measure.get("space") is not None:
+        yield "measure.space", "space", measure["space"]
 
 
 def components(config: Mapping[str, Any]) -> Places:
@@ -96,14 +101,14 @@ def _is_none(part: Any, group: str) -> bool:
 
 
 def _with_inner(path: str, group: str, part: Any) -> Places:
-    """Yield a component and those that it is made of, if it is a teacher."""
+    """Yield a component and those that it is made of."""
     yield path, group, part
-    if group != "teacher" or not isinstance(part, Mapping):
+    if not isinstance(part, Mapping):
         return
-    for inner in ("student", "protocol"):
+    for inner in _INNER.get(group, ()):
         if part.get(inner) is not None:
             yield f"{path}.{inner}", inner, part[inner]
-    for name, member in _entries(part, "members"):
+    for name, member in _entries(part, "members") if group == "teacher" else ():
         yield from _with_inner(f"{path}.members.{name}", "teacher", member)
 
 

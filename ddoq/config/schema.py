@@ -33,12 +33,15 @@ class MeasureConf:
 
     ``num_folds`` of the cross-fitted distortion (0: none) of each arm's first draw and of the
     curve; ``curve``: the numbers of centroids at which W2 is measured, whatever the ``ipc`` (empty:
-    no curve); ``fidelity``: compare images with the training images in the teacher's features.
+    no curve); ``fidelity``: compare images with the training images in the teacher's features, or
+    in those of ``space``; ``redundancy``: test a student of each arm's first images on the next.
     """
 
     num_folds: int = 5
     curve: list[PositiveInt] = field(default_factory=list)
     fidelity: bool = False
+    space: Any = None
+    redundancy: bool = False
 
 
 @dataclass(kw_only=True)
@@ -150,9 +153,9 @@ class TrainerConf:
 class Config:
     """The root. Groups are filled by the defaults list.
 
-    ``method``: makes the main arm's images in place of quantizer, space, weighting and generator,
-    which then only say what others take over. ``guidances``: more than the one of the group.
-    ``run``: see ``RunConf``.
+    ``method``: makes the main arm's images in place of quantizer, space, weighting, generator,
+    guidance and selection, which then only say what others take over. ``guidances``: more than the
+    one of the group. ``run``: see ``RunConf``.
     """
 
     dataset: Any = MISSING
@@ -163,6 +166,7 @@ class Config:
     generator: Any = MISSING
     guidance: Any = field(default_factory=dict)
     guidances: dict[str, Any] = field(default_factory=dict)
+    selection: Any = MISSING
     method: Any = None
     student: Any = MISSING
     teacher: Any = MISSING

@@ -8,6 +8,9 @@ that optimises images writes a folder that describes itself:
                              `partition` p in its metadata: each holds p × p images
     images.parquet           file_name, label, index, count, source
 
+A choice among several draws of points is the same without ``images.safetensors``: students see its
+PNGs.
+
 Students take the floats wherever a distilled folder has ``images.safetensors``: they become
 ``TrainingSet.images`` as they are, and ``ViewMaker`` divides only uint8 pixels by 255. So the
 normalised images that a student sees are those that the method optimised, up to rounding in
@@ -177,8 +180,30 @@ def write_image_set(
     for name, image in zip(names, to_bytes(images), strict=True):
         write_png(folder / name, image)
     write_floats(folder, images, partition)
+    write_table(folder, names, labels=labels, index=index, counts=counts, sources=sources)
+
+
+def write_table(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    labels: Tensor,
+    index: Tensor,
+    counts: Tensor,
+    sources: Tensor,
+    **others: Tensor,
+) -> None:
+    """Write ``images.parquet``, which describes the images of a folder.
+
+    Args:
+        folder: where they are.
+        names: relative paths of the PNGs.
+        labels, index, counts, sources: see ``ImageSet``.
+        others: columns for people, ``[n]`` each.
+    """
     columns = {"labels": labels, "index": index, "counts": counts, "sources": sources}
     rows = {_COLUMNS[key]: values.numpy() for key, values in columns.items()}
+    rows |= {name: values.numpy() for name, values in others.items()}
     with atomic_path(folder / TABLE) as temporary:
         pq.write_table(pa.table({"file_name": names} | rows), temporary)
 

@@ -19,7 +19,9 @@ class WeightUse:
             weights are ignored.
         normalize: ``class``: mean 1 within each class; ``global``: mean 1 over all images, where a
             class weighs as its number of training images; ``batch``: mean 1 within each batch
-            (WMDD, Liu et al. 2025).
+            (WMDD, Liu et al. 2025); ``paper``: sum √K over the K images of a class, if they differ,
+            reconstructed from third-party code (see ``ddoq.quantizers.Paper``): under SGD a rate
+            √K times smaller, under AdamW next to nothing.
         mixed: under CutMix and mixup: ``both`` images count with their weights and shares, so the
             label is ``(λ w_a y_a + (1 - λ) w_b y_b) / w`` and its weight
             ``w = λ w_a + (1 - λ) w_b``; ``base``: the label is ``λ y_a + (1 - λ) y_b`` and its
@@ -27,7 +29,7 @@ class WeightUse:
     """
 
     use: Literal["loss", "sampling", "none"] = "loss"
-    normalize: Literal["class", "global", "batch"] = "class"
+    normalize: Literal["class", "global", "batch", "paper"] = "class"
     mixed: Literal["both", "base"] = "both"
 
     def of_set(self, weights: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
@@ -40,6 +42,8 @@ class WeightUse:
         """
         if self.use == "none":
             return torch.ones_like(weights)
+        if self.normalize == "paper":
+            return _of_root_sums(weights, labels)
         if self.normalize != "global":
             return weights
         of_class = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add(
@@ -76,3 +80,15 @@ class WeightUse:
         total = base + other
         part = torch.where(total > 0, base / total.clamp_min(1e-12), share)[:, None]
         return part * targets + (1 - part) * targets[partner], total
+
+
+def _of_root_sums(weights: Tensor, labels: Tensor) -> Tensor:
+    """Return weights ``[n]`` that sum to √K over the K images of each class; as they are where
+    those of a class are all the same, which is no weighting.
+    """
+    scaled = weights.clone()
+    for label in labels.unique():
+        mine = labels == label
+        if (weights[mine] != weights[mine][0]).any():
+            scaled[mine] *= mine.sum().sqrt() / weights[mine].sum()
+    return scaled

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddoq.config.arms import SELECTIONS, guidances_of, is_method, steered
+from ddoq.config.arms import (
+    SELECTIONS,
+    TEACHER_FEATURES,
+    guidances_of,
+    is_method,
+    selects,
+    steered,
+)
 from ddoq.config.guidances import needs
 from ddoq.config.methods import resolved
 from ddoq.experiment.nodes import LATENTS, Nodes, make_node, training_identity, without
@@ -28,6 +35,8 @@ class Route:
 
     Attributes:
         images: the node of the stage that writes them.
+        generate: the node of the images of one draw, where points were pushed forward; if several
+            draws were made to choose from, the first.
         quantize: the node of the points that they were made from, where there are any.
         about: names of the components, as rows of the tables say them.
         weighting: configuration of how masses become weights.
@@ -35,6 +44,7 @@ class Route:
     """
 
     images: Node
+    generate: Node | None = None
     quantize: Node | None = None
     about: Mapping[str, str]
     weighting: Conf
@@ -88,11 +98,17 @@ def _distilled(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
 def _pushed_forward(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
     """Return the route of points that a generator pushes forward."""
     quantize = _quantize(nodes, arm, draw, title)
+    generate = _generate(nodes, arm, quantize, draw, title)
     about = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
     if guidances := guidances_of(arm):
         about["guidance"] = "+".join(guidance["name"] for guidance in guidances)
+    images = generate
+    if selects(arm):
+        images = _select(nodes, arm, generate, draw, title)
+        about["selection"] = arm["selection"]["name"]
     return Route(
-        images=_generate(nodes, arm, quantize, draw, title),
+        images=images,
+        generate=generate,
         quantize=quantize,
         about=about,
         weighting=arm["weighting"],
@@ -152,8 +168,29 @@ def _generate(nodes: Nodes, arm: Conf, quantize: Node, draw: int, title: str) ->
     if generator["name"] == "real":
         return make_node("generate", {"generator": generator}, title=title, **inputs)
     inputs |= {"encoder": nodes.encoder, "model": nodes.fitted_generator(generator)}
+    inputs["invert"] = nodes.inverted(generator)
     identity = {"seed": draw, **nodes.generator_identity(generator)}
     if guidances:
         identity["guidances"] = [without(guidance, "fit") for guidance in guidances]
         inputs |= guidance_inputs(nodes, guidances)
     return make_node("generate", identity, title=title, **inputs)
+
+
+def _select(nodes: Nodes, arm: Conf, first: Node, draw: int, title: str) -> Node:
+    """Return the choice among several draws, of which the first is that of arms without one."""
+    selection = arm["selection"]
+    inputs = {"generate": first, "quantize": first.inputs["quantize"], "index": nodes.index}
+    for number in range(1, selection["num_draws"]):
+        identity = {**first.identity, "draw": number}
+        further = make_node("generate", identity, title=f"{title} draw {number}", **first.inputs)
+        inputs[f"generate.{number}"] = further
+    space = selection.get("space")
+    if space is None or space["_target_"] == TEACHER_FEATURES:
+        inputs |= nodes.teacher(nodes.config["teacher"])
+        inputs["features"] = nodes.teacher_features
+    else:
+        inputs["features"] = nodes.features(space)
+    if "space" not in selection:  # the teacher judges
+        inputs["logits"] = nodes.teacher_logits
+    identity = {"selection": without(selection, "space"), "seed": draw}
+    return make_node("select", identity, title=title, **inputs)

@@ -20,6 +20,7 @@ from ddoq.data.label_space import LabelSpace
 from ddoq.errors import DataError
 from ddoq.experiment import Models
 from ddoq.experiment.schedules import schedule_problems
+from ddoq.experiment.teachers import seen_test_images
 from ddoq.utils.scaling import VAE_SCALES, latent_scale
 from ddoq.utils.schedulers import SCALING
 from ddoq.utils.weights import require_class
@@ -105,6 +106,8 @@ def remarks(config: Conf, models: Models) -> Iterator[str]:
             "encoder.path: grey images are encoded as RGB; "
             "what is decoded is made grey again (ITU-R 601 luma)"
         )
+    if seen := seen_test_images(config):
+        yield seen
 
 
 def latent_shape(config: Conf, models: Models) -> tuple[int, int] | None:

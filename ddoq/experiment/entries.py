@@ -68,6 +68,11 @@ class Entry:
         return self.route and self.route.images
 
     @property
+    def generate(self) -> Node | None:
+        """The node of a generator's images, where one made them."""
+        return self.route and self.route.generate
+
+    @property
     def quantize(self) -> Node | None:
         """The node of the points, where the images were made from any."""
         return self.route and self.route.quantize
@@ -211,7 +216,7 @@ def _at_strengths(conf: Conf, arm: Conf) -> Iterator[tuple[float, Conf]]:
         return
     for strength in sorted({*conf["strengths"], arm["generator"]["strength"]}):
         change = {"generator": {**arm["generator"], "strength": strength}}
-        if strength == 0:  # nothing is sampled, nor guided
+        if strength == 0:  # nothing is sampled, nor guided, and all draws are alike
             decode = {"name": "decode", "_target_": "ddoq.generators.Decode"}
-            change = {"generator": decode, "guidance": {}, "guidances": {}}
+            change = {"generator": decode, "guidance": {}, "guidances": {}, "selection": {}}
         yield strength, {**arm, **change}

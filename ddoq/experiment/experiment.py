@@ -9,9 +9,9 @@ from typing import Any
 from ddoq.config.arms import arm_name, is_method, main_arm
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.experiment.arms import UNIFORM, quantizer_identity, quantizer_inputs
-from ddoq.experiment.entries import Entry, ablations, comparisons, main_table
+from ddoq.experiment.entries import Entry, ablations, comparisons, main_table, make_entry
 from ddoq.experiment.models import Models
-from ddoq.experiment.nodes import Nodes, make_node
+from ddoq.experiment.nodes import Nodes, make_node, without
 from ddoq.experiment.trials import probes, trials
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.stages import reaches
@@ -106,21 +106,38 @@ class Experiment:
         """How each arm's first images look to the teacher, by arm."""
         if not self.nodes.measure.fidelity:
             return {}
-        first: dict[str, Node] = {}
-        for entry in self.entries:
-            if entry.table == "main" and entry.label:
-                first.setdefault(entry.arm, entry.label)
-        if not first:
-            return {}
+        space = self.nodes.measure.space
         inputs = {
-            "features": self.nodes.teacher_features,
+            "features": self.nodes.features(space) if space else self.nodes.teacher_features,
             "index": self.nodes.index,
             **self.nodes.teacher(self.config["teacher"]),
         }
         return {
-            arm: make_node("fidelity", {}, title=arm, label=label, **inputs)
-            for arm, label in first.items()
+            arm: make_node("fidelity", {}, title=arm, label=entry.label, **inputs)
+            for arm, entry in self._first_entries().items()
         }
+
+    @cached_property
+    def redundancy(self) -> dict[str, Node]:
+        """How well a student of each arm's first images knows the next, by arm."""
+        if not self.nodes.measure.redundancy:
+            return {}
+        nodes: dict[str, Node] = {}
+        for name, entry in self._first_entries().items():
+            arm = self.arms()[name] | {"redraw": True}
+            following = make_entry(self.nodes, arm, name, entry.seed + 1, entry.split).label
+            identity = without(entry.evaluate.identity, "split")
+            inputs = entry.evaluate.inputs
+            nodes[name] = make_node("redundancy", identity, name, next=following, **inputs)
+        return nodes
+
+    def _first_entries(self) -> dict[str, Entry]:
+        """Return the first student of every arm that has images of its own, by arm."""
+        first: dict[str, Entry] = {}
+        for entry in self.entries:
+            if entry.table == "main" and entry.label:
+                first.setdefault(entry.arm, entry)
+        return first
 
     # --- the graph ---------------------------------------------------------------------------
 
@@ -132,6 +149,7 @@ class Experiment:
             *trials(self.nodes, self.arms()),
             *self.curves.values(),
             *self.fidelity.values(),
+            *self.redundancy.values(),
             *(entry.evaluate for entry in self.entries),
         ]
         if reaches(until, "evaluate"):

@@ -11,7 +11,9 @@ from typing import Any
 
 import huggingface_hub
 
+from ddoq.config.arms import TEACHER_FEATURES, selects
 from ddoq.config.guidances import need_teacher
+from ddoq.config.parts import components
 from ddoq.config.settings import measure_of
 from ddoq.data.base import hash_files
 from ddoq.data.class_order import read_order
@@ -277,11 +279,13 @@ def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
     for part in ("encoder", "generator"):
         if "path" in config[part]:
             yield config[part], f"{part}.path"
-    if config["space"]["name"] == "features":
-        yield config["space"], "space.path"
+    spaces = [(path, conf) for path, group, conf in components(config) if group == "space"]
+    yield from ((conf, f"{path}.path") for path, conf in spaces if "path" in conf)
     taught = config["protocol"]["labels"] != "hard" or config["compare"]["labels"]
     taught = taught or measure_of(config).fidelity or need_teacher(config)
-    if taught or config["space"]["name"] == "teacher":
+    chosen = any(map(selects, (config, *config["baselines"].values())))
+    looked_at = any(conf["_target_"] == TEACHER_FEATURES for _, conf in spaces)
+    if taught or chosen or looked_at:
         for teacher in (config["teacher"].get("members") or {"": config["teacher"]}).values():
             if "path" in teacher:
                 yield teacher, "teacher.path"

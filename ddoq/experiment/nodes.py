@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+from ddoq.config.arms import FEATURES, TEACHER_FEATURES
 from ddoq.config.settings import measure_of
 from ddoq.experiment.models import Models, generator_identity
 from ddoq.experiment.teachers import members_of, place_of, teacher_identity
@@ -18,6 +19,8 @@ Conf = Mapping[str, Any]
 LATENTS = {"name": "latents", "_target_": "ddoq.quantizers.space.Latents"}
 #: What says how many students there are and how they are reported, not how one is trained.
 _NOT_TRAINING = ("num_seeds", "redraw", "source", "selection")
+#: Of a generator's options, those that inversions do not depend on.
+_AFTER_INVERSION = ("guidance_scale", "mode_guidance", "mode_stop", "num_sets")
 
 
 def make_node(stage: str, identity: dict, title: str = "", **inputs: Node | None) -> Node:
@@ -109,12 +112,12 @@ class Nodes:
         return {"encoder": without(conf, "fit", "path"), "weights": weights}
 
     def features(self, space: Conf) -> Node | None:
-        """Return the features in which a space quantizes,
+        """Return the features of the train split that a space has,
         where they are not made of the latents.
         """
-        if space["name"] == "teacher":
+        if space["_target_"] == TEACHER_FEATURES:
             return self.teacher_features
-        if space["name"] != "features":
+        if space["_target_"] != FEATURES:
             return None
         identity = {
             "encoder": without(space, "path", "representative"),
@@ -125,8 +128,16 @@ class Nodes:
     @cached_property
     def teacher_features(self) -> Node:
         """The teacher's features of the train split."""
+        return self._of_teacher("teacher", "features")
+
+    @cached_property
+    def teacher_logits(self) -> Node:
+        """The teacher's logits of the train split."""
+        return self._of_teacher("teacher_logits", "logits")
+
+    def _of_teacher(self, name: str, title: str) -> Node:
         inputs = {"index": self.index, **self.teacher(self.config["teacher"])}
-        return make_node("encode", {"encoder": {"name": "teacher"}}, title="features", **inputs)
+        return make_node("encode", {"encoder": {"name": name}}, title=title, **inputs)
 
     # --- teachers ----------------------------------------------------------------------------
 
@@ -167,6 +178,16 @@ class Nodes:
             "normalization": protocol["normalization"],
         }
         return make_node("fit_surrogates", identity, index=self.index)
+
+    def inverted(self, generator: Conf) -> Node | None:
+        """Return the statistics of inverted latents, where a generator starts from them."""
+        if generator.get("start") != "statistics":
+            return None
+        identity = generator_identity(generator, self.models)
+        identity["generator"] = without(identity["generator"], *_AFTER_INVERSION)
+        inputs = {"encode": self.encode, "index": self.index}
+        inputs["model"] = self.fitted_generator(generator)
+        return make_node("invert", identity, generator["name"], **inputs)
 
     def generator_identity(self, conf: Conf) -> dict:
         """Return what a generator and the encoder that it decodes with are."""

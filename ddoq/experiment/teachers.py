@@ -8,7 +8,7 @@ from typing import Any
 from ddoq.config.parts import components
 from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.label_space import LabelSpace, imagenet_wnids
-from ddoq.experiment.models import Models
+from ddoq.experiment.models import Models, networks_of
 
 Conf = Mapping[str, Any]
 
@@ -36,6 +36,22 @@ def teacher_identity(conf: Conf, models: Models, key: str) -> dict:
     if conf.get("order") is not None:
         identity["order"] = read_order(conf["order"], f"{key}.order")
     return identity | {"weights": models.identify(conf, f"{key}.path") if "path" in conf else None}
+
+
+def seen_test_images(config: Conf) -> str | None:
+    """Return the words for networks of ImageNet that judge images of which they were shown those
+    that students are tested on: fastai's splits test on some of ImageNet's training images.
+    """
+    if config["dataset"].get("source") != "fastai":
+        return None
+    compared = [(conf, "") for conf in config["compare"]["teachers"].values()]
+    names = {conf["name"] for conf, _ in (*networks_of(config), *compared) if "model" in conf}
+    if not names:
+        return None
+    return (
+        f"{', '.join(sorted(names))}: trained on ImageNet, fastai's test images among them: "
+        "its labels, features and accuracies are optimistic, for every arm alike"
+    )
 
 
 def place_of(teacher: Conf, config: Conf) -> str:

@@ -20,6 +20,8 @@ _OF_SAMPLING = (
     "guidance_scale",
     "num_steps",
     "start",
+    "inversion_scale",
+    "num_sets",
     "mode_guidance",
     "mode_stop",
     "guidance_channels",
@@ -37,7 +39,7 @@ def probes(nodes: Nodes, entries: Sequence[Entry]) -> list[Node]:
     if is_network and any(entry.quantize for entry in entries):
         probed["encoder"] = make_node("probe", encoder, encoder["encoder"]["name"], **inputs)
     for entry in entries:
-        identity = entry.images.identity if entry.images else {}
+        identity = entry.generate.identity if entry.generate else {}
         if identity.get("model"):
             generator = identity["generator"]
             conf = {key: value for key, value in generator.items() if key not in _OF_SAMPLING}

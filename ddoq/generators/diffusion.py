@@ -51,8 +51,13 @@ class LatentDiffusion(ImageGenerator):
         scheduler: class name of a diffusers scheduler;
             ``None`` for the one saved with the model, as saved.
         start: ``noised`` centroid; pure ``noise``, which forgets the centroid (strength 1 does not
-            quite: published schedules keep half a percent of it); or ``inversion`` of the centroid
-            by DDIM instead of fresh noise.
+            quite: published schedules keep half a percent of it); ``inversion`` of the centroid
+            by DDIM instead of fresh noise; or a draw from the ``statistics`` of the class's
+            inverted latents (D3HR), which forgets the centroid, too.
+        inversion_scale: guidance scale of inversions; 1 is unguided. D3HR's released code inverts
+            with its 4.
+        num_sets: candidate sets of draws from ``statistics``, of which the one that is most like
+            them is taken.
         mode_guidance: how strongly each step is pulled towards the centroid (MGD3: 0.1);
             0 for not at all.
         mode_stop: the pull ends at this share of the schedule's time.
@@ -71,7 +76,9 @@ class LatentDiffusion(ImageGenerator):
     guidance_scale: float = 1.5
     num_steps: PositiveInt = 50
     scheduler: Scheduler | None = None
-    start: Literal["noised", "noise", "inversion"] = "noised"
+    start: Literal["noised", "noise", "inversion", "statistics"] = "noised"
+    inversion_scale: float = 1.0
+    num_sets: PositiveInt = 1000
     mode_guidance: NotNegativeFloat = 0.0
     mode_stop: Share = 0.5
     precision: Precision = "float32"
@@ -85,15 +92,16 @@ class LatentDiffusion(ImageGenerator):
         preserving = float(self.schedule.init_noise_sigma) == 1 and hasattr(
             self.schedule, "alphas_cumprod"
         )
-        if not preserving and (self.start == "inversion" or self.guidances):
+        inverts = self.start in ("inversion", "statistics")
+        if not preserving and (inverts or self.guidances):
             raise ConfigError(
                 f"generator.scheduler: {type(self.schedule).__name__} scales its samples, which "
-                "generator.start=inversion, generator.mode_guidance and guidances do not support",
+                "inversions (generator.start), guidances and mode_guidance do not support",
                 "use DDIMScheduler, DDPMScheduler, PNDMScheduler or DPMSolverMultistepScheduler",
             )
-        if self.start == "inversion" and self.schedule.config.prediction_type == "sample":
+        if inverts and self.schedule.config.prediction_type == "sample":
             raise ConfigError(
-                "generator.start: inversion needs a model that predicts noise or v, "
+                f"generator.start: {self.start} needs a model that predicts noise or v, "
                 "this one predicts the sample",
                 "use generator.start=noised",
             )
@@ -173,6 +181,15 @@ class LatentDiffusion(ImageGenerator):
         guided = unconditional + scale * (conditional - unconditional)
         return torch.cat([guided[:, :channels], conditional[:, channels:]], 1)
 
+    @torch.no_grad()
+    def inverted(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Return the noisy samples ``[B, C, H, W]``, float32, from which deterministic DDIM leads
+        back to ``latents``, at the time at which sampling starts.
+        """
+        times = times_from(self.schedule, self.num_steps, self.strength, latents.device)
+        denoise = self.denoiser(labels, self.inversion_scale)
+        return invert(denoise, self.schedule, latents.float(), times)
+
     def sample(self, points: Points, finished: Finished | None = None) -> Tensor:
         """Return the denoised latents ``[B, C, H, W]``, float32.
 
@@ -199,7 +216,9 @@ class LatentDiffusion(ImageGenerator):
         if self.start == "noise":
             sample = noise * self.schedule.init_noise_sigma
         elif self.start == "inversion":
-            sample = invert(self.denoiser(labels, 1.0), self.schedule, latents, times)
+            sample = self.inverted(latents, points.labels)
+        elif self.start == "statistics":
+            sample = latents  # the draws, see ``ddoq.stages.generate``
         else:
             sample = self.schedule.add_noise(latents, noise, times[:1].expand(len(latents)))
         hook = self._steering(points, finished) if self.guidances else None

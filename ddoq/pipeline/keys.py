@@ -24,10 +24,12 @@ LATER: dict[str, dict[str, Any]] = {
     "run": {
         **{"method": None, "guidance": {}, "guidances": {}},
         **{"baselines.*.redraw": None, "baselines.*.guidance": {}, "baselines.*.guidances": {}},
+        **{"measure.space": None, "measure.redundancy": False},
+        "selection": {"_target_": "ddoq.selections.Everything", "name": "none"},
     },
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
     "ddoq.labelers.": {"order": None},
-    "ddoq.generators.": {"order": None},
+    "ddoq.generators.": {"order": None, "inversion_scale": 1.0, "num_sets": 1000},
     "ddoq.distillers.": {
         **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50}
     },

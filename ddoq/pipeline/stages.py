@@ -63,8 +63,22 @@ TABLE = {
             remedy="lower fit.learning_rate of the guidance that they are for",
         ),
         Stage(name="check_generator", wave="generate", tries=True, required=("p_value",)),
+        Stage(
+            name="invert",
+            wave="generate",
+            per_arm=True,
+            together=True,
+            remedy="set generator.precision=float32, or generator.inversion_scale=1",
+        ),
         Stage(name="distill", wave="generate", per_arm=True, remedy="lower method.learning_rate"),
         Stage(name="generate", wave="generate", per_arm=True, together=True),
+        Stage(
+            name="select",
+            wave="report",
+            per_arm=True,
+            together=True,
+            remedy="take another teacher or selection.space, or selection=none",
+        ),
         Stage(name="label", wave="report", per_arm=True, together=True),
         Stage(name="relabel", wave="report", per_arm=True, together=True),
         Stage(
@@ -72,6 +86,7 @@ TABLE = {
             wave="report",
             remedy="take another teacher, or set measure.fidelity=false",
         ),
+        Stage(name="redundancy", wave="report", remedy="lower protocol.learning_rate"),
         # 2: protocols with rules, teachers and views; more measures
         Stage(name="evaluate", wave="report", version=2, remedy="lower protocol.learning_rate"),
         Stage(name="report", wave="report"),

@@ -15,7 +15,7 @@ from ddoq.quantizers.kmeans import KMeans
 from ddoq.quantizers.library import BisectingKMeans, FaissKMeans, GaussianMixture, SklearnKMeans
 from ddoq.quantizers.selection import Herding, KCenter, KMedoids, Nearest, RandomSubset
 from ddoq.quantizers.space import PCA, fit_in_space
-from ddoq.quantizers.weighting import Clip, Mass, Power, Shrink, Uniform
+from ddoq.quantizers.weighting import Clip, Mass, Paper, Power, Shrink, Uniform
 
 __all__ = [
     "CLVQ",
@@ -34,6 +34,7 @@ __all__ = [
     "KMedoids",
     "Mass",
     "Nearest",
+    "Paper",
     "PointCloud",
     "Power",
     "Quantizer",

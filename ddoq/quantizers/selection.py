@@ -81,17 +81,21 @@ class KCenter(Quantizer):
     selects = True
 
     def _centroids(self, cloud: PointCloud, generator: Generator) -> np.ndarray:
-        chosen = [int(cloud.squared_norms.argmin())]
-        closest = cloud.squared_distances(cloud.points[chosen])[:, 0]
-        while len(chosen) < self.num_centroids:
-            closest[chosen[-1]] = -1  # never twice, even among duplicates
-            chosen.append(int(closest.argmax()))
-            closest = np.where(
-                closest < 0,
-                -1,
-                np.minimum(closest, cloud.squared_distances(cloud.points[chosen[-1:]])[:, 0]),
-            )
-        return cloud.points[chosen]
+        return cloud.points[farthest_first(cloud, self.num_centroids)]
+
+
+def farthest_first(cloud: PointCloud, num: int) -> list[int]:
+    """Return ``num`` rows of a cloud: the nearest to its mean, then each the farthest from those
+    before.
+    """
+    chosen = [int(cloud.squared_norms.argmin())]
+    closest = cloud.squared_distances(cloud.points[chosen])[:, 0]
+    while len(chosen) < num:
+        closest[chosen[-1]] = -1  # never twice, even among duplicates
+        chosen.append(int(closest.argmax()))
+        distances = cloud.squared_distances(cloud.points[chosen[-1:]])[:, 0]
+        closest = np.where(closest < 0, -1, np.minimum(closest, distances))
+    return chosen
 
 
 @dataclass

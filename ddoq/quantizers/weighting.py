@@ -51,6 +51,21 @@ class Power:
 
 
 @dataclass(frozen=True)
+class Paper:
+    """Square roots of the masses: the paper's eq. 34 as reconstructed from third-party code.
+
+    The paper's heuristic is not public. The one implementation that claims to follow it
+    (pytorch_segmentation_models_trainer) takes square roots "for variance reduction" and scales
+    them to the sum √K. That scale is ``protocol.weights.normalize=paper``: here the mean is 1 as
+    with all schemes, which makes this ``power`` with the exponent 0.5 under a name of its own.
+    """
+
+    def __call__(self, masses: Tensor) -> Tensor:
+        """Map masses ``[K]`` (sum 1) to weights ``[K]`` (mean 1)."""
+        return Power(0.5)(masses)
+
+
+@dataclass(frozen=True)
 class Clip:
     """Masses of mean 1, clipped to ``[low, high]``, rescaled to mean 1.
 

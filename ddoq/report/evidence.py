@@ -147,6 +147,18 @@ class Evidence:
                     followed.setdefault(entry.arm, course)
         return followed
 
+    def choices_among_draws(self) -> dict[str, Facts]:
+        """Return what selections chose for the first set of every arm that has one."""
+        chosen: dict[str, Facts] = {}
+        for entry in self._main_entries():
+            if entry.images and entry.images.stage == "select":
+                chosen.setdefault(entry.arm, self.facts(entry.images))
+        return chosen
+
+    def redundancies(self) -> dict[str, Facts]:
+        """Return how well a student of each arm's first images knows the next, by arm."""
+        return {arm: self.facts(node) for arm, node in self.experiment.redundancy.items()}
+
     def fidelities(self) -> dict[str, Facts]:
         """Return how the images of every arm look to the teacher."""
         return {arm: self.facts(node) for arm, node in self.experiment.fidelity.items()}

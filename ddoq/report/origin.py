@@ -5,6 +5,7 @@ from __future__ import annotations
 import yaml
 
 from ddoq.data.leaks import leak_words
+from ddoq.experiment.teachers import seen_test_images
 from ddoq.pipeline.provenance import provenance
 from ddoq.report.evidence import Evidence, RunReport
 from ddoq.report.formats import num_bytes, number
@@ -27,6 +28,7 @@ def headline(run: Evidence) -> list[str]:
         and f"{index['num_deep']} pictures of 16 bits or floats: "
         f"{' is black, '.join(map(str, index['pixel_range']))} white in all of them",
         index["unexpected_counts"],
+        seen_test_images(run.config),
     ]
     return [line for line in lines if line]
 

@@ -14,6 +14,7 @@ from ddoq.config.arms import is_redrawn
 from ddoq.data.leaks import leak_counts
 from ddoq.errors import StoreError
 from ddoq.experiment import Entry, Experiment
+from ddoq.experiment.teachers import seen_test_images
 from ddoq.pipeline.graph import Node, unique
 from ddoq.pipeline.keys import digest, settled
 from ddoq.pipeline.stages import TABLE
@@ -76,6 +77,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -
             part: entry.about.get(part)
             for part in ("method", "quantizer", "weighting", "generator", "guidance")
         },
+        "select": entry.about.get("selection"),
         "strength": _strength(entry),
         "labels": entry.labels,
         "teacher": _teacher(entry),
@@ -100,7 +102,14 @@ def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -
         "device": "gpu" if "gpu_peak_mib" in manifest["cost"] else "cpu",
         "num_bytes": _set_bytes(entry, experiment, store),
         "unlearned": _unlearned(facts, identity["protocol"], num_classes),
+        "redundancy": _redundancy(entry, experiment, store),
     }
+
+
+def _redundancy(entry: Entry, experiment: Experiment, store: Store) -> float | None:
+    """Return the top-1 on an arm's next images of a student that its first were shown."""
+    node = experiment.redundancy.get(entry.arm) if entry.table == "main" else None
+    return node and store.manifest(node)["facts"]["top1"]
 
 
 def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
@@ -116,6 +125,7 @@ def _common(experiment: Experiment, store: Store) -> dict[str, Any]:
         "num_skipped": facts["num_skipped"],
         **leak_counts(audit),
         "unexpected_counts": facts["unexpected_counts"],
+        "seen_test_images": seen_test_images(config),
         "num_classes": len(facts["class_names"]),
         **{f"num_{split}": sum(counts) for split, counts in facts["counts"].items()},
     }
@@ -243,9 +253,9 @@ def _precisions(entry: Entry) -> dict[str, str | None]:
     """Return the precisions of the networks behind a student's images;
     ``None`` where there are none.
     """
-    if entry.quantize is None:
+    if entry.generate is None:
         return {"encoder_precision": None, "generator_precision": None}
-    generator = entry.images.identity["generator"]
+    generator = entry.generate.identity["generator"]
     return {
         "encoder_precision": entry.quantize.inputs["encode"]
         .identity["encoder"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
+from ddoq.experiment.teachers import seen_test_images
 from ddoq.report import figures, pairs, tables
 from ddoq.report.evidence import Evidence, RunReport
 from ddoq.report.formats import DASH, decimal, number, relative, training
@@ -253,6 +254,63 @@ def optimisation(report: RunReport) -> Section | None:
     )
 
 
+def choices_among_draws(report: RunReport) -> Section | None:
+    """What selections chose among several draws of the same points."""
+    view = table_of(
+        [
+            {
+                "arm": arm,
+                "candidates": str(facts["num_candidates"]),
+                "images": str(facts["num_images"]),
+                "of each draw": ", ".join(map(str, facts["of_draws"])),
+                "masses": {"points": "of the points", "cells": "counted anew"}[facts["masses"]],
+                "objective": " → ".join(number(v, 3) for v in facts.get("objectives", ())) or "–",
+            }
+            for arm, facts in report.run.choices_among_draws().items()
+        ],
+        title="",
+        name="select",
+    )
+    text = [
+        "Images were chosen among several draws of the same points, here of each arm's first set. "
+        "Where each point has one image, masses stay those of the points; else an image has those "
+        "training images of its class to which it is the nearest in the features. The objective "
+        "(S³) is that of the start and after each round."
+    ]
+    return view and Section(title="Choice among draws", text=text, views=[view])
+
+
+def redundancy(report: RunReport) -> Section | None:
+    """What the next draw would still tell a student of the first."""
+    view = table_of(
+        [
+            {
+                "arm": arm,
+                "top-1 on the next draw %": number(facts["top1"], 1, scale=100),
+                "images": str(facts["num_images"]),
+            }
+            for arm, facts in report.run.redundancies().items()
+        ],
+        title="",
+        name="redundancy",
+    )
+    text = [
+        "A student of each arm's first images, tested on its next draw of as many: what it knows "
+        "already, further images would not tell it (the diagnostic of LGD, whose increments know "
+        "of those before; here draws are independent). An arm that draws nothing makes the same "
+        "images again."
+    ]
+    return view and Section(title="Redundancy of further images", text=text, views=[view])
+
+
+def _features_of(run: Evidence) -> str:
+    """Return the words for the features that ``measure.fidelity`` looks at."""
+    teacher, space = run.config["teacher"]["name"], run.config["measure"].get("space")
+    if space is None:
+        return f"the penultimate features of teacher {teacher}"
+    return f"the features of {space.get('model', teacher)}"
+
+
 def fidelity(report: RunReport) -> Section | None:
     """Images in the teacher's features."""
     run = report.run
@@ -280,15 +338,16 @@ def fidelity(report: RunReport) -> Section | None:
     images = run.entropies()
     figure = images and figures.entropy_figure(run.main_arm, images["weight"], images["entropy"])
     return Section(
-        title="Images in the teacher's features",
+        title="Images in features",
         text=[
-            "Distilled and training images in the penultimate features of teacher "
-            f"{run.config['teacher']['name']}, images with their weights. Fréchet distance between "
+            f"Distilled and training images in {_features_of(run)}, "
+            "images with their weights. Fréchet distance between "
             "Gaussians (biased upwards for few images: compare arms of one size only); precision: "
             "share of images within reach of training images, recall: share of training images "
             "within reach of images (Kynkäänniemi 2019); density and coverage (Naeem 2020), 5 "
             "neighbours. Entropy of the teacher's labels over that of knowing nothing, and its "
-            "rank correlation with the weights."
+            "rank correlation with the weights.",
+            *filter(None, [seen_test_images(run.config)]),
         ],
         views=[view],
         figures=[("", figure)] if figure else [],

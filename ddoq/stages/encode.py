@@ -10,12 +10,10 @@ import torch
 
 from ddoq.data.images import to_unit
 from ddoq.data.latents import LatentWriter, StoredLatents
-from ddoq.encoders import Encoder
 from ddoq.engine.memory import FittingBatches
 from ddoq.engine.trainer import predict_batches
-from ddoq.labelers import TeacherFeatures
 from ddoq.pipeline.graph import Node
-from ddoq.stages.models import load_encoder, load_teacher
+from ddoq.stages.models import load_encoder_of
 from ddoq.stages.runtime import Runtime
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.seeding import item_seed
@@ -27,7 +25,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     """Write latent shards and their index; facts:
     number, shape, type on disk, mean and standard deviation.
     """
-    encoder = _encoder(node, inputs, runtime)
+    encoder = load_encoder_of(node, inputs, runtime)
     images = runtime.images(inputs["index"], "train")
     writer = LatentWriter(folder, images.labels, SHARD_SIZE, encoder.storage)
     fitting = FittingBatches("encode")
@@ -64,10 +62,3 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         "mean": sample.mean().item(),
         "std": sample.std().item(),
     }
-
-
-def _encoder(node: Node, inputs: Mapping[str, Path], runtime: Runtime) -> Encoder | TeacherFeatures:
-    if "teacher" not in inputs:
-        return load_encoder(node.identity, inputs, runtime)
-
-    return TeacherFeatures(load_teacher(node.inputs["teacher"], inputs, runtime))

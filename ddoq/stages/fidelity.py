@@ -1,4 +1,4 @@
-"""fidelity: how an arm's images look to a teacher, beside the training images."""
+"""fidelity: how an arm's images look to a teacher or another network, beside real ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ddoq.engine.trainer import predict_batches
 from ddoq.evaluation.fidelity import fidelity, label_entropy, rank_correlation
 from ddoq.pipeline.graph import Node
 from ddoq.stages.files import PER_IMAGE
-from ddoq.stages.models import load_teacher
+from ddoq.stages.models import load_encoder_of, load_teacher
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.io import atomic_path
@@ -35,10 +35,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     stored = StoredLatents(inputs["features"], labels_of(inputs["index"], "train"))
     chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))
     teacher, collected = load_teacher(node.inputs["teacher"], inputs, runtime), []
+    is_own = "teacher" in node.inputs["features"].inputs
+    other = None if is_own else load_encoder_of(node.inputs["features"], inputs, runtime)
 
     def look(batch) -> torch.Tensor:
         images = batch[1].float() / 255
-        return torch.cat([teacher(images), teacher.features(images).flatten(1)], 1)
+        features = teacher.features(images) if is_own else other.encode(2 * images - 1)
+        return torch.cat([teacher(images), features.flatten(1)], 1)
 
     num_classes = index_facts(inputs["index"]).num_classes
     outputs = Handover(
@@ -46,7 +49,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     predict_batches(
         look,
-        teacher,
+        torch.nn.ModuleList([teacher, other or torch.nn.Identity()]),
         PNGs(
             [distilled.path / name for name in distilled.metadata["file_name"]],
             runtime.dataset.image_size,

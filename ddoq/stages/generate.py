@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from ddoq.generators.base import Points
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers.codebook import ClassCodebooks
 from ddoq.stages.guidances import cells_of, load_guidance, most_at_once
+from ddoq.stages.invert import draws_of
 from ddoq.stages.models import load_encoder, load_pretrained_generator
 from ddoq.stages.precision import require_precision
 from ddoq.stages.quantize import load_points
@@ -31,6 +33,11 @@ from ddoq.utils.seeding import item_seed
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
     """Write one PNG per point, in class folders; facts: number of images."""
     points = load_points(inputs)
+    further = [number] if (number := node.identity.get("draw")) else []
+    if "invert" in inputs:
+        seed = (node.identity["seed"], "statistics", *further)
+        num_sets = node.identity["generator"]["num_sets"]
+        points = replace(points, latents=draws_of(inputs["invert"], points, num_sets, *seed))
     class_names = index_facts(inputs["index"]).class_names
     names = file_names(points.labels, points.index, class_names)
     generator = _generator(node, inputs, points, runtime)
@@ -38,7 +45,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     fitting = FittingBatches("generate", most)
     remembers = any(guidance.uses_memory for guidance in getattr(generator, "guidances", ()))
     seeds = [
-        item_seed(node.identity.get("seed"), "noise", label, index)
+        item_seed(node.identity.get("seed"), "noise", label, index, *further)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
     ]
 

@@ -14,12 +14,14 @@ def image_set(inputs: Mapping[str, Path]) -> ImageSet:
     """Return the images among the inputs of a node, before they have weights.
 
     Args:
-        inputs: ``distill``, of a method; or ``generate`` with ``quantize`` and ``index``.
+        inputs: ``distill``, of a method; ``select``, of a choice among several draws; or
+            ``generate`` with ``quantize`` and ``index``.
 
     Raises:
         StoreError: images are missing, or they are not those of the points.
     """
-    if "distill" in inputs:
-        return ImageSet.load(inputs["distill"])
+    for stage in ("distill", "select"):
+        if stage in inputs:
+            return ImageSet.load(inputs[stage])
     class_names = index_facts(inputs["index"]).class_names
     return ImageSet.of_points(inputs["generate"], load_points(inputs), class_names)

@@ -4,28 +4,23 @@ the result is the distilled data set.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from ddoq.config.build import build
 from ddoq.data.distilled import write_metadata
 from ddoq.data.floats import as_floats
 from ddoq.data.image_set import ImageSet
-from ddoq.data.latents import LatentWriter, StoredLatents
-from ddoq.engine.trainer import predict_batches
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers.measures import effective_size
 from ddoq.stages.images import image_set
 from ddoq.stages.models import load_teacher
+from ddoq.stages.outputs import outputs_in_parts
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.io import link_or_copy
-
-_SHARD_SIZE = 256  # soft labels per part: the unit of resuming, and of sharing out among processes
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -98,27 +93,16 @@ def _soft_labels(
     process, ``None`` on the others.
     """
     teacher = load_teacher(node.inputs["teacher"], inputs, runtime)
-    labels = images.labels_of_pixels.numpy()
-    writer = LatentWriter(folder, labels, _SHARD_SIZE)
-
     num_classes = index_facts(inputs["index"]).num_classes
     outputs = Handover("label", "outputs of the teacher", "take another teacher")
-    predict_batches(
-        lambda batch: teacher(as_floats(batch[1])),
+    logits = outputs_in_parts(
+        lambda pixels: teacher(as_floats(pixels)),
         teacher,
         images.items(runtime.dataset.image_size),
-        runtime.batches_of_shards(writer),
+        images.labels_of_pixels.numpy(),
         Batches(outputs, (num_classes,)),
-        lambda batch, logits: writer.add(
-            batch[0], (logits / node.identity["temperature"]).softmax(1)
-        ),
-        title=f"label {node.title}",
-        accelerator=runtime.accelerator,
+        folder,
+        f"label {node.title}",
+        runtime,
     )
-    runtime.ranks.gather()
-    if runtime.ranks.rank:
-        return None
-    writer.finish()
-    targets = StoredLatents(folder, labels).at(np.arange(len(labels)))
-    shutil.rmtree(folder)
-    return targets
+    return None if logits is None else (logits / node.identity["temperature"]).softmax(1)

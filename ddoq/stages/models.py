@@ -16,7 +16,7 @@ from ddoq.encoders import Encoder
 from ddoq.experiment.models import Models
 from ddoq.experiment.teachers import members_of
 from ddoq.generators import LatentDiffusion
-from ddoq.labelers import Ensemble, Teacher
+from ddoq.labelers import Ensemble, Teacher, TeacherFeatures, TeacherLogits
 from ddoq.pipeline.graph import Node
 from ddoq.stages.files import TEACHER
 from ddoq.stages.runtime import Runtime, facts, index_facts
@@ -36,6 +36,23 @@ def load_encoder(identity: Mapping, inputs: Mapping[str, Path], runtime: Runtime
         else weights and runtime.models.place(weights, identity["encoder"])
     )
     return build(identity["encoder"], **({"path": path} if path else {})).eval()
+
+
+def load_encoder_of(
+    encode: Node, inputs: Mapping[str, Path], runtime: Runtime
+) -> Encoder | TeacherFeatures | TeacherLogits:
+    """Return what an ``encode`` node encodes with.
+
+    Args:
+        encode: the node.
+        inputs: folders of its inputs, or of another node's that has these among its own.
+        runtime: finds pretrained weights.
+    """
+    if "teacher" not in encode.inputs:
+        return load_encoder(encode.identity, inputs, runtime)
+    teacher = load_teacher(encode.inputs["teacher"], inputs, runtime)
+    is_features = encode.identity["encoder"]["name"] == "teacher"
+    return TeacherFeatures(teacher) if is_features else TeacherLogits(teacher)
 
 
 def load_pretrained_generator(

@@ -82,13 +82,29 @@ def train_and_measure(
     """Train the student that an identity names (``student``, ``seed``);
     return it and its measures on a split.
     """
+    size = data.images.shape[-1]
+    images, labels = runtime.tensors(index, split, round(size / recipe.test_crop))
+    margin = (images.shape[-1] - size) // 2
+    test = images[..., margin : margin + size, margin : margin + size], labels
+    return train_and_test(identity, index, data, recipe, test, runtime, **options)
+
+
+def train_and_test(
+    identity: Mapping,
+    index: Path,
+    data: TrainingSet,
+    recipe: Protocol,
+    test: tuple[torch.Tensor, torch.Tensor],
+    runtime: Runtime,
+    **options,
+) -> tuple[nn.Module, dict]:
+    """Train the student that an identity names (``student``, ``seed``); return it and its measures
+    on uint8 images ``[n, C, H, W]``, as large as those that it is trained on, with labels ``[n]``.
+    """
     size, seed = data.images.shape[-1], identity["seed"]
     network, normalize = new_student(
         identity["student"], index_facts(index), recipe.normalization, size, seed
     )
-    images, labels = runtime.tensors(index, split, round(size / recipe.test_crop))
-    margin = (images.shape[-1] - size) // 2
-    test = images[..., margin : margin + size, margin : margin + size], labels
     return network, train_student(
         network, data, test, recipe, normalize, seed, runtime.accelerator, **options
     )

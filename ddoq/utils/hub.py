@@ -22,6 +22,7 @@ KNOWN = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "4.3 GB, CreativeML OpenRAIL-M",
     "stabilityai/sd-vae-ft-mse": "335 MB, MIT",
     "stabilityai/sd-vae-ft-ema": "335 MB, MIT",
+    "vae_taesd": "5 MB, MIT, a folder of diffusers' AutoencoderTiny: madebyollin/taesd of the hub",
     "vae_taef2": "5 MB, MIT, "
     "taef2_encoder.pth and taef2_decoder.pth of github.com/madebyollin/taesd",
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+from torch import Tensor, nn
 
 from ddoq.errors import ConfigError, DataError, did_you_mean
 from ddoq.utils.hub import hub_files, model_folder
@@ -15,6 +16,7 @@ from ddoq.utils.state_dicts import read_weights, require_finite
 from ddoq.utils.weights import HALF, WEIGHTS, loading, read_model_config, require_class, variant_of
 
 _SCHEDULER = "scheduler_config.json"
+_EFFICIENTNET_PYTORCH = "_conv_stem.weight"  # a name that only its files have
 
 
 def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **options):
@@ -37,6 +39,8 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
     config, weights, outputs = timm_config(model, key), {}, num_classes
     if path:
         stored = read_weights(path, model, key)
+        if _EFFICIENTNET_PYTORCH in stored:  # the same layers under other names
+            stored = _in_order(stored, timm.create_model(model), model, path, key)
         outputs = num_classes or len(stored.get(f"{_first(config.classifier)}.weight", ()))
         # Where these are not the numbers of the file, timm drops the classifier and takes whatever
         # else is missing for granted: the network keeps random weights there.
@@ -55,6 +59,28 @@ def load_timm(model: str, path: str | None, key: str, num_classes: int = 0, **op
     network.pretrained_cfg.pop("state_dict", None)  # a second copy of the weights
     require_finite(network, path or model, key)
     return network
+
+
+def _in_order(
+    stored: dict[str, Tensor], network: nn.Module, model: str, path: str, key: str
+) -> dict[str, Tensor]:
+    """Return weights under the names of a network that has the same layers in the same order.
+
+    Raises:
+        DataError: they are those of another network.
+    """
+    stored, own = (
+        {name: w for name, w in weights.items() if not name.endswith("num_batches_tracked")}
+        for weights in (stored, network.state_dict())
+    )
+    shapes = [[tensor.shape for tensor in weights.values()] for weights in (stored, own)]
+    if shapes[0] != shapes[1]:
+        part = key.rsplit(".", 1)[0]
+        raise DataError(
+            f"{key}: {path} holds another EfficientNet than {part}.model={model}",
+            f"set {part}.model to the one it is, e.g. tf_efficientnet_lite0",
+        )
+    return dict(zip(own, stored.values(), strict=True))
 
 
 def timm_config(model: str, key: str):

@@ -26,6 +26,7 @@ from ddoq.evaluation.protocol import Protocol
 from ddoq.evaluation.views import Views
 from ddoq.evaluation.weights import WeightUse
 from ddoq.labelers import Teacher
+from ddoq.quantizers import Paper
 from ddoq.students import ConvNet
 from support.runs import composed
 
@@ -492,6 +493,7 @@ COUNTS = torch.tensor([30.0, 10.0, 40.0, 40.0])  # class 1 has twice the images 
         ("sampling", "class", [1.5, 0.5, 1, 1]),
         ("loss", "batch", [1.5, 0.5, 1, 1]),
         ("loss", "global", [1, 1 / 3, 4 / 3, 4 / 3]),
+        ("loss", "paper", [1.5 / math.sqrt(2), 0.5 / math.sqrt(2), 1, 1]),  # 1: no weighting
         ("none", "class", [1, 1, 1, 1]),
         ("none", "global", [1, 1, 1, 1]),
     ],
@@ -503,6 +505,16 @@ def test_weights_of_a_set_by_hand(use, normalize, expected):
     assert WeightUse(use, normalize).of_set(WEIGHTS, LABELS, COUNTS).tolist() == pytest.approx(
         expected, rel=1e-6
     )
+
+
+def test_the_paper_s_weights_are_square_roots_that_sum_to_the_root_of_the_number():
+    masses = torch.tensor([0.5, 0.3, 0.2])
+    labels, ones = torch.tensor([0, 0, 0, 1, 1]), torch.ones(2)
+    weights = torch.cat([Paper()(masses), ones * 1.2])
+    of_set = WeightUse("loss", "paper").of_set(weights, labels, torch.ones(5))
+    roots = masses.sqrt()
+    assert of_set[:3].tolist() == pytest.approx((roots / roots.sum() * math.sqrt(3)).tolist())
+    assert torch.equal(of_set[3:], weights[3:])
 
 
 def test_global_weights_follow_the_training_images_where_classes_differ_in_points():

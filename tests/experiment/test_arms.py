@@ -75,7 +75,7 @@ def test_every_arm_of_a_method_has_the_method():
 
 def test_a_method_takes_the_place_of_the_parts_of_the_main_arm():
     pushed, made = composed(), composed("method=dm")
-    parts = {"quantizer", "space", "weighting", "generator", "guidance", "guidances"}
+    parts = {"quantizer", "space", "weighting", "generator", "guidance", "guidances", "selection"}
     assert set(main_arm(pushed)) == parts | {"allocation"}
     assert main_arm(made) == {"method": made["method"]}
     assert made["baselines"]["d4m"]["generator"] == made["generator"] == pushed["generator"]
@@ -129,6 +129,24 @@ def test_an_arm_may_say_that_it_is_drawn_anew_or_not_or_nothing():
         (["+arms@baselines.x=random"], "arms: there is no such group", "'arm'"),
         (["arm@baselines.x=random"], "not part of the defaults", "write +arm@baselines.x=random"),
         (["+arm@baselines.random=dm"], "part of the defaults", "write arm@baselines.random=dm"),
+        (
+            ["selection=s3", "generator=decode"],
+            "selection: s3 chooses among draws of the same points, and generator=decode makes one",
+            "selection=none",
+        ),
+        (["selection=s3", "method=dm"], "and method=dm makes one set", "selection=none"),
+        (
+            ["+selection@baselines.random.selection=s3"],
+            "baselines.random.selection: s3 chooses",
+            "baselines.random.generator that draws",
+        ),
+        (
+            ["selection=s3", "+space@selection.space=pca"],
+            "selection.space: pca is no space of an image's features",
+            "+space@selection.space=features",
+        ),
+        (["selection=s3", "selection.num_draws=0"], "selection.num_draws: 0", "1 or more"),
+        (["selection=s4"], "there is no 's4'", "s3"),
         (["arm=herding"], "needs its name", "write +arm@baselines.herding=herding"),
         (["+arm@baselines=herding"], "needs its name", "write +arm@baselines.herding=herding"),
         (["+arm=herding,dm"], "needs its name", "write +arm@baselines.herding=herding"),
@@ -145,6 +163,8 @@ def test_what_is_no_arm_is_refused_with_what_would_be(overrides, cause, remedy):
     [
         ["method=dm", "allocation=equal"],
         ["method=dm", "~method"],
+        ["selection=s3", "+space@selection.space=features"],
+        ["+arm@baselines.s3=s3"],
         ["~method"],
         ["+arm@baselines.x=random"],
         ["arm@baselines.random=dm"],
