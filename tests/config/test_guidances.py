@@ -140,6 +140,11 @@ def test_an_arm_that_is_decoded_for_comparison_is_not_guided():
             [*NOISE, "guidance=mgd3", "generator.mode_guidance=0.1"],
             "in generator.mode_guidance, too",
         ),
+        (["guidance=mgd3", "generator.start=statistics"], "generator.start: statistics has draws"),
+        (
+            ["generator.mode_guidance=0.1", "generator.start=statistics"],
+            "guidances steer by points",
+        ),
         ([*NOISE, "guidance=igd", "guidance.fit.epochs=0"], "guidance.fit.epochs"),
         (["baselines=guided", "baselines.dmgd.guidance.scale=-1"], "baselines.dmgd.guidance.scale"),
         (["baselines=guided", "+baselines.dmgd.guidances.a=3"], "baselines.dmgd.guidances.a"),
