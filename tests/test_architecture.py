@@ -12,7 +12,7 @@ from support.runs import ROOT
 
 FILES = sorted((ROOT / "ddoq").rglob("*.py"))
 SCIENCE = {"data", "encoders", "quantizers", "generators", "labelers", "students", "evaluation"}
-SCIENCE |= {"distillers", "selections"}
+SCIENCE |= {"distillers", "guidances", "selections"}
 BASE = {"utils", "errors", "options"}
 
 #: What a room may import from the others. `run` and `job` may import everything.
@@ -24,7 +24,7 @@ ROOMS = {
     "pipeline": BASE,
     "config": BASE | {"pipeline"},
     **{room: BASE | {"data", room} for room in SCIENCE},
-    "generators": BASE | {"data", "encoders"},
+    "generators": BASE | {"data", "encoders", "guidances"},
     "evaluation": BASE | {"data", "quantizers"},
     "selections": BASE | {"quantizers"},
     "distillers": BASE | {"data", "evaluation", "labelers", "quantizers"},

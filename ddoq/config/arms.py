@@ -1,8 +1,8 @@
 """What an arm of a comparison is made of.
 
-An arm is a route to a set of images: points that a generator pushes forward, or a method that
-makes images itself. An empty arm is the full data. The root of a configuration holds the parts of
-the main arm in the same places.
+An arm is a route to a set of images: points that a generator pushes forward, steered by guidances
+where it has some, or a method that makes images itself. An empty arm is the full data. The root of
+a configuration holds the parts of the main arm in the same places.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ Conf = Mapping[str, Any]
 Allocation = Literal["equal", "error"]
 
 #: The groups of what makes points and pushes them forward, and those that such an arm needs.
-PUSHED = ("quantizer", "space", "weighting", "generator", "selection")
+PUSHED = ("quantizer", "space", "weighting", "generator", "guidance", "selection")
 NEEDED = ("quantizer", "weighting", "generator")
 #: Every group that a part of an arm may come from.
 ARM_PARTS = (*PUSHED, "method")
-#: What else an arm may say. ``redraw``: a new set for every student; null, like nothing: as the
-#: protocol says.
-OPTIONS = {"allocation": Allocation, "redraw": bool | None}
+#: What else an arm may say. ``guidances``: more of them, by any name. ``redraw``: a new set for
+#: every student; null, like nothing: as the protocol says.
+OPTIONS = {"guidances": dict[str, Any], "allocation": Allocation, "redraw": bool | None}
 
+#: The guidance that is an option of generators, too.
+MODE_GUIDANCE = "ddoq.guidances.MGD3"
 #: Spaces that are features of images, by a network of their own or by the run's teacher.
 FEATURES, TEACHER_FEATURES = "ddoq.encoders.Features", "ddoq.labelers.TeacherFeatures"
 
@@ -61,7 +63,37 @@ def parts_of(arm: Conf) -> dict[str, Conf]:
 def main_arm(config: Conf) -> dict[str, Any]:
     """Return the arm that the root of a configuration describes."""
     parts = parts_of(config)
-    return parts if is_method(config) else parts | {"allocation": config["allocation"]}
+    if is_method(config):
+        return parts
+    return parts | {name: config[name] for name in ("guidances", "allocation")}
+
+
+def named_guidances(arm: Conf) -> dict[str, Conf]:
+    """Return the guidances of an arm by where they stand in it: the one of the group, then the
+    others by name. An arm of another kind has none.
+    """
+    own = {"guidance": arm["guidance"]} if arm.get("guidance") else {}
+    others = arm.get("guidances") or {}
+    return own | {f"guidances.{name}": others[name] for name in sorted(others)}
+
+
+def guidances_of(arm: Conf) -> list[Conf]:
+    """Return the guidances of an arm, in the order of ``named_guidances``."""
+    return list(named_guidances(arm).values())
+
+
+def steered(arm: Conf) -> tuple[Conf, list[Conf]]:
+    """Return an arm's generator and the guidances beside it: mode guidance is an option of its own,
+    under which images have been kept since before there were others.
+    """
+    generator, beside = arm["generator"], []
+    for guidance in guidances_of(arm):
+        if guidance["_target_"] == MODE_GUIDANCE:
+            pull = {"mode_guidance": guidance["scale"], "mode_stop": guidance["stop"]}
+            generator = {**generator, **pull}
+        else:
+            beside.append(guidance)
+    return generator, beside
 
 
 def arm_name(arm: Conf) -> str:
@@ -69,8 +101,8 @@ def arm_name(arm: Conf) -> str:
 
     Any other quantizer gives its own name, with ``_weighted`` behind it where its masses are used.
     Selections of real images (``random``, ``nearest``, ...) name the generator if it does not show
-    the images as they are. Another space than that of the latents, and a budget shared by error,
-    are named, too, and so is what chooses among several draws. A method gives its own name.
+    the images as they are. Another space than that of the latents, a budget shared by error,
+    guidances, and what chooses among several draws are named, too. A method gives its own name.
 
     Args:
         arm: not the full data; or the root of a configuration.
@@ -85,6 +117,7 @@ def arm_name(arm: Conf) -> str:
         name += f"_{arm['space']['name']}"
     if arm.get("allocation", "equal") != "equal":
         name += f"_by_{arm['allocation']}"
+    name = "_".join([name, *(guidance["name"] for guidance in guidances_of(arm))])
     if selects(arm):
         name += f"_{arm['selection']['name']}"
     if quantizer == "kmeans":

@@ -14,6 +14,7 @@ from typing import Any
 from ddoq.config import methods, protocols
 from ddoq.config.arms import FEATURES, TEACHER_FEATURES, is_method
 from ddoq.config.form import check_form, complain
+from ddoq.config.guidances import guidance_problems
 from ddoq.config.limits import limit_problems
 from ddoq.config.parts import Problems, components
 from ddoq.config.schema import WaveResourcesConf
@@ -38,6 +39,7 @@ def _problems(config: Mapping[str, Any]) -> Problems:
     yield from _processes(config["trainer"]["processes"])
     yield from _arms(config)
     yield from _methods(config)
+    yield from guidance_problems(config)
     yield from _stages(config)
     yield from _combinations(config)
 

@@ -12,11 +12,14 @@ from ddoq.config.constructors import Constructor, constructor
 
 #: The groups whose choices are instantiated.
 COMPONENTS = (
-    *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "selection", "method"),
+    *("dataset", "encoder", "quantizer", "space", "weighting", "generator", "guidance"),
+    *("selection", "method"),
     *("student", "teacher", "protocol"),
 )
 #: Those of which nothing has to be chosen.
-OPTIONAL = ("method",)
+OPTIONAL = ("guidance", "method")
+_ROOT_KEY = re.compile(r"^\w+:")
+_OF_HYDRA = ("defaults", "hydra")
 _TARGET = re.compile(r"^ *_target_: (\S+)$", re.MULTILINE)
 
 
@@ -38,6 +41,21 @@ def groups() -> tuple[str, ...]:
 def files(group: str) -> dict[str, Path]:
     """Return the file of each choice of a group."""
     return {file.stem: file for file in sorted((conf_dir() / group).glob("*.yaml"))}
+
+
+@cache
+def sections() -> dict[str, str]:
+    """Return the root's keys that are no groups (``measure``, ``trainer``, ``seed`` ...), each with
+    its lines in ``config.yaml``, comments included.
+    """
+    lines = (conf_dir() / "config.yaml").read_text(encoding="utf-8").splitlines()
+    of_key: dict[str, list[str]] = {}
+    for line in lines:
+        if _ROOT_KEY.match(line):
+            of_key[line.partition(":")[0]] = block = []
+        if line and of_key:
+            block.append(line)
+    return {key: "\n".join(block) for key, block in of_key.items() if key not in _OF_HYDRA}
 
 
 @cache

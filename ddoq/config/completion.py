@@ -8,18 +8,19 @@ import re
 from collections.abc import Collection
 from pathlib import Path
 
-from ddoq.config.choices import files
+from ddoq.config.choices import files, groups, sections
 
 #: Before Hydra's rule for bash, which takes out ``=`` in the same way: neither of them ends a word.
 BASH = "COMP_WORDBREAKS=${COMP_WORDBREAKS//@}"
 _PLACE = re.compile(r"(\+?(\w+)@[\w.]+=)(\w*)")
 _OUTPUTS = re.compile(r"\s(?:--|paths\.)outputs[= ](\S+)")
+_TOPICS = tuple(sorted(file.stem for file in (Path(__file__).parents[1] / "help").glob("*.md")))
 #: What may follow a command, beside the names of runs and sweeps.
 _FOLLOWING = {
     "report": ("best", "compare"),
     "store": ("ls", "du", "verify", "repair", "gc"),
     "watch": (),
-    "help": tuple(sorted(file.stem for file in (Path(__file__).parents[1] / "help").glob("*.md"))),
+    "help": (*_TOPICS, *groups(), *sections()),
 }
 _OF_RUNS = ("report", "watch")
 

@@ -60,11 +60,13 @@ class Constructor:
         target: its dotted path.
         words: the first paragraph of its docstring.
         options: by name, those of base classes first.
+        given: names of what the run gives it.
     """
 
     target: str
     words: str
     options: Mapping[str, Option]
+    given: frozenset[str]
 
     def kinds(self) -> dict[str, Any]:
         """Return the types of the values of its options."""
@@ -85,7 +87,8 @@ def constructor(target: str) -> Constructor:
     module, node = _found(*target.rpartition(".")[::2])
     text = inspect.cleandoc(ast.get_docstring(node) or "")
     first = _in_words(text.partition("\n\n")[0])
-    return Constructor(target, first, {option.name: option for option in _options(module, node)})
+    options = {option.name: option for option in _options(module, node)}
+    return Constructor(target, first, options, frozenset(_given(module, node)))
 
 
 def plain(annotation: Any) -> Any:
@@ -104,17 +107,36 @@ def plain(annotation: Any) -> Any:
 def _options(module: str, node: ast.ClassDef) -> Iterator[Option]:
     """Yield the options of a class; a later one of the same name is the one that holds."""
     words = _words(node)
-    init = next((item for item in node.body if getattr(item, "name", "") == "__init__"), None)
-    if init is None:
-        bases = [_found(module, base.id) for base in node.bases if isinstance(base, ast.Name)]
-        inherited = [option for base in bases if base for option in _options(*base)]
-        yield from (replace(o, words=words.get(o.name, o.words)) for o in inherited)
+    init = _init(node)
+    inherited = [option for base in _bases(module, node) for option in _options(*base)]
+    yield from (replace(o, words=words.get(o.name, o.words)) for o in inherited)
     names = _Names(module)
     for name, stated, default in [*_stated(node, init), *_of_stages(node)]:
         if _outermost(stated) not in ("Given", "ClassVar", "KW_ONLY"):
             annotation = _evaluated(stated, names)
             value = _default(annotation, default, names)
             yield Option(name, annotation, value, words.get(name, ""))
+
+
+def _given(module: str, node: ast.ClassDef) -> Iterator[str]:
+    """Yield the names of what is no option, but the run's to give."""
+    for base in _bases(module, node):
+        yield from _given(*base)
+    for name, stated, _ in _stated(node, _init(node)):
+        if _outermost(stated) == "Given":
+            yield name
+
+
+def _init(node: ast.ClassDef) -> ast.FunctionDef | None:
+    return next((item for item in node.body if getattr(item, "name", "") == "__init__"), None)
+
+
+def _bases(module: str, node: ast.ClassDef) -> list[tuple[str, Any]]:
+    """Return the bases of ddoq's whose options a class takes over: none with an ``__init__``."""
+    if _init(node) is not None:
+        return []
+    bases = [_found(module, base.id) for base in node.bases if isinstance(base, ast.Name)]
+    return [base for base in bases if base]
 
 
 def _stated(node: ast.ClassDef, init: Any) -> Iterator[tuple[str, ast.expr, ast.expr | None]]:

@@ -66,6 +66,10 @@ def places(config: Mapping[str, Any]) -> Places:
         for part in ARM_PARTS:
             if isinstance(arm, Mapping) and part in arm and not _is_none(arm[part], part):
                 yield from _with_inner(f"baselines.{name}.{part}", part, arm[part])
+        for other, guidance in _entries(arm, "guidances"):
+            yield f"baselines.{name}.guidances.{other}", "guidance", guidance
+    for name, guidance in _entries(config, "guidances"):
+        yield f"guidances.{name}", "guidance", guidance
     for section, key, group in _DICTIONARIES:
         for name, component in _entries(config.get(section), key):
             yield from _with_inner(f"{section}.{key}.{name}", group, component)
@@ -93,7 +97,7 @@ def is_missing(part: Mapping[str, Any], key: str) -> bool:
 
 def _is_none(part: Any, group: str) -> bool:
     """Tell whether nothing was chosen of a group of which nothing has to be."""
-    return part is None and group in OPTIONAL
+    return group in OPTIONAL and (part is None or part == {})
 
 
 def _with_inner(path: str, group: str, part: Any) -> Places:

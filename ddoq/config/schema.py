@@ -153,8 +153,9 @@ class TrainerConf:
 class Config:
     """The root. Groups are filled by the defaults list.
 
-    ``method``: makes the main arm's images in place of quantizer, space, weighting, generator
-    and selection, which then only say what others take over. ``run``: see ``RunConf``.
+    ``method``: makes the main arm's images in place of quantizer, space, weighting, generator,
+    guidance and selection, which then only say what others take over. ``guidances``: more than the
+    one of the group. ``run``: see ``RunConf``.
     """
 
     dataset: Any = MISSING
@@ -163,6 +164,8 @@ class Config:
     space: Any = MISSING
     weighting: Any = MISSING
     generator: Any = MISSING
+    guidance: Any = field(default_factory=dict)
+    guidances: dict[str, Any] = field(default_factory=dict)
     selection: Any = MISSING
     method: Any = None
     student: Any = MISSING

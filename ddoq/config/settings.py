@@ -20,11 +20,6 @@ class Run:
     quiet: bool
     fetch: bool
 
-    @property
-    def only_looks(self) -> bool:
-        """Whether nothing is computed."""
-        return self.plan_only or self.fetch
-
 
 @dataclass(frozen=True, kw_only=True)
 class Paths:

@@ -44,10 +44,10 @@ def graph_bytes(network: nn.Module, images: Tensor) -> int:
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
+        sizes[storage._cdata] = storage.nbytes()  # not the address, which meta tensors lack
         return tensor
 
-    weights = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    weights = {weight.untyped_storage()._cdata for weight in network.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = network(images.detach().requires_grad_())
     del output

@@ -6,11 +6,19 @@ students, reports) takes the inputs that a route names, and never learns which o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ddoq.config.arms import SELECTIONS, TEACHER_FEATURES, is_method, selects
+from ddoq.config.arms import (
+    SELECTIONS,
+    TEACHER_FEATURES,
+    guidances_of,
+    is_method,
+    selects,
+    steered,
+)
+from ddoq.config.guidances import needs
 from ddoq.config.methods import resolved
 from ddoq.experiment.nodes import LATENTS, Nodes, make_node, training_identity, without
 from ddoq.pipeline.graph import Node
@@ -90,9 +98,10 @@ def _distilled(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
 def _pushed_forward(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
     """Return the route of points that a generator pushes forward."""
     quantize = _quantize(nodes, arm, draw, title)
-    generator = arm["generator"]
-    generate = _generate(nodes, generator, quantize, draw, title)
+    generate = _generate(nodes, arm, quantize, draw, title)
     about = {part: arm[part]["name"] for part in ("quantizer", "weighting", "generator")}
+    if guidances := guidances_of(arm):
+        about["guidance"] = "+".join(guidance["name"] for guidance in guidances)
     images = generate
     if selects(arm):
         images = _select(nodes, arm, generate, draw, title)
@@ -103,7 +112,7 @@ def _pushed_forward(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:
         quantize=quantize,
         about=about,
         weighting=arm["weighting"],
-        strength=generator.get("strength"),
+        strength=arm["generator"].get("strength"),
     )
 
 
@@ -139,13 +148,31 @@ def quantizer_inputs(nodes: Nodes, arm: Conf) -> dict[str, Node | None]:
     return {"encode": nodes.encode, "features": nodes.features(arm.get("space", LATENTS))}
 
 
-def _generate(nodes: Nodes, generator: Conf, quantize: Node, draw: int, title: str) -> Node:
+def guidance_inputs(nodes: Nodes, guidances: Sequence[Conf]) -> dict[str, Node]:
+    """Return what guidances need that other stages make, by the names that ``generate`` knows."""
+    inputs: dict[str, Node] = {}
+    for guidance in guidances:
+        wanted = needs(guidance)
+        if "teacher" in wanted:
+            inputs |= nodes.teacher(nodes.config["teacher"])
+        if "latents" in wanted:
+            inputs["encode"] = nodes.encode
+        if "surrogates" in wanted:
+            inputs[f"surrogates.{guidance['name']}"] = nodes.surrogates(guidance)
+    return inputs
+
+
+def _generate(nodes: Nodes, arm: Conf, quantize: Node, draw: int, title: str) -> Node:
+    generator, guidances = steered(arm)
     inputs = {"quantize": quantize, "index": nodes.index}
     if generator["name"] == "real":
         return make_node("generate", {"generator": generator}, title=title, **inputs)
     inputs |= {"encoder": nodes.encoder, "model": nodes.fitted_generator(generator)}
     inputs["invert"] = nodes.inverted(generator)
     identity = {"seed": draw, **nodes.generator_identity(generator)}
+    if guidances:
+        identity["guidances"] = [without(guidance, "fit") for guidance in guidances]
+        inputs |= guidance_inputs(nodes, guidances)
     return make_node("generate", identity, title=title, **inputs)
 
 

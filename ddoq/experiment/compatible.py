@@ -13,6 +13,7 @@ from typing import Any
 
 from ddoq.config.checks import stated_latent_shape
 from ddoq.config.form import complain
+from ddoq.config.guidances import guided_arms
 from ddoq.config.parts import components
 from ddoq.data.class_order import outputs_of_classes, read_order
 from ddoq.data.label_space import LabelSpace
@@ -21,6 +22,7 @@ from ddoq.experiment import Models
 from ddoq.experiment.schedules import schedule_problems
 from ddoq.experiment.teachers import seen_test_images
 from ddoq.utils.scaling import VAE_SCALES, latent_scale
+from ddoq.utils.schedulers import SCALING
 from ddoq.utils.weights import require_class
 
 Conf = Mapping[str, Any]
@@ -45,6 +47,7 @@ def check_fit(config: Conf, models: Models) -> None:
             complain(_text_problems(models.describe(conf, "text_encoder", key), network, key))
         if saved := models.describe(conf, "scheduler", key):
             complain(schedule_problems(saved, conf, key, _learns_variance(network)))
+    complain(_guided_problems(config, models))
 
 
 def check_classes(config: Conf, models: Models, facts: Conf) -> None:
@@ -179,6 +182,19 @@ def _channel_problems(config: Conf, vae: Conf, key: str) -> Problems:
             f"and the encoder takes grey images ({key}: in_channels=1)",
             "set dataset.channels=1, or use a VAE of RGB images",
         )
+
+
+def _guided_problems(config: Conf, models: Models) -> Problems:
+    """Yield the schedulers under which guidances would take samples for something else."""
+    for path, arm in guided_arms(config):
+        generator, key = arm["generator"], f"{path}generator"
+        saved = models.describe(generator, "scheduler", f"{key}.path") if generator["path"] else {}
+        name = generator["scheduler"] or (saved or {}).get("_class_name")
+        if name in SCALING:
+            yield (
+                f"{key}.scheduler: {name} scales its samples, which guidances do not support",
+                f"set {key}.scheduler=DDIMScheduler",
+            )
 
 
 # --- sizes ------------------------------------------------------------------------------------

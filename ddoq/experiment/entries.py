@@ -9,7 +9,7 @@ from typing import Any
 from ddoq.config.arms import is_method, is_redrawn
 from ddoq.config.constructors import constructor
 from ddoq.experiment.arms import Route, route_of
-from ddoq.experiment.nodes import Nodes, make_node, training_identity, without
+from ddoq.experiment.nodes import Nodes, make_node, training_identity
 from ddoq.pipeline.graph import Node
 
 Conf = Mapping[str, Any]
@@ -215,9 +215,8 @@ def _at_strengths(conf: Conf, arm: Conf) -> Iterator[tuple[float, Conf]]:
     if arm["generator"].get("start", "noise") == "noise" or not conf["strengths"]:
         return
     for strength in sorted({*conf["strengths"], arm["generator"]["strength"]}):
-        generator = {**arm["generator"], "strength": strength}
-        if strength == 0:
-            # ... of which all draws are alike
-            generator = {"name": "decode", "_target_": "ddoq.generators.Decode"}
-            arm = without(arm, "selection")
-        yield strength, {**arm, "generator": generator}
+        change = {"generator": {**arm["generator"], "strength": strength}}
+        if strength == 0:  # nothing is sampled, nor guided, and all draws are alike
+            decode = {"name": "decode", "_target_": "ddoq.generators.Decode"}
+            change = {"generator": decode, "guidance": {}, "guidances": {}, "selection": {}}
+        yield strength, {**arm, **change}

@@ -12,6 +12,7 @@ from typing import Any
 import huggingface_hub
 
 from ddoq.config.arms import TEACHER_FEATURES, selects
+from ddoq.config.guidances import need_teacher
 from ddoq.config.parts import components
 from ddoq.config.settings import measure_of
 from ddoq.data.base import hash_files
@@ -281,9 +282,10 @@ def networks_of(config: Conf) -> Iterator[tuple[Conf, str]]:
     spaces = [(path, conf) for path, group, conf in components(config) if group == "space"]
     yield from ((conf, f"{path}.path") for path, conf in spaces if "path" in conf)
     taught = config["protocol"]["labels"] != "hard" or config["compare"]["labels"]
+    taught = taught or measure_of(config).fidelity or need_teacher(config)
     chosen = any(map(selects, (config, *config["baselines"].values())))
     looked_at = any(conf["_target_"] == TEACHER_FEATURES for _, conf in spaces)
-    if taught or measure_of(config).fidelity or chosen or looked_at:
+    if taught or chosen or looked_at:
         for teacher in (config["teacher"].get("members") or {"": config["teacher"]}).values():
             if "path" in teacher:
                 yield teacher, "teacher.path"

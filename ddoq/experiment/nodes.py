@@ -169,6 +169,16 @@ class Nodes:
         inputs = {"encode": self.encode, "index": self.index}
         return make_node("fit_generator", {"fit": generator["fit"]}, **inputs)
 
+    def surrogates(self, guidance: Conf) -> Node:
+        """Return the networks at several points of a training that a guidance asks about images."""
+        protocol = self.config["protocol"]
+        identity = {
+            "fit": guidance["fit"],
+            "student": training_identity(self.config["student"], protocol)["student"],
+            "normalization": protocol["normalization"],
+        }
+        return make_node("fit_surrogates", identity, index=self.index)
+
     def inverted(self, generator: Conf) -> Node | None:
         """Return the statistics of inverted latents, where a generator starts from them."""
         if generator.get("start") != "statistics":

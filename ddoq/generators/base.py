@@ -34,6 +34,11 @@ class Points:
         """Return some of the points."""
         return Points(self.latents[rows], self.labels[rows], self.sources[rows], self.seeds[rows])
 
+    def at(self, rows: list[int]) -> Points:
+        """Return the points of some rows."""
+        tensors = (part[rows] for part in (self.latents, self.labels, self.sources))
+        return Points(*tensors, [self.seeds[row] for row in rows])
+
 
 class ImageGenerator(ABC):
     """Turns points into images. (``torch.Generator`` is the random number generator.)"""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ddoq.data.class_order import outputs_of_classes
 from ddoq.generators.diffusion import LatentDiffusion
 from ddoq.generators.released import describe, load_released
+from ddoq.guidances.base import Embedding
 from ddoq.options import FileOf, Fraction, NotNegativeInt, OfStages, PositiveFloat, PositiveInt
 from ddoq.utils.pretrained import load_pretrained
 
@@ -111,6 +113,22 @@ class DiT(LatentDiffusion):
     def predict(self, sample: Tensor, time: Tensor, conditions: Tensor) -> Tensor:
         """See ``LatentDiffusion.predict``."""
         return self.network(sample, timestep=time, class_labels=conditions).sample
+
+    @contextmanager
+    def embedding(self, replace: Embedding) -> Iterator[None]:
+        """See ``LatentDiffusion.embedding``; every block has an embedding of its own."""
+        handles = [
+            module.register_forward_hook(
+                lambda module, _, embedded: replace(embedded, module.embedding_table.weight)
+            )
+            for module in self.network.modules()
+            if hasattr(module, "embedding_table")
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
         """Guide the first ``guidance_channels`` channels, or all."""

@@ -1,4 +1,4 @@
-"""The reverse process: where it starts, how it runs, and what pulls it towards the centroid.
+"""The reverse process: where it starts, how it runs, and where guidances take hold of it.
 
 Everything works on latents ``[B, C, H, W]`` and any diffusers scheduler; what predicts is a
 function, so that a transformer with classes and a U-Net with prompts share this code.
@@ -8,15 +8,38 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ddoq.guidances.base import Embedding
+
 #: Maps a noisy sample (as the scheduler scales it) and a time to the model's output,
 #: guidance included.
 Denoise = Callable[[Tensor, Tensor], Tensor]
-#: Maps (next sample, guided output, current sample, time, next time) to the next sample, moved.
-Pull = Callable[[Tensor, Tensor, Tensor, Tensor, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    """The model as a function of sample and time alone; called, it is a ``Denoise``.
+
+    Attributes:
+        halves: maps sample, time and what replaces the embedded class, if anything does, to the
+            output with the class and the one without, ``None`` where nothing guides.
+        guide: classifier-free guidance, which makes one output of the two.
+    """
+
+    halves: Callable[[Tensor, Tensor, Embedding | None], tuple[Tensor, Tensor | None]]
+    guide: Callable[[Tensor, Tensor | None], Tensor]
+
+    def __call__(self, sample: Tensor, time: Tensor) -> Tensor:
+        return self.guide(*self.halves(sample, time, None))
+
+
+#: Takes the model's place: maps (model, sample, time, next time, steps that are left) to the output
+#: and to what is added to the next sample. See ``ddoq.generators.steering``.
+Hook = Callable[[Denoise, Tensor, Tensor, int, int], tuple[Tensor, Tensor | None]]
 
 
 def times_from(
@@ -41,7 +64,7 @@ def reverse(
     sample: Tensor,
     times: Tensor,
     generators: list[torch.Generator] | None = None,
-    pull: Pull | None = None,
+    hook: Hook | None = None,
 ) -> Tensor:
     """Run the reverse process from ``sample`` at ``times[0]`` to the end.
 
@@ -52,7 +75,7 @@ def reverse(
         times: from ``times_from``.
         generators: one per image, for schedulers that draw noise;
             an image's noise then does not depend on its batch.
-        pull: see ``towards``.
+        hook: what guidances do at every step.
     """
     draws = (
         {"generator": generators}
@@ -60,12 +83,15 @@ def reverse(
         else {}
     )
     following = [int(time) for time in times[1:]] + [-1]
-    for time, after in zip(times, following, strict=True):
-        output = denoise(scheduler.scale_model_input(sample, time), time)
-        moved = scheduler.step(output, time, sample, **draws).prev_sample
-        if pull is not None:
-            moved = pull(moved, output[:, : sample.shape[1]], sample, time, after)
-        sample = moved
+    for number, (time, after) in enumerate(zip(times, following, strict=True), 1):
+        move = None
+        if hook is None:
+            output = denoise(scheduler.scale_model_input(sample, time), time)
+        else:
+            output, move = hook(denoise, sample, time, after, len(times) - number)
+        sample = scheduler.step(output, time, sample, **draws).prev_sample
+        if move is not None:
+            sample = sample + move
     return sample
 
 
@@ -95,32 +121,6 @@ def invert(denoise: Denoise, scheduler, latents: Tensor, times: Iterable[Tensor]
     return sample
 
 
-def towards(modes: Tensor, scheduler, scale: float, stop: float) -> Pull:
-    """Return mode guidance: every step is moved by
-    ``scale * sigma_t * (mode - predicted clean sample)``.
-
-    MGD3 (Chan-Santiago et al. 2025) with the centroids as modes; ``sigma_t`` is the standard
-    deviation of DDPM's posterior between two times of the schedule.
-
-    Args:
-        modes: ``[B, C, H, W]``.
-        scheduler: a variance-preserving one.
-        scale: strength of the pull; MGD3 uses 0.1.
-        stop: guided while the time is above this share of the schedule; MGD3 uses 0.5.
-    """
-    alphas = scheduler.alphas_cumprod
-
-    def pull(moved: Tensor, output: Tensor, sample: Tensor, time: Tensor, after: int) -> Tensor:
-        if int(time) <= stop * len(alphas) or after < 0:
-            return moved
-        alpha, next_alpha = float(alphas[int(time)]), float(alphas[after])
-        sigma = ((1 - next_alpha) / (1 - alpha) * (1 - alpha / next_alpha)) ** 0.5
-        clean, _ = split_output(output, sample, alpha, scheduler)
-        return moved + scale * sigma * (modes - clean)
-
-    return pull
-
-
 def split_output(output: Tensor, sample: Tensor, alpha: float, scheduler) -> tuple[Tensor, Tensor]:
     """Return the clean sample and the noise that a model's output stands for,
     at signal power ``alpha``.
@@ -132,3 +132,15 @@ def split_output(output: Tensor, sample: Tensor, alpha: float, scheduler) -> tup
     if kind == "v_prediction":
         return signal * sample - spread * output, spread * sample + signal * output
     return output, (sample - signal * output) / spread
+
+
+def to_output(noise: Tensor, alpha: float, scheduler) -> Tensor:
+    """Return by how much a model's output changes where the noise that it stands for does, the
+    sample being what it is: the slope of ``split_output``'s inverse.
+    """
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        return noise
+    if kind == "v_prediction":
+        return noise / alpha**0.5
+    return -(((1 - alpha) / alpha) ** 0.5) * noise

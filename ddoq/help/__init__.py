@@ -7,8 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markdown import Markdown
+from rich.syntax import Syntax
 
-from ddoq.config.choices import groups
+from ddoq.config.choices import conf_dir, groups, sections
 from ddoq.errors import ConfigError, did_you_mean
 from ddoq.help.components import show_choice, show_group
 
@@ -17,6 +18,7 @@ _MOST_COLUMNS = 80
 _FOOT = """
 ddoq help quantizer         what there is of a group, here of quantizers
 ddoq help quantizer=kmeans  the options of a choice
+ddoq help trainer           a section of the configuration
 ddoq --help                 the commands, groups and choices"""
 _LINK_TO_A_FILE = re.compile(r"\[([^\]]+)\]\((?!https?:)[^)]+\)")
 
@@ -29,8 +31,8 @@ def topics() -> dict[str, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Show the topics, groups and choices that are named, or the list of topics; return the exit
-    code.
+    """Show the topics, groups, choices and sections that are named, or the list of topics; return
+    the exit code.
 
     Raises:
         ConfigError: there is none of that name.
@@ -49,9 +51,11 @@ def main(arguments: list[str]) -> int:
             show_choice(group, choice, console) if is_choice else show_group(group, console)
         elif name.lower() in about:
             _show_topic(name.lower(), console)
+        elif name in sections():
+            _show_section(name, console)
         else:
             cause = f"help: there is no topic '{name}'"
-            raise ConfigError(cause, did_you_mean(group.lower(), [*about, *groups()]))
+            raise ConfigError(cause, did_you_mean(group.lower(), [*about, *groups(), *sections()]))
     return 0
 
 
@@ -59,3 +63,11 @@ def _show_topic(name: str, console: Console) -> None:
     text = (FOLDER / f"{name}.md").read_text(encoding="utf-8")
     text = _LINK_TO_A_FILE.sub(r"\1", text)  # a terminal cannot follow it
     console.print(Markdown(text, code_theme="ansi_dark", hyperlinks=False))
+
+
+def _show_section(name: str, console: Console) -> None:
+    lines = Syntax(
+        sections()[name], "yaml", theme="ansi_dark", background_color="default", word_wrap=True
+    )
+    console.print(lines)
+    console.print(f"\n[dim]{conf_dir() / 'config.yaml'}[/]", soft_wrap=True)

@@ -58,6 +58,10 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``[B, num_classes]`` of images ``[B, C, H, W]`` in [0, 1]."""
+        return self.logits(images)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the same, with the gradient of the images."""
         return self.network(self._prepared(images))[:, self.columns]
 
     @torch.no_grad()
@@ -100,6 +104,10 @@ class Ensemble(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits ``[B, num_classes]`` of images ``[B, C, H, W]`` in [0, 1]."""
         return torch.stack([member(images) for member in self.members]).mean(0)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the same, with the gradient of the images."""
+        return torch.stack([member.logits(images) for member in self.members]).mean(0)
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features of all members, ``[B, F]``."""

@@ -22,7 +22,8 @@ KEY_LENGTH = 16  # hex digits in a path; 64 bits are plenty for a store of milli
 #: whatever has no ``_target_`` of its own; ``*`` is any name.
 LATER: dict[str, dict[str, Any]] = {
     "run": {
-        **{"method": None, "baselines.*.redraw": None},
+        **{"method": None, "guidance": {}, "guidances": {}},
+        **{"baselines.*.redraw": None, "baselines.*.guidance": {}, "baselines.*.guidances": {}},
         **{"measure.space": None, "measure.redundancy": False},
         "selection": {"_target_": "ddoq.selections.Everything", "name": "none"},
     },

@@ -57,6 +57,11 @@ TABLE = {
         Stage(name="quantize", wave="curve", version=2, per_arm=True, together=True),
         Stage(name="curve", wave="curve", together=True),
         Stage(name="fit_generator", wave="generate", remedy="lower generator.fit.learning_rate"),
+        Stage(
+            name="fit_surrogates",
+            wave="generate",
+            remedy="lower fit.learning_rate of the guidance that they are for",
+        ),
         Stage(name="check_generator", wave="generate", tries=True, required=("p_value",)),
         Stage(
             name="invert",

@@ -24,7 +24,7 @@ LABEL = (
 )
 #: What else a row says in words about its students.
 PARTS = (
-    *("method", "quantizer", "weighting", "generator"),
+    *("method", "quantizer", "weighting", "generator", "guidance"),
     *("strength", "space", "allocation", "redraw"),
 )
 #: What a reader is told once where it is the same everywhere, and in a column where it is not.
@@ -34,7 +34,8 @@ MEASURES = (
     *("nll", "num_images", "num_bytes", "w2_squared", "w2_squared_uniform", "variance"),
     *("held_out_distortion", "distortion", "num_points", "effective_points", "dispersion"),
     *("num_stored", "image_bytes", "label_bytes", "weight_bytes", "unlearned"),
-    *("seconds", "distil_seconds", "shared_seconds", "peak_mib", "gpu_peak_mib"),
+    *("seconds", "image_seconds", "distil_seconds", "shared_seconds"),
+    *("peak_mib", "gpu_peak_mib"),
 )
 #: Summaries over seeds by name, and the fields of rows that they are of.
 SUMMARIES = {"accuracy": "top1", "best_epoch": "top1_best", "top5": "top5", "ece": "ece"}

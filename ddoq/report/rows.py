@@ -75,7 +75,7 @@ def _row(entry: Entry, experiment: Experiment, store: Store, num_classes: int) -
         "value": entry.value,
         **{
             part: entry.about.get(part)
-            for part in ("method", "quantizer", "weighting", "generator")
+            for part in ("method", "quantizer", "weighting", "generator", "guidance")
         },
         "select": entry.about.get("selection"),
         "strength": _strength(entry),
@@ -161,7 +161,8 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
     """Return what it cost to get as far as a student's distilled set.
 
     ``distil_seconds`` are those of the set itself (codebook, images, labels), which students
-    without a redraw share (``set_key``); ``shared_seconds`` those of what other arms use as well
+    without a redraw share (``set_key``), ``image_seconds`` those of its images alone, by image, its
+    networks read; ``shared_seconds`` those of what other arms use as well
     (index, latents, fitted networks). A process holds one device.
     """
     nodes = unique([entry.evaluate])
@@ -174,7 +175,9 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
         times = [manifests[key]["cost"]["seconds"] for key in keys if manifests[key]]
         return round(sum(times), 3) if len(times) == len(keys) else None
 
+    made = manifest(entry.images) if entry.images else None
     return {
+        "image_seconds": made and made["cost"]["seconds"] / made["facts"]["num_images"],
         "distil_seconds": seconds(own),
         "shared_seconds": seconds(shared),
         "set_key": entry.label.key if entry.label else None,

@@ -38,11 +38,11 @@ SECTIONS: tuple[Ask, ...] = (
     sections.glossary,
     sections.accuracy,
     run_sections.protocol,
-    run_sections.per_class,
     sections.comparisons,
     run_sections.scores,
     sections.published,
     run_sections.choices,
+    run_sections.per_class,  # folded, and beside the choices
     run_sections.contributions,
     run_sections.gallery,
     run_sections.quantization,

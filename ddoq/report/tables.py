@@ -86,7 +86,7 @@ def accuracy_view(groups: Sequence[Group], split: str, main_arm: str = "") -> Vi
 
 def accuracy_cells(group: Group) -> dict[str, str]:
     """Return what is said about the accuracy of a group: first what no table goes without."""
-    parts = [group[name] for name in ("method", "quantizer", "weighting", "generator")]
+    parts = [group[name] for name in ("method", "quantizer", "weighting", "generator", "guidance")]
     return {
         "top-1 %": percent(group["accuracy"]),
         "95 % interval": interval(group["accuracy"]),
@@ -148,8 +148,9 @@ def cost_view(groups: Sequence[Group], main_arm: str = "") -> View | None:
         name="costs",
         note=(
             "Shared: what several arms need and was computed once (index, latents, fitted "
-            "networks). Distil: codebook, images and labels of one set. Device-hours: all that "
-            "stands behind the group's students, one device each. "
+            "networks). Distil: codebook, images and labels of one set. An image: its share of "
+            "making them. Device-hours: all that stands behind the group's students, one device "
+            "each. "
             "Bytes: those of one set, with its images, soft labels, and weights with metadata."
         ),
     )
@@ -159,6 +160,7 @@ def _cost_cells(group: Group) -> dict[str, str]:
     return {
         "shared, s": number(group["shared_seconds"], 1),
         "distil, s": number(group["distil_seconds"], 1),
+        "an image, s": number(group["image_seconds"], 2),
         "student, s": number(group["seconds"], 1),
         "device-hours": number(group["device_hours"], 3),
         "peak MiB": number(group["peak_mib"], 0),
@@ -311,7 +313,7 @@ _OF_SUMMARIES = {
 _PLAIN = (
     *(*LABEL, "variant", *_OF_SUMMARIES),
     *("nll", "num_images", "num_bytes", "w2_squared", "w2_squared_uniform", "variance"),
-    *("held_out_distortion", "seconds", "distil_seconds", "shared_seconds"),
+    *("held_out_distortion", "seconds", "image_seconds", "distil_seconds", "shared_seconds"),
     *("peak_mib", "gpu_peak_mib", "device_hours", "dataset_source", *PARTS),
     *("epochs", "num_steps", "batch_size", "learning_rate", "selection"),
     *("device", "host", "git", "seeds", "top1", "runs"),

@@ -10,8 +10,9 @@ from ddoq.report.formats import word
 
 #: Fields that say how groups of one name may differ, the plainest first.
 _WORDS = (
-    *("method", "quantizer", "weighting", "generator", "strength", "space", "allocation"),
-    *("redraw", "epochs", "num_steps", "batch_size", "learning_rate"),
+    *("method", "quantizer", "weighting", "generator", "guidance"),
+    *("strength", "space", "allocation", "redraw"),
+    *("epochs", "num_steps", "batch_size", "learning_rate"),
     *("dataset_source", "image_size", "num_train"),
 )
 _DIGESTS = ("dataset_key", "protocol_key", "recipe_key", "setting", "group_key")

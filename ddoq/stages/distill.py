@@ -13,6 +13,7 @@ from ddoq.data.image_set import write_image_set
 from ddoq.data.images import with_channels
 from ddoq.distillers import Distiller, Task
 from ddoq.engine.distill import DistillModule, require_memory
+from ddoq.engine.memory import free_memory
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import DataError
 from ddoq.generators.base import decoded
@@ -21,7 +22,6 @@ from ddoq.stages.models import load_encoder
 from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.stages.students import new_student, normalization
-from ddoq.utils.cores import usable_memory
 from ddoq.utils.seeding import item_seed
 
 _NUM_PARTS = 20  # a checkpoint after each
@@ -51,7 +51,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     if "quantize" in inputs:
         task.decoded = _decoded(node, inputs, runtime)
     method.begin(task)
-    require_memory(method, task, _free_memory(runtime.device))
+    require_memory(method, task, free_memory(runtime.device))
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
     if method.num_steps:
         fit_steps(
@@ -126,8 +126,3 @@ def make_task(identity: Mapping, index: Path, runtime: Runtime) -> Task:
         make_network=make_network,
         seed=identity["seed"],
     )
-
-
-def _free_memory(device: str) -> int:
-    """Return the free bytes of a GPU, or of this machine."""
-    return usable_memory() if device == "cpu" else torch.cuda.mem_get_info(device)[0]

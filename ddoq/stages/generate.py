@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ddoq.config.build import build
 from ddoq.data.base import SPLITS
@@ -18,10 +19,12 @@ from ddoq.generators import ImageGenerator, LatentDiffusion
 from ddoq.generators.base import Points
 from ddoq.pipeline.graph import Node
 from ddoq.quantizers.codebook import ClassCodebooks
+from ddoq.stages.guidances import cells_of, load_guidance, most_at_once
 from ddoq.stages.invert import draws_of
 from ddoq.stages.models import load_encoder, load_pretrained_generator
 from ddoq.stages.precision import require_precision
 from ddoq.stages.quantize import load_points
+from ddoq.stages.rounds import batches_of_classes, in_rounds
 from ddoq.stages.runtime import Runtime, index_facts
 from ddoq.utils.handover import Batches, Handover
 from ddoq.utils.seeding import item_seed
@@ -37,7 +40,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         points = replace(points, latents=draws_of(inputs["invert"], points, num_sets, *seed))
     class_names = index_facts(inputs["index"]).class_names
     names = file_names(points.labels, points.index, class_names)
-    generator, fitting = _generator(node, inputs, points, runtime), FittingBatches("generate")
+    generator = _generator(node, inputs, points, runtime)
+    most = most_at_once(generator, points.latents.shape[1:], runtime.device)
+    fitting = FittingBatches("generate", most)
+    remembers = any(guidance.uses_memory for guidance in getattr(generator, "guidances", ()))
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index, *further)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
@@ -46,7 +52,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     def generate(batch) -> torch.Tensor:
         numbers, latents, labels, sources = batch
         some = Points(latents, labels, sources, [seeds[i] for i in numbers.tolist()])
-        images = fitting(len(some), lambda rows: generator.generate(some.part(rows)))
+        if remembers:
+            images = in_rounds(generator, some, points.index[numbers.cpu()], fitting)
+        else:
+            images = fitting(len(some), lambda rows: generator.generate(some.part(rows)))
         return with_channels(images, runtime.dataset.channels)
 
     def write(batch, images: torch.Tensor) -> None:
@@ -55,9 +64,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     # A batch is repeated whole if one of its images is missing:
     # in another batch, the last bit may round otherwise.
+    everything = (
+        batches_of_classes(points.labels, runtime.batch_size)
+        if remembers
+        else runtime.batches(list(range(len(points))))
+    )
     batches = [
         batch
-        for batch in runtime.ranks.mine(runtime.batches(list(range(len(points)))))
+        for batch in runtime.ranks.mine(everything)
         if not all((folder / names[i]).exists() for i in batch)
     ]
     items = torch.utils.data.TensorDataset(
@@ -71,7 +85,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     size = runtime.dataset.image_size
     predict_batches(
         generate,
-        runtime.prepare(generator.networks()),
+        _prepared(generator, runtime),
         items,
         batches,
         Batches(images, (runtime.dataset.channels, size, size)),
@@ -81,6 +95,14 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     )
     runtime.ranks.gather()
     return {"num_images": len(points)}
+
+
+def _prepared(generator: ImageGenerator, runtime: Runtime) -> nn.Module:
+    """Return the networks, compiled if that is asked for and no guidance looks into them."""
+    networks = generator.networks()
+    if any(guidance.replaces_embedding for guidance in getattr(generator, "guidances", ())):
+        return networks
+    return runtime.prepare(networks)
 
 
 def _generator(
@@ -96,6 +118,10 @@ def _generator(
     if conf["name"] == "decode":
         return build(conf, encoder=encoder)
     space, path = index_facts(inputs["index"]).space, str(inputs.get("model"))
+    steering = {}
+    if confs := node.identity.get("guidances"):
+        guidances = [load_guidance(guidance, node, inputs, runtime) for guidance in confs]
+        steering = {"guidances": guidances, "cells": cells_of(points)}
     if "model" not in inputs:
         path = runtime.models.place(node.identity["model"], conf)
     elif conf["precision"] != "float32":
@@ -104,4 +130,4 @@ def _generator(
             return load_pretrained_generator(conf | {"precision": precision}, path, None, space)
 
         require_precision(make, conf["precision"], points.latents[:4], points.labels[:4], runtime)
-    return load_pretrained_generator(conf, path, encoder, space)
+    return load_pretrained_generator(conf, path, encoder, space, **steering)

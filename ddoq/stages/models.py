@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_model
 from torch import nn
@@ -55,10 +56,12 @@ def load_encoder_of(
 
 
 def load_pretrained_generator(
-    conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace
+    conf: Mapping, path: str, encoder: Encoder | None, space: LabelSpace, **steering: Any
 ) -> LatentDiffusion:
-    """Return a generator with weights in ``path``, for the classes of a data set."""
-    return build(conf, path=path, encoder=encoder, label_space=space)
+    """Return a generator with weights in ``path``, for the classes of a data set;
+    ``steering``: its guidances, and the cells of each class.
+    """
+    return build(conf, path=path, encoder=encoder, label_space=space, **steering)
 
 
 def load_teacher(examined: Node, inputs: Mapping[str, Path], runtime: Runtime) -> nn.Module:

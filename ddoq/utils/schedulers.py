@@ -20,3 +20,12 @@ Scheduler = Literal[
     "UniPCMultistepScheduler",
 ]
 SCHEDULERS = get_args(Scheduler)
+#: Those whose samples are not of unit variance: what is said of signal power does not hold there.
+SCALING = (
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+)

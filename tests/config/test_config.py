@@ -267,6 +267,8 @@ def test_a_shell_gets_commands_and_what_follows_them(tmp_path):
         f"ddoq watch paths.outputs={tmp_path} digits": both,
         "ddoq store re": ["repair"],
         "ddoq help glo": ["glossary"],
+        "ddoq help weigh": ["weighting"],
+        "ddoq help trai": ["trainer"],
         "ddoq help nothing": [],
         "ddoq fetch +experiment=dig": ["+experiment=digits"],
     }.items():

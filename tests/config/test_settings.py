@@ -25,9 +25,9 @@ def config() -> dict[str, Any]:
 def test_every_key_of_run_arrives(config):
     run = run_of(config)
     assert (run.until, run.from_stage, run.quiet) == ("label", "encode", True)
-    assert not (run.plan_only or run.fetch or run.only_looks)
-    assert run_of({"run": config["run"] | {"plan_only": True}}).only_looks
-    assert run_of({"run": config["run"] | {"fetch": True}}).only_looks
+    assert not (run.plan_only or run.fetch)
+    assert run_of({"run": config["run"] | {"plan_only": True}}).plan_only
+    assert run_of({"run": config["run"] | {"fetch": True}}).fetch
     assert "from" in config["run"], "the section itself stays as it is"
 
 

@@ -75,8 +75,8 @@ def test_every_arm_of_a_method_has_the_method():
 
 def test_a_method_takes_the_place_of_the_parts_of_the_main_arm():
     pushed, made = composed(), composed("method=dm")
-    parts = {"quantizer", "space", "weighting", "generator", "selection", "allocation"}
-    assert set(main_arm(pushed)) == parts
+    parts = {"quantizer", "space", "weighting", "generator", "guidance", "guidances", "selection"}
+    assert set(main_arm(pushed)) == parts | {"allocation"}
     assert main_arm(made) == {"method": made["method"]}
     assert made["baselines"]["d4m"]["generator"] == made["generator"] == pushed["generator"]
     assert arm_name(made) == "dm" and run_name(made).startswith("digits-dm-ipc10-s0-")

@@ -24,7 +24,7 @@ from ddoq.data.tables import open_parquet
 from ddoq.encoders import TAEF2, VAE, Pixels
 from ddoq.errors import ConfigError, DataError, StageError
 from ddoq.generators import Decode, DiT, Points, StableDiffusion
-from ddoq.generators.sampling import invert, reverse, times_from, towards
+from ddoq.generators.sampling import invert, reverse, times_from
 from ddoq.utils.schedulers import SCHEDULERS
 from support.tiny_models import save_dit, save_stable_diffusion
 
@@ -302,45 +302,6 @@ def test_inversion_takes_no_noise_and_pure_noise_no_centroid(dit_folder):
     noise = dit(dit_folder, start="noise", strength=1.0)
     assert torch.equal(noise.generate(some), noise.generate(elsewhere))
     assert not torch.allclose(noise.generate(some), noise.generate(other_seeds), atol=1e-3)
-
-
-def test_mode_guidance_moves_samples_towards_the_centroid_until_it_stops():
-    scheduler = DDIMScheduler(clip_sample=False, timestep_spacing="trailing")
-    modes = torch.randn(4, 4, 8, 8)
-    noise = torch.randn(4, 4, 8, 8)
-
-    def distance(scale: float, stop: float = 0.5) -> float:
-        times = times_from(scheduler, 50, 1.0)
-        pull = towards(modes, scheduler, scale, stop)
-        return (
-            (reverse(gaussian(scheduler), scheduler, noise, times, pull=pull) - modes)
-            .square()
-            .mean()
-            .item()
-        )
-
-    assert distance(0.1) < distance(0.03) < distance(0.0)
-    assert distance(0.1, stop=1.0) == distance(0.0)  # stopped before it began
-    assert distance(0.1) < distance(0.1, stop=0.9) < distance(0.0)
-
-
-def test_mode_guidance_reaches_the_generator(dit_folder):
-    some, whole = points(2), {"strength": 1.0}
-    pulled = dit(dit_folder, mode_guidance=0.1, **whole).sample(some)
-    assert not torch.equal(pulled, dit(dit_folder, **whole).sample(some))
-
-
-def test_mode_guidance_is_the_published_step():
-    scheduler = DDIMScheduler(clip_sample=False)
-    sample, output, modes, moved = torch.randn(4, 1, 4, 8, 8)
-    alpha, after = scheduler.alphas_cumprod[600], scheduler.alphas_cumprod[580]
-    clean = (sample - (1 - alpha).sqrt() * output) / alpha.sqrt()
-    sigma = DDPMScheduler()._get_variance(600)  # of one step; ours spans 20 of the schedule's
-    pulled = towards(modes, scheduler, 0.1, 0.5)(moved, output, sample, torch.tensor(600), 599)
-    assert torch.allclose(pulled, moved + 0.1 * sigma.sqrt() * (modes - clean), atol=1e-5)
-    wide = ((1 - after) / (1 - alpha) * (1 - alpha / after)).sqrt()
-    pulled = towards(modes, scheduler, 0.1, 0.5)(moved, output, sample, torch.tensor(600), 580)
-    assert torch.allclose(pulled, moved + 0.1 * wide * (modes - clean), atol=1e-5)
 
 
 @pytest.mark.parametrize("options", [{"start": "inversion"}, {"mode_guidance": 0.1}])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import pytest
+from omegaconf import OmegaConf
 
-from ddoq.config.choices import COMPONENTS, files
+from ddoq.config.choices import COMPONENTS, files, sections
 from ddoq.errors import ConfigError
 from ddoq.help import FOLDER, main, topics
 from support.processes import new_python
@@ -104,6 +106,18 @@ def test_every_choice_of_every_component_fits_into_80_columns(choice, capsys):
     assert main([choice]) == 0
     *lines, _ = capsys.readouterr().out.splitlines()  # the last is the file's path
     assert max(map(len, lines)) <= WIDTH and any(line.startswith(choice) for line in lines)
+
+
+@pytest.mark.parametrize("section", sections())
+def test_a_section_of_the_root_shows_its_keys_with_their_comments(section, capsys):
+    assert main([section]) == 0
+    *lines, file = capsys.readouterr().out.splitlines()
+    shown = " ".join(" ".join(lines).split())
+    assert max(map(len, lines)) <= WIDTH and file.endswith("conf/config.yaml")
+    value = OmegaConf.load(ROOT / "conf" / "config.yaml")[section]
+    keys = value if isinstance(value, Mapping) else [section]
+    assert all(f"{key}:" in shown for key in keys)
+    assert section != "trainer" or "never changes what is computed" in shown
 
 
 def test_a_misspelt_group_or_choice_gets_the_nearest():

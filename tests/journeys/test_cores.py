@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import psutil
 import pytest
 
 from support.processes import ddoq, start
-from support.runs import TINY, artefacts
+from support.runs import DECODED, ROOT, TINY, artefacts
 
 #: Latents and images that fitted networks make, labels that another one gives, two arms.
 BOTH_FITS = (
@@ -62,6 +64,35 @@ def test_bytes_do_not_depend_on_the_number_of_processes(tmp_path):
     for num in (2, 4):
         assert [name for name in found[1] if found[num].get(name) != found[1][name]] == []
         assert found[num].keys() == found[1].keys()
+
+
+ANEW = """
+import sys
+from ddoq.pipeline import crew
+from ddoq.run import main
+
+if __name__ == "__main__":
+    crew.start_method = lambda: "spawn"
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_processes_start_anew_where_they_cannot_be_forked(tmp_path):
+    """As on macOS and Windows; only the choice of how to start them is another here."""
+    script = tmp_path / "anew.py"
+    script.write_text(ANEW)
+    overrides = (*DECODED, "baselines=none", "protocol.num_seeds=2", "run.until=evaluate")
+    commands = {"1": [sys.executable, "-m", "ddoq.run"], "2": [sys.executable, str(script)]}
+    made = {}
+    for num, command in commands.items():
+        outputs = tmp_path / num
+        settings = (*overrides, f"trainer.processes={num}", f"paths.outputs={outputs}")
+        done = subprocess.run([*command, *settings], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        made[num] = artefacts(outputs, "encode", "quantize", "generate", "label", "evaluate")
+        assert ("2 processes start anew" in done.stdout) == (num == "2")
+    assert made["1"] == made["2"]
 
 
 # --- how it ends ------------------------------------------------------------------------------

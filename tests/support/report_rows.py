@@ -47,7 +47,7 @@ NEW = (
         "variance",
         "held_out_distortion",
     ),
-    *("distil_seconds", "shared_seconds", "set_key", "peak_mib", "gpu_peak_mib"),
+    *("image_seconds", "distil_seconds", "shared_seconds", "set_key", "peak_mib", "gpu_peak_mib"),
 )
 
 
@@ -119,6 +119,7 @@ def row(
         **{
             "variance": 4.0,
             "held_out_distortion": None,
+            "image_seconds": 0.5,
             "distil_seconds": 10.0,
             "shared_seconds": 100.0,
         },
