@@ -49,7 +49,7 @@ def test_a_misspelt_topic_gets_the_nearest():
         "ddoq: error: help: there is no topic 'sweps'",
         "  -> did you mean 'sweeps'?",
     ]
-    with pytest.raises(ConfigError, match="choose one of: ablation, arm, "):
+    with pytest.raises(ConfigError, match="choose one of: ablation, allocation, arm, "):
         main(["qqq"])
 
 
