@@ -54,7 +54,7 @@ class Route:
     def inputs(self) -> dict[str, Node]:
         """What a later stage needs to read the images, by the names that it knows them by."""
         inputs = {self.images.stage: self.images}
-        return inputs | ({"quantize": self.quantize} if self.quantize else {})
+        return inputs | ({"quantize": self.quantize} if self.images is self.generate else {})
 
 
 def route_of(nodes: Nodes, arm: Conf, draw: int, title: str) -> Route:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -87,17 +87,33 @@ def draws_of(folder: Path, points: ClassCodebooks, num_sets: int, *seed: object)
     Raises:
         StoreError: the file is damaged, or of other latents.
     """
-    remedy = f"remove {folder} and run again"
-    with reading(folder / _STATISTICS, remedy, StoreError):
-        both = load_file(folder / _STATISTICS)
-    handover = Handover(f"{folder}", "statistics", remedy, StoreError)
     nums = points.labels.bincount().tolist()
-    for part in both.values():
-        handover.shape(part.shape, (len(nums), *points.latents.shape[1:]))
+    means, stds = read_statistics(folder, (len(nums), *points.latents.shape[1:]))
+    starts = [
+        best_draws(means[label], stds[label], num, num_sets, *seed, label)
+        for label, num in enumerate(nums)
+    ]
+    return torch.cat(starts)
+
+
+def read_statistics(folder: Path, shape: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return means and standard deviations ``[num_classes, *shape]`` of an ``invert`` artefact.
+
+    Args:
+        folder: of the artefact.
+        shape: that both have to be of.
+
+    Raises:
+        StoreError: the file is damaged, or of other latents.
+    """
+    remedy = f"remove {folder} and run again"
+    handover = Handover(f"{folder}", "statistics", remedy, StoreError)
+    with reading(folder / _STATISTICS, remedy, StoreError):
+        held = load_file(folder / _STATISTICS)
+        means, stds = (held[name].float() for name in ("mean", "std"))
+        if (stds < 0).any():
+            raise ValueError("there are negative deviations")
+    for part in (means, stds):
+        handover.shape(part.shape, shape)
         handover.finite(part)
-    return torch.cat(
-        [
-            best_draws(both["mean"][label], both["std"][label], num, num_sets, *seed, label)
-            for label, num in enumerate(nums)
-        ]
-    )
+    return means, stds

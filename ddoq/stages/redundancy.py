@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ddoq.data.distilled import load_distilled
 from ddoq.data.floats import as_floats, to_bytes
 from ddoq.pipeline.graph import Node
 from ddoq.stages.evaluate import label_options
 from ddoq.stages.runtime import Runtime
-from ddoq.stages.students import train_and_test, training_data
+from ddoq.stages.students import distilled_set, train_and_test, training_data
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
@@ -21,7 +20,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     one. Its increments know of those before; here draws are independent.
     """
     data, recipe = training_data(node.identity, inputs, runtime)
-    following = load_distilled(inputs["next"]).training_set(data.images.shape[-1])
+    following = distilled_set(inputs["next"], inputs["index"]).training_set(data.images.shape[-1])
     test = to_bytes(as_floats(following.images)), following.labels
     options = label_options(node, inputs, data, recipe, runtime)
     _, measures = train_and_test(

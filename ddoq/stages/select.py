@@ -41,11 +41,11 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         for name in inputs
         if name.partition(".")[0] == "generate"
     ]
+    real = _Real(inputs)
     outputs = _outputs(node, inputs, draws, folder / "parts", runtime)
     if outputs is None:
         return {}
     conf = {name: value for name, value in node.identity["selection"].items() if name != "space"}
-    real = _Real(inputs)
     candidates = Candidates(labels=points.labels, outputs=outputs)
     choice = build(conf).choose(candidates, real, node.identity["seed"])
     number, point = choice.rows // len(points), choice.rows % len(points)

@@ -31,16 +31,17 @@ def training_data(
     recipe = resolved(identity, index)
     size = recipe.image_size or runtime.dataset.image_size
     if "label" in inputs:
-        data = _distilled(load_distilled(inputs["label"]), index.class_names)
+        data = distilled_set(inputs["label"], inputs["index"])
         return data.training_set(size, from_pngs=identity.get("pixels") == "pngs"), recipe
     images = runtime.tensors(inputs["index"], "train", size)
     return TrainingSet.of_images(*images, index.num_classes), recipe
 
 
-def _distilled(data: DistilledDataset, class_names: list[str]) -> DistilledDataset:
-    """Return a distilled set as it is, if its classes are those of the data, in their order,
+def distilled_set(folder: Path, index: Path) -> DistilledDataset:
+    """Return a distilled set, if its classes are those of the data, in their order,
     none without an image.
     """
+    data, class_names = load_distilled(folder), index_facts(index).class_names
     handover = Handover(f"{data.path}", "classes", "remove it and run again", StoreError)
     handover.order(data.class_names, class_names)
     handover.count(len(data.labels.unique()), len(class_names))

@@ -72,6 +72,7 @@ from ddoq.quantizers import (
     Shrink,
     Uniform,
 )
+from ddoq.stages.invert import read_statistics
 from ddoq.watch.command import find, frame
 from ddoq.watch.page import page_of
 from support.fuzzing import damaged, examples, holds, settings_of, two_lines_or_nothing
@@ -670,6 +671,17 @@ def _image_set(folder: Path) -> Callable[[], None]:
     return read
 
 
+def _inversions(folder: Path) -> Callable[[], None]:
+    both = {"mean": torch.rand(2, 4, 3, 3), "std": torch.rand(2, 4, 3, 3)}
+    save_file(both, folder / "statistics.safetensors")
+
+    def read() -> None:
+        means, stds = read_statistics(folder, (2, 4, 3, 3))
+        assert means.isfinite().all() and (stds >= 0).all()
+
+    return read
+
+
 def _parquet(folder: Path) -> Callable[[], None]:
     Image.fromarray(_random(4, 4, 3)).save(folder.parent / "image.png")
     image = {"bytes": (folder.parent / "image.png").read_bytes(), "path": "a.png"}
@@ -785,6 +797,7 @@ READERS = (
     _codebooks,
     _distilled,
     _image_set,
+    _inversions,
     _parquet,
     _idx,
     _archive,

@@ -49,6 +49,11 @@ EVERYTHING = (
     "baselines=none",
     "+arm@baselines.dm=dm",
     "baselines.dm.method.num_steps=5",
+    "+arm@baselines.s3=s3",
+    "baselines.s3.selection.num_draws=2",
+    "generator.start=statistics",
+    "generator.num_sets=2",
+    "measure.redundancy=true",
     "ablation=none",
     "ipc=2",
 )
@@ -130,6 +135,11 @@ def larger_vae(inputs: Inputs) -> None:
     build_vae(fit, 1, 8).save_pretrained(inputs["encoder"] / "vae")
 
 
+def statistics(inputs: Inputs, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    file = inputs["invert"] / "statistics.safetensors"
+    tensors(file, lambda held: held.update(mean=change(held["mean"])))
+
+
 def points(change: Callable[[dict], None]) -> Callable[[Inputs], None]:
     return lambda inputs: tensors(inputs["quantize"] / CODEBOOK, change)
 
@@ -180,9 +190,17 @@ def a_class_less(inputs: Inputs) -> None:
     table(inputs["label"] / "metadata.parquet", lambda t: t.filter(pa.compute.field("label") < 9))
 
 
-def other_names(inputs: Inputs) -> None:
-    file = inputs["label"] / "classes.json"
-    file.write_text(json.dumps(json.loads(file.read_text())[::-1]))
+def other_names(name: str) -> Callable[[Inputs], None]:
+    def spoil(inputs: Inputs) -> None:
+        file = inputs[name] / "classes.json"
+        file.write_text(json.dumps(json.loads(file.read_text())[::-1]))
+
+    return spoil
+
+
+def nan_features(inputs: Inputs) -> None:
+    for file in inputs["features"].glob("shard-*"):
+        tensors(file, lambda held: held["latents"][:5].fill_(np.nan))
 
 
 def features_of_another_network(inputs: Inputs) -> None:
@@ -256,6 +274,7 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "counts": "one answer for each latent that was chosen",
         "order": "that of the classes is what it is about (tests/journeys/test_orders.py)",
     },
+    "invert": LATENTS | {"order": other_index},
     "distill": {
         "finite": {"method.learning_rate": 1e30},
         "shapes": OWN,
@@ -270,6 +289,12 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "shapes": larger_vae,
         "counts": points(without_last_class),
         "order": other_index,
+    },
+    "select": {
+        "finite": nan_features,
+        "shapes": features_of_another_network,
+        "counts": one_image_less,
+        "order": lambda inputs: rolled(inputs["features"] / "index.parquet"),
     },
     "label": {
         "finite": points(lambda held: held["counts"].zero_()),
@@ -289,11 +314,17 @@ TABLE: dict[str, dict[str, Callable | str]] = {
         "counts": fewer_features,
         "order": lambda inputs: rolled(inputs["features"] / "index.parquet"),
     },
+    "redundancy": {
+        "finite": views(unseen),
+        "shapes": views(lambda logits: logits[:, :7]),
+        "counts": a_class_less,
+        "order": other_names("next"),
+    },
     "evaluate": {
         "finite": views(unseen),
         "shapes": views(lambda logits: logits[:, :7]),
         "counts": a_class_less,
-        "order": other_names,
+        "order": other_names("label"),
     },
     "report": dict.fromkeys(
         ("finite", "shapes", "counts", "order"),
@@ -306,6 +337,9 @@ MORE = [
     ("quantize", lambda inputs: (other_features(inputs), fewer_features(inputs))),
     ("fit_generator", {"fit.learning_rate": 1e30}),
     ("generate", huge("model", "pos_embed.proj.weight")),
+    ("generate", lambda inputs: statistics(inputs, lambda part: part * np.nan)),
+    ("generate", lambda inputs: statistics(inputs, lambda part: part[1:])),
+    ("invert", huge("model", "pos_embed.proj.weight")),
     ("generate", points(lambda held: held["latents"][3].fill_(np.nan))),
     ("generate", points(lambda held: held["labels"].copy_(held["labels"].roll(1)))),
     ("generate", points(lambda held: held["index"].fill_(0))),
@@ -377,9 +411,11 @@ def test_what_is_spoilt_is_refused_before_there_is_a_file(finished, tmp_path, st
 
 
 def wanted(node: Node, stage: str) -> bool:
-    """Tell whether a node is one of a stage, and neither features nor made of a method's images."""
-    others = ("features",) if stage == "distill" else ("features", "dm")
-    return node.stage == stage and node.title not in others
+    """Tell whether a node is one of a stage, and neither features nor made of images that are not
+    those of points.
+    """
+    others = {"distill": (), "label": ("dm", "s3"), "relabel": ("dm", "s3")}.get(stage, ("dm",))
+    return node.stage == stage and node.title not in ("features", *others)
 
 
 def changed(node: Node, options: dict[str, float]) -> Node:
