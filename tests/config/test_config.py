@@ -317,9 +317,12 @@ def test_numbers_become_of_the_type_of_their_option():
 
 
 def test_choices_and_ranges_hold_for_every_arm():
-    words = ("baselines.d4m.quantizer.leftover=flus", "baselines.d4m.quantizer.km_expand=0")
+    words = (
+        *("baselines.d4m.quantizer.leftover=flus", "baselines.d4m.quantizer.km_expand=0"),
+        *("ablation=standard", "ablation.weightings.clip.high=0", "ablation.strengths=[2]"),
+    )
     with pytest.raises(ConfigError) as caught:
-        check(composed(*words, "ablation.weightings.clip.high=0", "ablation.strengths=[2]"))
+        check(composed(*words))
     cause, remedy = str(caught.value).splitlines()
     for part in (
         "baselines.d4m.quantizer.leftover: 'flus' is not known",
