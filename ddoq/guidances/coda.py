@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ddoq.guidances.base import Shift, Step, Windowed
 from ddoq.options import NotNegativeFloat, Share
 
+_NOISIEST = 14.6  # ``sqrt((1 - alpha) / alpha)`` at the first step of Stable Diffusion XL
+
 
 @dataclass(kw_only=True)
 class CoDA(Windowed):
@@ -19,7 +21,8 @@ class CoDA(Windowed):
     guidance scale of 5, towards the real latent (posterior mean, images squashed, not mirrored)
     nearest to a centre of UMAP and HDBSCAN: ``quantizer=nearest`` or ``kmedoids`` comes near. In
     terms of clean latents the pull is the guidance scale times ``scale * sqrt((1 - alpha) /
-    alpha)``, more than all of the way at the noisiest steps.
+    alpha)``, more than all of the way at the noisiest steps of the source, whose root ends at 14.6.
+    Schedules that go on from there (``squaredcos_cap_v2``) are pulled as at that end.
 
     Args:
         low, high: it acts between these shares of the schedule's time.
@@ -34,4 +37,5 @@ class CoDA(Windowed):
         """Shift the conditional noise."""
         spread, signal = (1 - step.alpha) ** 0.5, step.alpha**0.5
         clean = (step.sample - spread * step.conditional) / signal
-        return Shift(conditional=-self.scale * (step.points - clean))
+        strength = self.scale * min(1.0, _NOISIEST * signal / spread)
+        return Shift(conditional=-strength * (step.points - clean))
