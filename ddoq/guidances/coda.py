@@ -25,7 +25,7 @@ class CoDA(Windowed):
     Args:
         low, high: it acts between these shares of the schedule's time.
         scale: strength of the pull, gamma.
-        noisiest: where the root is more than this, clean latents are pulled as at this.
+        noisiest: of that root: above it, clean latents are pulled as at it.
     """
 
     low: Share = 0.1
