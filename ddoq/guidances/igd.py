@@ -56,13 +56,13 @@ class IGD(Windowed):
     the two steps is taken from a successor (LGD). **Influence**: G, the sum over surrogates of one
     minus the cosine between the gradient of the image's loss and that of 200 real images. The next
     sample is moved by ``scale * sqrt(1 - alpha) * |noise|`` along minus the gradient of G with
-    respect to the sample, ``|noise|`` being its root mean square: as a norm, which the notes on the
-    source allow as well, a step would be five times as long as the noise itself. **Deviation**: it
-    is moved by ``-deviation`` times the gradient of the cosine between the clean latent and the
-    nearest of the last 64 finished ones of its class, times the number of coordinates over 4,096,
-    which is 1 for the source's latents: others are of another length. Neither is scaled by sigma;
-    targets are real images, not mirrored. The source's surrogate is a ConvNet-6; here it is the
-    run's student.
+    respect to the sample, ``|noise|`` being its norm over 64, about 1 for the source's latents of
+    4,096 coordinates: the plain norm, which the notes on the source allow as well, would make a
+    step of five times the noise itself. **Deviation**: it is moved by ``-deviation`` times the
+    gradient of the cosine between the clean latent and the nearest of the last 64 finished ones of
+    its class, times the number of coordinates over 4,096. So both are the source's there, and the
+    same share of latents of another length. Neither is scaled by sigma; targets are real images,
+    not mirrored. The source's surrogate is a ConvNet-6; here it is the run's student.
 
     Args:
         surrogates: networks at several points of a training.
@@ -111,6 +111,6 @@ class IGD(Windowed):
 
 
 def noise_level(step: Step) -> Tensor:
-    """Return ``sqrt(1 - alpha)`` times the root mean square of the noise, ``[B, 1, 1, 1]``."""
-    size = step.noise.square().flatten(1).mean(1).sqrt().view(-1, 1, 1, 1)
+    """Return ``sqrt(1 - alpha)`` times the noise's norm over 64, ``[B, 1, 1, 1]``; see ``IGD``."""
+    size = step.noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1) / _COORDINATES**0.5
     return (1 - step.alpha) ** 0.5 * size

@@ -37,13 +37,13 @@ class ManifoldGD(MGD3):
 
     Args:
         normal: strength of what removes the normal part.
-        num_nearby: points around the image's point.
+        num_around: points around the image's point.
         radius: of these points.
         neighbours: of the sample among them.
     """
 
     normal: NotNegativeFloat = 0.1
-    num_nearby: PositiveInt = 300
+    num_around: PositiveInt = 300
     radius: PositiveFloat = 0.05
     neighbours: PositiveInt = 12
 
@@ -71,11 +71,11 @@ class ManifoldGD(MGD3):
 
     def _drawn(self, step: Step) -> tuple[Tensor, Tensor]:
         """Return the distances of the points ``[B, n]`` and white noise ``[B, n + d - 1]``."""
-        falling = torch.linspace(0.1, self.radius, self.num_nearby)
-        length = self.num_nearby + step.points[0].numel() - 1
+        falling = torch.linspace(0.1, self.radius, self.num_around)
+        length = self.num_around + step.points[0].numel() - 1
         radii, noises = [], []
         for generator in step.generators("manifold"):
-            radii.append(falling + self.radius * torch.rand(self.num_nearby, generator=generator))
+            radii.append(falling + self.radius * torch.rand(self.num_around, generator=generator))
             noises.append(torch.randn(length, generator=generator))
         device = step.points.device
         return torch.stack(radii).to(device), torch.stack(noises).to(device)

@@ -67,6 +67,17 @@ def test_coda_is_the_published_formula():
     assert torch.allclose(CoDA().shift(step).conditional, -factor * (step.points - clean))
 
 
+def test_coda_pulls_no_clean_latent_further_than_at_the_noisiest_step_of_its_source():
+    def pull(alpha: float) -> float:
+        step = make_step(alpha=alpha)
+        shift, way = CoDA().shift(step).conditional, step.points
+        clean = (step.sample - (1 - alpha) ** 0.5 * step.conditional) / alpha**0.5
+        return float(-(shift / (way - clean)).mean() * ((1 - alpha) / alpha) ** 0.5)
+
+    assert pull(0.5) == pytest.approx(0.05) and pull(0.1) == pytest.approx(0.15, rel=1e-4)
+    assert pull(1e-4) == pytest.approx(pull(1e-6), rel=1e-3) == pytest.approx(0.73, rel=1e-3)
+
+
 def test_coda_is_multiplied_by_the_guidance_scale(dit_folder):
     """At the last step alone, from the same state."""
 
