@@ -6,7 +6,7 @@ EXTRA  ?= dev
 TORCH  ?=
 DEVICE ?= cpu
 
-.PHONY: help install run test test-slow test-slurm bench-quantizers bench-generators bench-students lint options report constraints clean
+.PHONY: help install run test test-slow test-slurm bench-quantizers bench-generators bench-students bench-matching lint options report constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*?## ' $(MAKEFILE_LIST) | awk -F ':.*?## ' '{printf "  %-17s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench-generators: install ## time generation and encoding against diffusers' pip
 
 bench-students: install ## time the training of students against ImageFolder and torchvision, 4 minutes (DEVICE=cuda for ResNet-18)
 	$(BIN)/python tests/benchmarks/students.py $(DEVICE) $(ARGS)
+
+bench-matching: install ## time a step of DM and DSA against the official loop, 2 minutes (PEER=FOLDER, a clone of VICO-UoE/DatasetCondensation)
+	$(BIN)/python tests/benchmarks/matching.py --peer $(PEER) $(ARGS)
 
 options: install ## write all options of components into the files of conf/
 	$(BIN)/python -m ddoq.config.write

@@ -53,6 +53,14 @@ class Range:
         return "0 or more" if 0 in self else "positive"
 
 
+@dataclass(frozen=True)
+class Unused:
+    """Of an inherited option: ``why`` it has to stay at 0, and what takes it ``instead``."""
+
+    why: str
+    instead: str
+
+
 PositiveInt = Annotated[int, Range(0, ends="()")]
 PositiveFloat = Annotated[float, Range(0, ends="()")]
 NotNegativeInt = Annotated[int, Range(0)]
@@ -89,6 +97,8 @@ def breaches(value: Any, annotation: Any, path: str) -> Iterator[tuple[str, str]
         for mark in inner[1:]:
             if isinstance(mark, Range) and value not in mark:
                 yield _outside(value, mark, path)
+            if isinstance(mark, Unused) and value:
+                yield f"{path}: {value}, and {mark.why}", f"set {path}=0, or take {mark.instead}"
         # Sections say ``Annotated[str, Literal[...]]``: OmegaConf knows no ``Literal``.
         for part in inner:
             yield from breaches(value, part, path)

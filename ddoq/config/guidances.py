@@ -12,12 +12,17 @@ Conf = Mapping[str, Any]
 Problems = Iterator[tuple[str, str]]
 
 
-def guided_arms(config: Conf) -> Iterator[tuple[str, Conf]]:
-    """Yield every arm that has guidances, with what its keys begin with."""
+def _pushed_arms(config: Conf) -> Iterator[tuple[str, Conf]]:
+    """Yield every arm that pushes points forward, with what its keys begin with."""
     arms = {"": config} | {f"baselines.{name}.": arm for name, arm in config["baselines"].items()}
     for path, arm in arms.items():
-        if not is_full(arm) and not is_method(arm) and named_guidances(arm):
+        if not is_full(arm) and not is_method(arm):
             yield path, arm
+
+
+def guided_arms(config: Conf) -> Iterator[tuple[str, Conf]]:
+    """Yield every arm that has guidances, with what its keys begin with."""
+    yield from ((path, arm) for path, arm in _pushed_arms(config) if named_guidances(arm))
 
 
 def needs(guidance: Conf) -> frozenset[str]:
@@ -33,20 +38,21 @@ def need_teacher(config: Conf) -> bool:
 
 def guidance_problems(config: Conf) -> Problems:
     """Yield cause and remedy of whatever a generator cannot do for the guidances of its arm."""
-    for path, arm in guided_arms(config):
+    for path, arm in _pushed_arms(config):
         generator = arm["generator"]
         for place, guidance in named_guidances(arm).items():
             about = f"{path}{place}: {guidance['name']}"
-            if "mode_guidance" not in generator:
+            if "mode_guidance" in generator:
+                yield from _embedding(about, f"{path}{place}", guidance, generator)
+                yield from _reach(about, path, guidance, generator)
+            else:
+                choice = f"+generator@{path}generator=dit" if path else "generator=dit"
                 yield (
-                    f"{about} steers a diffusion model, and {path}generator={generator['name']} "
-                    "is none",
-                    f"set {path}generator=dit, or {path}{place}=none",
+                    f"{about} steers a diffusion model, and generator={generator['name']} is none",
+                    f"set {choice}, or leave it out",
                 )
-                return
-            yield from _embedding(about, f"{path}{place}", guidance, generator)
-            yield from _reach(about, path, guidance, generator)
         yield from _twice(path, arm)
+        yield from _without_points(path, arm)
 
 
 def _embedding(about: str, place: str, guidance: Conf, generator: Conf) -> Problems:
@@ -76,3 +82,15 @@ def _twice(path: str, arm: Conf) -> Problems:
             pulls.append(f"{path}{place}")
     if len(pulls) > 1:
         yield f"{pulls[-1]}: mode guidance is asked for in {pulls[0]}, too", "leave one of them out"
+
+
+def _without_points(path: str, arm: Conf) -> Problems:
+    """What would take the draws that images start from for the points of their classes."""
+    generator = arm["generator"]
+    guided = bool(named_guidances(arm) or generator.get("mode_guidance"))
+    if guided and generator.get("start") == "statistics":
+        yield (
+            f"{path}generator.start: statistics has draws in place of points, "
+            "and guidances steer by points",
+            f"set {path}generator.start=noise, or leave guidances and mode_guidance out",
+        )

@@ -47,7 +47,8 @@ class MeasureConf:
 @dataclass(kw_only=True)
 class CompareConf:
     """The same arms on the test split with other ``students``, other ``teachers``,
-    other ``labels``, and without ``augmentation``. ``arms``: names of those that are
+    other ``labels``, without ``augmentation``, and, of methods that optimise images, on
+    their PNGs instead of their floats (``pixels``). ``arms``: names of those that are
     compared; ``null`` for all.
     """
 
@@ -57,6 +58,7 @@ class CompareConf:
     teachers: dict[str, Any] = field(default_factory=dict)
     labels: list[Annotated[str, Labels]] = field(default_factory=list)
     augmentation: bool = False
+    pixels: bool = False
 
 
 @dataclass

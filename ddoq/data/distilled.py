@@ -33,7 +33,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import one_hot
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from ddoq.data.floats import FLOATS, as_floats, parts_of, read_floats, read_partition, resized
 from ddoq.data.images import to_uint8
@@ -218,20 +218,38 @@ class DistilledDataset(Dataset):
         with reading(self.path / name, _AGAIN):
             return read_png(self.path / name, size)
 
-    def training_set(self, size: int | None = None) -> TrainingSet:
+    @property
+    def num_parts(self) -> int:
+        """How many images that students see each stored one holds."""
+        return self.partition**2
+
+    def items(self, size: int) -> Dataset:
+        """Return what students see by number, ``(i, image [C, size, size])``, pixels as in
+        ``TrainingSet``; PNGs are read on demand.
+        """
+        if self._floats is None:
+            return PNGs([self.path / name for name in self.metadata["file_name"]], size)
+        images = self.training_set(size).images
+        return TensorDataset(torch.arange(len(images)), images)
+
+    def training_set(self, size: int | None = None, from_pngs: bool = False) -> TrainingSet:
         """Return everything in memory, with soft labels where the data set has them.
 
         Images that hold others are taken apart: n is then the number of all of these.
 
         Args:
             size: side of the images in pixels, if they are not to stay as they are.
+            from_pngs: take the PNGs, rounded and clipped, where there are floats, too.
         """
+        names = self.metadata["file_name"]
         if self._floats is None:
-            images = torch.stack([self._image(name, size) for name in self.metadata["file_name"]])
+            images = torch.stack([self._image(name, size) for name in names])
         else:
-            images = resized(parts_of(self._floats, self.partition), size)
-        num_parts = self.partition**2
-        labels, weights = (v.repeat_interleave(num_parts) for v in (self.labels, self.weights))
+            stored = self._floats
+            if from_pngs:
+                stored = as_floats(torch.stack([self._image(name) for name in names]))
+            images = resized(parts_of(stored, self.partition), size)
+        labels, weights = (v.repeat_interleave(self.num_parts) for v in (self.labels, self.weights))
         targets, temperature = one_hot(labels, len(self.class_names)).float(), 1.0
         if (self.path / TARGETS).is_file():
             wanted = targets.shape
@@ -246,7 +264,7 @@ class DistilledDataset(Dataset):
                 ):
                     raise ValueError(f"no probabilities {tuple(wanted)} at a temperature")
         counts = torch.from_numpy(self.metadata.get("count", np.ones(len(self))).astype(np.float32))
-        counts = counts.repeat_interleave(num_parts) / num_parts
+        counts = counts.repeat_interleave(self.num_parts) / self.num_parts
         return TrainingSet(images, targets, weights, labels, counts, temperature)
 
 

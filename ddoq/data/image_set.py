@@ -177,8 +177,7 @@ def write_image_set(
         labels, index, counts, sources, partition: see ``ImageSet``.
     """
     names = file_names(labels, index, list(class_names))
-    for name, image in zip(names, to_bytes(images), strict=True):
-        write_png(folder / name, image)
+    write_pngs(folder, images, names)
     write_floats(folder, images, partition)
     write_table(folder, names, labels=labels, index=index, counts=counts, sources=sources)
 
@@ -206,6 +205,12 @@ def write_table(
     rows |= {name: values.numpy() for name, values in others.items()}
     with atomic_path(folder / TABLE) as temporary:
         pq.write_table(pa.table({"file_name": names} | rows), temporary)
+
+
+def write_pngs(folder: Path, images: Tensor, names: Sequence[str]) -> None:
+    """Write images ``[n, C, H, W]`` in units of [0, 1], clipped, under their names."""
+    for name, image in zip(names, to_bytes(images), strict=True):
+        write_png(folder / name, image)
 
 
 def _integers(table: pa.Table, column: str) -> Tensor:

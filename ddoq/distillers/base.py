@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ddoq.distillers.features import features, settled
+from ddoq.distillers.influence import Influence
 from ddoq.distillers.selection import STARTS, early_losses, losses_after, lowest, mixed
 from ddoq.distillers.synthetic import Synthetic
 from ddoq.distillers.task import Batch, Task
@@ -59,7 +60,10 @@ class Distiller(ABC):
         prune_epochs: of that network; the losses are means over them.
         importance: share of a batch's images that are drawn by their loss in a network that the
             images have trained, and not evenly; weights keep its means those of the class.
-        refresh: steps between two such networks.
+        adaptive: share of each class that is left out on the way: the images with the least and
+            those with the most influence on the step of the synthetic images, in equal numbers
+            (BiLP's adaptive level); for losses that know the training images by their mean.
+        refresh: steps between two such networks, or two looks at the influence of a batch.
         masses: let each image count as the training images of its class that are nearest to it;
             see ``counts``. Otherwise all count alike.
         rules: decide what is ``null``. A rule has conditions (``min_ipc``, ``max_ipc``,
@@ -80,6 +84,7 @@ class Distiller(ABC):
     prune: Fraction = 0.0
     prune_epochs: PositiveInt = 5
     importance: Share = 0.0
+    adaptive: Fraction = 0.0
     refresh: PositiveInt = 50
     masses: bool = False
     rules: OfStages[Sequence[Mapping[str, Any]]] = ()
@@ -102,6 +107,8 @@ class Distiller(ABC):
             task.positions = [lowest(rows, losses, 1 - self.prune) for rows in task.positions]
         task.synthetic = self.synthetic(task)
         task.networks = self.networks(task)
+        if self.adaptive:
+            task.influence = Influence(len(task.images), task.num_classes, self.adaptive)
 
     def networks(self, task: Task) -> nn.ModuleList:
         """Return the networks that live through the steps, as they begin; none by default."""
@@ -109,7 +116,24 @@ class Distiller(ABC):
 
     def num_in_graph(self, task: Task) -> int:
         """Return how many images have to be held with all that a network makes of them."""
-        return task.num_classes * task.ipc * self.partition**2
+        orders = 3 if self.adaptive else 1  # its influence is a derivative of the gradient
+        return orders * task.num_classes * task.ipc * self.partition**2
+
+    def influence(self, task: Task, batch: Batch) -> Tensor:
+        """Return by how much, to first order, the step of the synthetic images would be longer
+        without each image of a batch, ``[num_classes, B]``; of methods that take ``adaptive``.
+        """
+        raise NotImplementedError
+
+    def by_influence(self, task: Task, batch: Batch) -> Batch:
+        """Return a batch in which images of too little or too much influence weigh nothing, where
+        that is asked for.
+        """
+        if self.adaptive:
+            if batch.step % self.refresh == 0:
+                task.influence.note(batch.rows, self.influence(task, batch).abs())
+            batch.weights *= task.influence.weights(batch.rows)
+        return batch
 
     def by_importance(self, task: Task, batch: Batch) -> Batch:
         """Return a batch whose images are drawn by their loss, where that is asked for."""

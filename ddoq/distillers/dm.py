@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddoq.distillers.base import Distiller, Update
 from ddoq.distillers.features import class_features
+from ddoq.distillers.influence import pull
 from ddoq.distillers.task import Batch, Task
-from ddoq.options import PositiveInt
+from ddoq.options import PositiveInt, Unused
 
 _WIDTHS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of Gaussian kernels, in mean squared distances
 
@@ -25,16 +26,29 @@ class DM(Distiller):
     them, as in the authors' code.
     """
 
+    def influence(self, task: Task, batch: Batch) -> Tensor:
+        """Return that of the features, by the mean of each class."""
+        network, real = self._real(task, batch)
+        means = real.mean(1, keepdim=True).requires_grad_()
+        fake = class_features(network, task.fake(batch))
+        loss = self.discrepancy(means, fake, means.new_ones(means.shape[:2]))
+        (slope,) = pull(loss, task.synthetic.images, [means])
+        return ((means - real) * slope).sum(2).detach() / max(1, real.shape[1] - 1)
+
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Match the features of each class."""
-        network = self.network(task, batch.step)
-        with torch.no_grad():
-            real = class_features(network, task.real(batch))
+        network, real = self._real(task, batch)
 
         def loss() -> Tensor:
             return self.discrepancy(real, class_features(network, task.fake(batch)), batch.weights)
 
         update(loss)
+
+    @torch.no_grad()
+    def _real(self, task: Task, batch: Batch) -> tuple[nn.Module, Tensor]:
+        """Return the network of a step, and the features of the real images in it."""
+        network = self.network(task, batch.step)
+        return network, class_features(network, task.real(batch))
 
     def discrepancy(self, real: Tensor, fake: Tensor, weights: Tensor) -> Tensor:
         """Return how far the features of the classes are apart, summed over them; a scalar.
@@ -59,12 +73,14 @@ class M3D(DM):
             the class's features, real and synthetic; ``linear``: DM; ``polynomial``:
             ``(1 + <a, b>)²``.
         steps_per_network: of the images, before the next network is drawn.
+        adaptive: 0: a kernel compares more than means.
     """
 
     kernel: Literal["gaussian", "linear", "polynomial"] = "gaussian"
     steps_per_network: PositiveInt = 1
+    adaptive: Annotated[float, Unused("a kernel compares more than means", "dm, dc or dsa")] = 0.0
 
-    def network(self, task: Task, step: int) -> torch.nn.Module:
+    def network(self, task: Task, step: int) -> nn.Module:
         """Return the network that several steps share."""
         return task.network(step // self.steps_per_network)
 

@@ -8,12 +8,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ddoq.labelers.teacher import penultimate
 
-_PIXELS = 2**21  # that pass through a network at once: 2,048 images of 32×32
+#: Pixels that pass through a network at once: 2,048 images of 32×32; as many as the caches of a
+#: CPU hold, 32.
+_PIXELS, _PIXELS_OF_CPU = 2**21, 2**15
 
 
 def num_at_once(images: Tensor) -> int:
     """Return how many of the images ``[n, C, H, W]`` pass through a network at once."""
-    return max(1, _PIXELS // images[0, 0].numel())
+    pixels = _PIXELS_OF_CPU if images.device.type == "cpu" else _PIXELS
+    return max(1, pixels // images[0, 0].numel())
 
 
 def features(network: nn.Module, images: Tensor) -> Tensor:

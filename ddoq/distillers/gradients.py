@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ddoq.distillers.base import Distiller, Update
-from ddoq.distillers.features import settled
+from ddoq.distillers.features import num_at_once, settled
+from ddoq.distillers.influence import pull
 from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
 from ddoq.evaluation.dsa import apply_dsa, draw_dsa
@@ -65,30 +66,55 @@ class DC(Distiller):
 
     def step(self, task: Task, batch: Batch, update: Update) -> None:
         """Match the gradients of each class, then train the network on the images."""
+        network, loop = self._settled(task, batch)
+        update(*(partial(self._loss, task, batch, label) for label in range(task.num_classes)))
+        if loop + 1 < self.loops:
+            self._train(network, task, batch.step)
+
+    def influence(self, task: Task, batch: Batch) -> Tensor:
+        """Return that of the gradients, class by class."""
+        self._settled(task, batch)
+        return torch.stack([self._influence(task, batch, c) for c in range(task.num_classes)])
+
+    def _settled(self, task: Task, batch: Batch) -> tuple[nn.Module, int]:
+        """Return the network as a step finds it, and how many steps it has seen."""
         (network,) = task.networks
         number, loop = divmod(batch.step, self.loops)
         if loop == 0:
             network.load_state_dict(task.network(number).state_dict())
         some = task.normalized(batch.rows[:, :_PER_CLASS]).flatten(0, 1)
-        settled(network, some)
-        update(*(partial(self._loss, task, batch, label) for label in range(task.num_classes)))
-        if loop + 1 < self.loops:
-            self._train(network, task, batch.step)
+        return settled(network, some), loop
 
     def _loss(self, task: Task, batch: Batch, label: int) -> Tensor:
         """Return the distance of the gradients of a class, a scalar."""
-        weights, mine = list(task.networks[0].parameters()), slice(label, label + 1)
-        labels = task.labels.new_tensor([label])
+        real = _mean_gradient(task.networks[0], *self._real(task, batch, label), label)
+        return self._distance_to(real, task, batch, label)
 
-        def losses(images: Tensor) -> Tensor:
-            logits = task.networks[0](images[0])
-            return cross_entropy(logits, labels.expand(len(logits)), reduction="none")
+    def _influence(self, task: Task, batch: Batch, label: int) -> Tensor:
+        """Return the influence of the images of a class, ``[B]``."""
+        real, weights = self._real(task, batch, label)
+        gradient = _mean_gradient(task.networks[0], real, torch.ones_like(weights), label)
+        means = [mean.requires_grad_() for mean in gradient]
+        slopes = pull(self._distance_to(means, task, batch, label), task.synthetic.images, means)
+        # the product of each image's gradient with the slopes, without the gradients themselves:
+        # their weighted sum is linear in the weights
+        losses = _losses(task.networks[0], real, label)
+        weights = torch.zeros_like(losses, requires_grad=True)
+        parameters = list(task.networks[0].parameters())
+        sums = torch.autograd.grad(losses, parameters, weights, create_graph=True)
+        product = sum((a * b).sum() for a, b in zip(sums, slopes, strict=True))
+        (products,) = torch.autograd.grad(product, weights)
+        return (products.mean() - products).detach() / max(1, len(products) - 1)
 
-        loss = (batch.weights[label] * losses(task.real(batch, mine))).mean()
-        real = torch.autograd.grad(loss, weights)
-        fake = torch.autograd.grad(
-            losses(task.fake(batch, mine)).mean(), weights, create_graph=True
-        )
+    def _real(self, task: Task, batch: Batch, label: int) -> tuple[Tensor, Tensor]:
+        """Return the real images of a class, augmented, and their weights."""
+        return task.real(batch, slice(label, label + 1))[0], batch.weights[label]
+
+    def _distance_to(self, real: Sequence[Tensor], task: Task, batch: Batch, label: int) -> Tensor:
+        """Return how far the gradient of the synthetic images of a class is from the real one."""
+        images = task.fake(batch, slice(label, label + 1))[0]
+        loss = _losses(task.networks[0], images, label).mean()
+        fake = torch.autograd.grad(loss, list(task.networks[0].parameters()), create_graph=True)
         return distance(real, fake, self.distance)
 
     def _train(self, network: nn.Module, task: Task, step: int) -> None:
@@ -109,6 +135,28 @@ class DC(Distiller):
                 cross_entropy(network(some), labels[rows]).backward()
                 optimizer.step()
         optimizer.zero_grad()
+
+
+def _losses(network: nn.Module, images: Tensor, label: int) -> Tensor:
+    """Return the cross-entropy of each of a class's images, ``[n]``."""
+    logits = network(images)
+    labels = torch.full((len(logits),), label, device=logits.device)
+    return cross_entropy(logits, labels, reduction="none")
+
+
+def _mean_gradient(network: nn.Module, images: Tensor, weights: Tensor, label: int) -> list[Tensor]:
+    """Return the gradient of the weighted mean loss of a class's images, by parameter.
+
+    They pass in parts, which on a CPU stay in its caches.
+    """
+    parameters = list(network.parameters())
+    total = [torch.zeros_like(parameter) for parameter in parameters]
+    size = num_at_once(images)
+    for some, own in zip(images.split(size), weights.split(size), strict=True):
+        loss = (own * _losses(network, some, label)).sum() / len(images)
+        for mean, part in zip(total, torch.autograd.grad(loss, parameters), strict=True):
+            mean += part
+    return total
 
 
 def distance(real: Sequence[Tensor], fake: Sequence[Tensor], kind: Distance = "rows") -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from ddoq.distillers.features import class_features
 from ddoq.distillers.synthetic import labels_of
 from ddoq.distillers.task import Batch, Task
 from ddoq.labelers.teacher import last_linear
-from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt
+from ddoq.options import Decided, NotNegativeFloat, NotNegativeInt, PositiveInt, Unused
 from ddoq.utils.seeding import item_generator
 
 
@@ -34,6 +35,7 @@ class IDM(DM):
         most_networks: in the queue; then the oldest leaves.
         every: steps from one fresh network to the next.
         num_trained: networks that are trained after each step.
+        adaptive: 0: cross-entropy is no match of means.
         train_steps: of each of them, on batches of 256 real images without augmentation.
     """
 
@@ -43,6 +45,7 @@ class IDM(DM):
     first_networks: PositiveInt = 3
     most_networks: PositiveInt = 100
     num_trained: NotNegativeInt = 2
+    adaptive: Annotated[float, Unused("cross-entropy is no match of means", "dm, dc or dsa")] = 0.0
 
     def networks(self, task: Task) -> nn.ModuleList:
         """Return the queue, those included that join it later."""
@@ -57,9 +60,7 @@ class IDM(DM):
         """Match the mean features of each class and lower its cross-entropy; train networks."""
         self._renew(task, batch.step)
         (place,) = self._chosen(task, batch.step, "matched", 1)
-        network, percent = self.network(task, batch.step), task.networks[place].percent_right
-        with torch.no_grad():
-            real = class_features(network, task.real(batch))
+        (network, real), percent = self._real(task, batch), task.networks[place].percent_right
         weight = self.cross_entropy * percent
 
         def loss() -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ddoq.data.floats import as_floats
+from ddoq.distillers.influence import Influence
 from ddoq.distillers.synthetic import Synthetic
 from ddoq.evaluation.augment import Draws
 from ddoq.evaluation.dsa import siamese
@@ -56,7 +57,9 @@ class Task(nn.Module):
         networks: those that live through the steps, and are part of a checkpoint.
         chances: of training images to be drawn, ``[N]``; see ``Distiller.importance``.
 
-    The first two are set by ``Distiller.begin``, before the first step.
+        influence: of training images, where the method asks for it; see ``Distiller.adaptive``.
+
+    But for ``chances`` they are set by ``Distiller.begin``, before the first step.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Task(nn.Module):
         self.register_buffer("std", std.reshape(-1, 1, 1), persistent=False)
         self.synthetic: Synthetic | None = None
         self.networks = nn.ModuleList()
+        self.influence: Influence | None = None
         self.register_buffer("chances", torch.ones(len(images)))
 
     @property

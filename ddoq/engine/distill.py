@@ -15,19 +15,29 @@ from ddoq.errors import StageError
 _PROBED = 8  # images, of which the memory of all follows
 
 
-def require_memory(method: Distiller, task: Task, free: int) -> None:
-    """Raise StageError where a step cannot fit into so many bytes: the training images, and what a
+def network_bytes(task: Task) -> int:
+    """Return the bytes of the networks that live through the steps, and of a fresh one."""
+    networks = (task.networks, task.network("memory"))
+    return sum(part.nbytes for network in networks for part in network.state_dict().values())
+
+
+def step_bytes(method: Distiller, task: Task) -> int:
+    """Return about how many bytes a step needs: the training images, the networks, and what a
     network makes of the images on their way.
     """
     images = task.normalized(torch.arange(2 * _PROBED) % len(task.images))
     network, num = task.network("memory"), method.num_in_graph(task)
     # the difference, for some of what is held does not grow with the images
     more = graph_bytes(network, images) - graph_bytes(network, images[:_PROBED])
-    needed = task.images.nbytes + more * num // _PROBED
+    return task.images.nbytes + network_bytes(task) + more * num // _PROBED
+
+
+def require_memory(needed: int, num_images: int, free: int) -> None:
+    """Raise StageError where a step needs more bytes than are free; see ``step_bytes``."""
     if needed > free:
         raise StageError(
-            f"distill: a step with {num:,} images at once needs about {needed / 1e9:.1f} GB, "
-            f"and {free / 1e9:.1f} GB are free",
+            f"distill: a step with {num_images:,} images at once needs about "
+            f"{needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free",
             "lower ipc or method.partition, take a narrower student, or a larger device",
         )
 
@@ -54,7 +64,9 @@ class DistillModule(L.LightningModule):
     def training_step(self, batch: Batch, _: int) -> None:
         """Let the method make a step."""
         self._step = batch.step
-        self.method.step(self.task, self.method.by_importance(self.task, batch), self._update)
+        batch = self.method.by_importance(self.task, batch)
+        batch = self.method.by_influence(self.task, batch)
+        self.method.step(self.task, batch, self._update)
 
     def _update(self, *closures: Closure) -> None:
         optimizer = self.optimizers()

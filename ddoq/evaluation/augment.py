@@ -46,6 +46,8 @@ class Augmentation:
             (Kim et al. 2022, IDC).
         lighting: standard deviation of the noise along the principal components of the colours
             (AlexNet); RGB only.
+        dsa_color: DSA's color on every image, before the operation that is drawn
+            (Kim et al. 2022, IDC).
         dsa: DSA operations joined by ``_``, e.g. ``color_crop_cutout_flip_scale_rotate``;
             one is drawn per batch.
         cutmix: a of the Beta(a, a) distribution of the area that is kept
@@ -65,6 +67,7 @@ class Augmentation:
     flip: bool = False
     color_jitter: NotNegativeFloat = 0.0
     lighting: NotNegativeFloat = 0.0
+    dsa_color: bool = False
     dsa: str = ""
     cutmix: NotNegativeFloat = 0.0
     mixup: NotNegativeFloat = 0.0
@@ -103,7 +106,7 @@ class Augmentation:
             ``patches`` int64 ``[B, 2, factor]``, the new places of the rows and columns of
             patches; ``crop`` int64 ``[B, 4]`` (top, left, height, width); ``shift`` int64
             ``[B, 2]`` in pixels; ``flip`` bool ``[B]``; ``jitter`` ``[B, 3]``, shares of black,
-            mean grey and grey; ``lighting`` ``[B, 3]``; one ``dsa_*``, see ``draw_dsa``; if it
+            mean grey and grey; ``lighting`` ``[B, 3]``; ``dsa_*``, see ``draw_dsa``; if it
             mixes, ``partner`` int64 ``[B]``, ``share`` ``[B]`` of the base image, and for CutMix
             ``box`` int64 ``[B, 4]`` (top, left, bottom, right) of the partner. A batch that is
             not mixed has share 1.
@@ -127,6 +130,8 @@ class Augmentation:
             )
         if self.lighting:
             draws["lighting"] = self.lighting * torch.randn(num_images, 3, generator=generator)
+        if self.dsa_color:
+            draws |= draw_dsa("color", num_images, image_size, generator)
         if self.dsa:
             draws |= draw_dsa(self.dsa, num_images, image_size, generator)
         if self.mixes:

@@ -36,8 +36,8 @@ class Entry:
         arm: its name.
         seed: of the student.
         split: on which it is measured.
-        table: ``main``, ``student``, ``teacher``, ``labels`` or ``augmentation`` (on the run's
-            split), ``strength`` or ``weighting`` (on the validation split).
+        table: ``main``, ``student``, ``teacher``, ``labels``, ``augmentation`` or ``pixels`` (on
+            the run's split), ``strength`` or ``weighting`` (on the validation split).
         value: what was varied.
         student: its name.
         labels: how the images are labelled.
@@ -99,7 +99,8 @@ def make_entry(
         split: the student is measured on.
         table: the entry belongs to.
         value: what was varied.
-        change: another ``student``, ``teacher`` or ``protocol`` than the run's.
+        change: another ``student``, ``teacher`` or ``protocol`` than the run's; ``pixels``: that
+            students see the PNGs of a method's images and not its floats.
     """
     conf = {**nodes.config, **(change or {})}
     title = name if not value else f"{name} {table}={value}"
@@ -121,6 +122,7 @@ def make_entry(
         inputs["relabel"] = _relabel(nodes, route, conf, teacher, title)
     identity = {"seed": seed, "split": split, "ipc": nodes.config["ipc"]}
     identity |= training_identity(conf["student"], protocol)
+    identity |= {"pixels": conf["pixels"]} if "pixels" in conf else {}
     evaluate = make_node("evaluate", identity, title=title, **inputs)
     return Entry(**about, labels=protocol["labels"], evaluate=evaluate, route=route, label=label)
 
@@ -165,15 +167,21 @@ def main_table(nodes: Nodes, arms: Mapping[str, Conf]) -> Iterator[Entry]:
 
 
 def comparisons(nodes: Nodes, arms: Mapping[str, Conf]) -> Iterator[Entry]:
-    """Yield the same arms with other students, teachers, labels, or without augmentation."""
+    """Yield the same arms with other students, teachers, labels, without augmentation, on PNGs."""
     conf, protocol, split = (nodes.config[name] for name in ("compare", "protocol", "split"))
     compared = {name: arm for name, arm in arms.items() if name in (conf["arms"] or arms)}
     for table, changes in _changes(conf, protocol).items():
         for name, arm in compared.items():
-            # the full data are only ever trained on with hard labels
-            for value, change in changes.items() if arm or table == "student" else ():
+            for value, change in changes.items() if _takes_part(arm, table) else ():
                 for seed in nodes.seeds(protocol["num_seeds"]):
                     yield make_entry(nodes, arm, name, seed, split, table, value, change)
+
+
+def _takes_part(arm: Conf, table: str) -> bool:
+    """Tell whether an arm is compared: the full data are only ever trained on with hard labels,
+    and only methods make other images than PNGs.
+    """
+    return is_method(arm) if table == "pixels" else bool(arm) or table == "student"
 
 
 def _changes(conf: Conf, protocol: Conf) -> dict[str, dict[str, Conf]]:
@@ -192,6 +200,7 @@ def _changes(conf: Conf, protocol: Conf) -> dict[str, dict[str, Conf]]:
         },
         "labels": labels,
         "augmentation": {"full": {}, "none": {"protocol": plain}} if conf["augmentation"] else {},
+        "pixels": {"floats": {}, "pngs": {"pixels": "pngs"}} if conf["pixels"] else {},
     }
 
 

@@ -112,8 +112,16 @@ class Experiment:
             "index": self.nodes.index,
             **self.nodes.teacher(self.config["teacher"]),
         }
+        # once the PNGs were looked at, also where students see the floats of a method
+        floats = {"images": "floats"}
         return {
-            arm: make_node("fidelity", {}, title=arm, label=entry.label, **inputs)
+            arm: make_node(
+                "fidelity",
+                floats if entry.images.stage == "distill" else {},
+                title=arm,
+                label=entry.label,
+                **inputs,
+            )
             for arm, entry in self._first_entries().items()
         }
 

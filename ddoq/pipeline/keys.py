@@ -24,14 +24,17 @@ LATER: dict[str, dict[str, Any]] = {
     "run": {
         **{"method": None, "guidance": {}, "guidances": {}},
         **{"baselines.*.redraw": None, "baselines.*.guidance": {}, "baselines.*.guidances": {}},
-        **{"measure.space": None, "measure.redundancy": False},
+        **{"measure.space": None, "measure.redundancy": False, "compare.pixels": False},
         "selection": {"_target_": "ddoq.selections.Everything", "name": "none"},
     },
     "ddoq.data.": {"pixel_range": None, "on_leak": "keep", "class_order": "text"},
+    "ddoq.evaluation.protocol.Protocol": {"augmentation.dsa_color": False},
+    "relabel": {"protocol.augmentation.dsa_color": False},
     "ddoq.labelers.": {"order": None},
     "ddoq.generators.": {"order": None, "inversion_scale": 1.0, "num_sets": 1000},
     "ddoq.distillers.": {
-        **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50}
+        **{"partition": 1, "prune": 0.0, "prune_epochs": 5, "importance": 0.0, "refresh": 50},
+        "adaptive": 0.0,
     },
 }
 

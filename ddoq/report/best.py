@@ -12,6 +12,9 @@ from ddoq.report.view import View
 
 _ON_TEST = "test: no basis for a choice"
 
+#: Tables of comparisons that nobody would run for their own sake.
+_NOT_CHOSEN = ("augmentation", "pixels")
+
 
 def best(groups: Sequence[Group]) -> View:
     """Return the best arm for every data set, protocol, labels, teacher,
@@ -25,7 +28,7 @@ def best(groups: Sequence[Group]) -> View:
     """
     settings: dict[tuple, list[Group]] = {}
     for group in groups:
-        if group["ipc"] is not None and group["table"] != "augmentation":
+        if group["ipc"] is not None and group["table"] not in _NOT_CHOSEN:
             names = (*SETTING, "ipc", "dataset_key", "recipe_key")
             settings.setdefault(tuple(group.get(name) for name in names), []).append(group)
     if not settings:

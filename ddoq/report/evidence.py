@@ -19,8 +19,8 @@ from ddoq.pipeline.stages import STAGES
 from ddoq.pipeline.store import Store
 from ddoq.report.groups import Group
 from ddoq.report.page import Report
-from ddoq.report.pictures import Strip, class_strips, heaviest
-from ddoq.stages.files import PER_IMAGE
+from ddoq.report.pictures import Picture, Strip, class_strips, heaviest
+from ddoq.stages.files import PER_IMAGE, START
 
 #: What an index says of its images since a later day than its version,
 #: and what it stands for where it is silent.
@@ -134,18 +134,33 @@ class Evidence:
             for label, own in enumerate(self.facts(self.main.quantize)["per_class"])
         ]
 
-    def optimisations(self) -> dict[str, dict[str, Any]]:
-        """Return ``steps`` and mean ``losses`` of the first set of every arm
-        whose images a method optimised in one step or more, by arm.
-        """
-        followed: dict[str, dict[str, Any]] = {}
+    @cached_property
+    def optimised(self) -> dict[str, Node]:
+        """The first set of every arm whose images a method optimised by any step, by arm."""
+        nodes: dict[str, Node] = {}
         for entry in self._main_entries():
-            if entry.images and entry.images.stage == "distill":
-                facts = self.facts(entry.images)
-                course = {"steps": facts["loss_steps"], "losses": facts["losses"]}
-                if facts["losses"]:
-                    followed.setdefault(entry.arm, course)
-        return followed
+            is_method = entry.images and entry.images.stage == "distill"
+            if is_method and self.facts(entry.images)["losses"]:
+                nodes.setdefault(entry.arm, entry.images)
+        return nodes
+
+    def optimisations(self) -> dict[str, dict[str, Any]]:
+        """Return what the manifest of each of these sets says, by arm."""
+        return {arm: self.store.manifest(node) for arm, node in self.optimised.items()}
+
+    def starts_and_ends(self) -> list[Strip]:
+        """Return two strips for each of these arms: the first image of the first classes before
+        the first step, and after the last; none of a set that was made before starts were kept.
+        """
+        strips = []
+        for arm, node in self.optimised.items():
+            end = self.store.path(node)
+            start = end / START
+            names = [path.relative_to(start) for path in sorted(start.glob("*/00000.png"))]
+            for title, folder in ((f"{arm}, start", start), (f"{arm}, end", end)):
+                pictures = [Picture(folder / name) for name in names[:_ARMS_SHOWN]]
+                strips += [Strip(title, pictures)] * bool(pictures)
+        return strips
 
     def choices_among_draws(self) -> dict[str, Facts]:
         """Return what selections chose for the first set of every arm that has one."""

@@ -128,7 +128,7 @@ def strength_figure(groups: Sequence[Group], configured: float) -> Chart:
     )
 
 
-def losses_figure(optimisations: Mapping[str, Mapping[str, Sequence[float]]]) -> Chart:
+def losses_figure(optimisations: Mapping[str, Mapping[str, Any]]) -> Chart:
     """Return the losses along the way of every method, each over that of its first steps.
 
     Methods minimise different things, so only the course can be compared, not the height.
@@ -141,12 +141,12 @@ def losses_figure(optimisations: Mapping[str, Mapping[str, Sequence[float]]]) ->
         Series(
             label=arm,
             colour=colour(arm),
-            points=list(zip(optimisations[arm]["steps"], course, strict=True)),
+            points=list(zip(optimisations[arm]["loss_steps"], course, strict=True)),
             size=0,
         )
         for arm, course in courses.items()
     ]
-    steps = [step for course in optimisations.values() for step in course["steps"]]
+    steps = [step for course in optimisations.values() for step in course["loss_steps"]]
     losses = [0, *(loss for course in courses.values() for loss in course)]
     x, y = linear("steps", steps), linear("loss over that of the first steps", losses)
     return Chart(series=series, x=x, y=y, **_SMALL)

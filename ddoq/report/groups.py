@@ -40,7 +40,7 @@ MEASURES = (
 #: Summaries over seeds by name, and the fields of rows that they are of.
 SUMMARIES = {"accuracy": "top1", "best_epoch": "top1_best", "top5": "top5", "ece": "ece"}
 #: Tables whose variation no field of ``LABEL`` but ``value`` shows.
-_UNSEEN = ("augmentation", "strength", "weighting")
+_UNSEEN = ("augmentation", "pixels", "strength", "weighting")
 
 
 def is_full(row: Row) -> bool:

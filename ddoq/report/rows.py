@@ -24,6 +24,8 @@ Manifest = Callable[[Node], dict[str, Any] | None]
 
 #: The stages whose results belong to one arm.
 _OF_ARM = tuple(stage.name for stage in TABLE.values() if stage.per_arm)
+#: Those that make images and choose among them.
+_OF_IMAGES = ("distill", "generate", "select")
 #: What numbers a draw or only measures it: students that differ in nothing else belong to one mean.
 _NOT_MEANING = ("seed", "num_folds")
 #: Of codebooks, in squared units of the latents.
@@ -175,9 +177,10 @@ def _cost(entry: Entry, manifest: Manifest) -> dict[str, Any]:
         times = [manifests[key]["cost"]["seconds"] for key in keys if manifests[key]]
         return round(sum(times), 3) if len(times) == len(keys) else None
 
+    making = seconds([node.key for node in nodes if node.stage in _OF_IMAGES])
     made = manifest(entry.images) if entry.images else None
     return {
-        "image_seconds": made and made["cost"]["seconds"] / made["facts"]["num_images"],
+        "image_seconds": made and making and making / made["facts"]["num_images"],
         "distil_seconds": seconds(own),
         "shared_seconds": seconds(shared),
         "set_key": entry.label.key if entry.label else None,

@@ -238,19 +238,36 @@ def class_codebooks(report: RunReport) -> Section | None:
 
 
 def optimisation(report: RunReport) -> Section | None:
-    """The losses of methods that optimise images."""
+    """The methods that optimise images: their images before and after, losses, time, memory."""
     run = report.run
     optimisations = run.optimisations()
     if not optimisations:
         return None
+    courses = {arm: manifest["facts"] for arm, manifest in optimisations.items()}
     return Section(
         title="Optimisation",
         text=[
-            "The losses of the methods that optimise images, those of each arm's first set, over "
-            "the mean of their first steps. Methods minimise different things: compare the "
-            "courses, not the heights."
+            "Of each arm whose images a method optimised, its first set: the first image of each "
+            "class before the first step and after the last, and the losses over the mean of "
+            "their first steps. Methods minimise different things: compare the courses, not the "
+            "heights."
         ],
-        figures=[("", figures.losses_figure(optimisations))],
+        strips=run.starts_and_ends(),
+        figures=[("", figures.losses_figure(courses))],
+        views=[
+            table_of(
+                ({"arm": arm} | _spent(**manifest) for arm, manifest in optimisations.items()),
+                title="Time and memory of a set",
+                name="optimisation",
+                note=(
+                    "Seconds and memory include the networks that a method makes and trains. "
+                    "Memory: on a GPU the most that was allocated; on a CPU, where libraries hide "
+                    "it, the estimate of before the first step: training images, networks, and "
+                    "what is held of a pass for the way back."
+                ),
+            )
+        ],
+        is_wide=True,
     )
 
 
@@ -309,6 +326,21 @@ def _features_of(run: Evidence) -> str:
     if space is None:
         return f"the penultimate features of teacher {teacher}"
     return f"the features of {space.get('model', teacher)}"
+
+
+def _spent(facts: dict[str, Any], cost: dict[str, Any], **_: Any) -> dict[str, str]:
+    """Return what a set took to be optimised, given what its manifest says."""
+    steps, measured = facts["loss_steps"][-1], cost.get("gpu_peak_mib")
+    estimate = facts.get("step_bytes")
+    memory = number(estimate, 1, scale=2**-20) if measured is None else number(measured, 1)
+    return {
+        "steps": str(steps),
+        "seconds": number(cost["seconds"], 1),
+        "ms per step": number(1000 * cost["seconds"] / steps, 1),
+        "networks, MiB": number(facts.get("network_bytes"), 1, scale=2**-20),
+        "memory, MiB": memory,
+        "by": "estimate" if measured is None else "allocated",
+    }
 
 
 def fidelity(report: RunReport) -> Section | None:

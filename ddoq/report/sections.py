@@ -19,6 +19,7 @@ COMPARED = {
     "teacher": "Other teachers, soft labels",
     "labels": "Kinds of labels",
     "augmentation": "With and without augmentation",
+    "pixels": "A method's floats, and its PNGs, rounded and clipped",
 }
 #: A training loss above this share of that of knowing nothing is far from its floor.
 _UNLEARNED = 0.5
@@ -39,7 +40,7 @@ def accuracy(report: Report) -> Section:
 
 
 def comparisons(report: Report) -> Section | None:
-    """The same distilled sets under other students, teachers, labels, augmentations."""
+    """The same distilled sets under other students, teachers, labels, augmentations, as PNGs."""
     views = [
         view
         for table in COMPARED

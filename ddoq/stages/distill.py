@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from ddoq.config.build import build
-from ddoq.data.image_set import write_image_set
+from ddoq.data.distilled import file_names
+from ddoq.data.image_set import write_image_set, write_pngs
 from ddoq.data.images import with_channels
 from ddoq.distillers import Distiller, Task
-from ddoq.engine.distill import DistillModule, require_memory
+from ddoq.engine.distill import DistillModule, network_bytes, require_memory, step_bytes
 from ddoq.engine.memory import free_memory
 from ddoq.engine.trainer import even_ends, fit_steps
 from ddoq.errors import DataError
 from ddoq.generators.base import decoded
 from ddoq.pipeline.graph import Node
+from ddoq.stages.files import START
 from ddoq.stages.models import load_encoder
 from ddoq.stages.quantize import load_points
 from ddoq.stages.runtime import Runtime, index_facts
@@ -28,7 +30,7 @@ _NUM_PARTS = 20  # a checkpoint after each
 
 
 def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) -> dict:
-    """Write the images (see ``ddoq.data.image_set``).
+    """Write the images (see ``ddoq.data.image_set``), and what they were before the first step.
 
     Args:
         node: its identity has ``method`` (resolved, see ``ddoq.config.methods``), ``student``,
@@ -40,8 +42,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 
     Returns:
         Facts: number of images that are stored, of those that students see, bytes of their
-        pixels; about 50 mean losses along the way, and the steps after which
-        each of these parts ended.
+        pixels; bytes of the networks, and about how many a step needs with them; about 50 mean
+        losses along the way, and the steps after which each of these parts ended.
 
     Raises:
         StageError: a step does not fit into memory, or the loss became NaN or infinite.
@@ -51,9 +53,13 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     if "quantize" in inputs:
         task.decoded = _decoded(node, inputs, runtime)
     method.begin(task)
-    require_memory(method, task, free_memory(runtime.device))
+    needed, networks = step_bytes(method, task), network_bytes(task)
+    require_memory(needed, method.num_in_graph(task), free_memory(runtime.device))
     module, checkpoint = DistillModule(method, task), folder / "last.ckpt"
+    synthetic, class_names = task.synthetic, index_facts(inputs["index"]).class_names
     if method.num_steps:
+        names = file_names(synthetic.labels, synthetic.index, class_names)
+        write_pngs(folder / START, task.pixels().cpu(), names)
         fit_steps(
             module,
             lambda step: method.batch(task, step),
@@ -63,11 +69,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
             checkpoint=checkpoint,
         )
     task.to(runtime.device)  # Lightning leaves it on the CPU
-    synthetic = task.synthetic
     write_image_set(
         folder,
         task.pixels().cpu(),
-        index_facts(inputs["index"]).class_names,
+        class_names,
         labels=synthetic.labels,
         index=synthetic.index,
         counts=method.counts(task),
@@ -79,7 +84,9 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     return {
         "num_images": len(synthetic),
         "num_seen": len(synthetic) * method.partition**2,
-        "num_bytes": synthetic.images.numel() * synthetic.images.element_size(),
+        "num_bytes": synthetic.images.nbytes,
+        "network_bytes": networks,
+        "step_bytes": needed,
         "loss_steps": steps,
         "losses": losses,
     }

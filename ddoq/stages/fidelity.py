@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ddoq.data.distilled import PNGs, load_distilled
+from ddoq.data.distilled import load_distilled
+from ddoq.data.floats import as_floats
 from ddoq.data.indexed import labels_of
 from ddoq.data.latents import StoredLatents
 from ddoq.engine.trainer import predict_batches
@@ -32,6 +33,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     correlation with the weights.
     """
     distilled = load_distilled(inputs["label"])
+    labels = distilled.labels.repeat_interleave(distilled.num_parts)
+    weights = distilled.weights.repeat_interleave(distilled.num_parts)
     stored = StoredLatents(inputs["features"], labels_of(inputs["index"], "train"))
     chosen = np.unique(np.linspace(0, len(stored) - 1, _NUM_REAL).astype(int))
     teacher, collected = load_teacher(node.inputs["teacher"], inputs, runtime), []
@@ -39,7 +42,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     other = None if is_own else load_encoder_of(node.inputs["features"], inputs, runtime)
 
     def look(batch) -> torch.Tensor:
-        images = batch[1].float() / 255
+        images = as_floats(batch[1])
         features = teacher.features(images) if is_own else other.encode(2 * images - 1)
         return torch.cat([teacher(images), features.flatten(1)], 1)
 
@@ -50,11 +53,8 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     predict_batches(
         look,
         torch.nn.ModuleList([teacher, other or torch.nn.Identity()]),
-        PNGs(
-            [distilled.path / name for name in distilled.metadata["file_name"]],
-            runtime.dataset.image_size,
-        ),
-        runtime.batches(list(range(len(distilled)))),
+        distilled.items(runtime.dataset.image_size),
+        runtime.batches(list(range(len(labels)))),
         Batches(outputs, (num_classes + math.prod(stored.shape),)),
         lambda batch, outputs: collected.append(outputs.float().cpu()),
         title=f"fidelity {node.title}",
@@ -63,10 +63,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     logits, features = torch.cat(collected).split(
         [num_classes, collected[0].shape[1] - num_classes], 1
     )
-    entropy, correct = label_entropy(logits), logits.argmax(1) == distilled.labels
+    entropy, correct = label_entropy(logits), logits.argmax(1) == labels
     columns = {
-        "label": distilled.labels,
-        "weight": distilled.weights,
+        "label": labels,
+        "weight": weights,
         "entropy": entropy,
         "correct": correct,
     }
@@ -74,10 +74,10 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
         pq.write_table(
             pa.table({name: column.numpy() for name, column in columns.items()}), temporary
         )
-    measures = fidelity(stored.at(chosen).flatten(1), features, distilled.weights, _NEIGHBOURS)
+    measures = fidelity(stored.at(chosen).flatten(1), features, weights, _NEIGHBOURS)
     return measures | {
         "num_real": len(chosen),
         "teacher_top1": correct.double().mean().item(),
         "entropy": entropy.mean().item(),
-        "entropy_weight_correlation": rank_correlation(entropy, distilled.weights),
+        "entropy_weight_correlation": rank_correlation(entropy, weights),
     }

@@ -31,7 +31,8 @@ def training_data(
     recipe = resolved(identity, index)
     size = recipe.image_size or runtime.dataset.image_size
     if "label" in inputs:
-        return distilled_set(inputs["label"], inputs["index"]).training_set(size), recipe
+        data = distilled_set(inputs["label"], inputs["index"])
+        return data.training_set(size, from_pngs=identity.get("pixels") == "pngs"), recipe
     images = runtime.tensors(inputs["index"], "train", size)
     return TrainingSet.of_images(*images, index.num_classes), recipe
 

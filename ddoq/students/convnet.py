@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from ddoq.errors import ConfigError
 from ddoq.options import Given, PositiveInt
-from ddoq.students.parts import InstanceNorm, choose
+from ddoq.students.parts import HalvingPool, InstanceNorm, choose
 
-_POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d, "none": None}
+_POOLINGS = {"average": HalvingPool, "max": partial(nn.MaxPool2d, 2), "none": None}
 _ACTIVATIONS = {
     "relu": partial(nn.ReLU, inplace=True),
     "leaky_relu": nn.LeakyReLU,
@@ -75,7 +75,7 @@ class ConvNet(nn.Module):
                 ),
                 _norm(norm, width, side),
                 activate(),
-                pool(2) if pool else None,
+                pool() if pool else None,
             ]
             side = side // 2 if pool else side
         self.features = nn.Sequential(*[layer for layer in layers if layer is not None])

@@ -52,14 +52,17 @@ def test_every_study_composes_on_real_data_and_pins_its_student(study):
 #: What a choice needs that the default data set, grey and of 8 pixels, does not give:
 #: these are recipes for photographs.
 _COLOURED = ("ddoq", "fkd1024", "fkd128", "igd", "minimax", "rd3", "rded")
-_COMPANIONS = {"taef2": ["dataset.image_size=64"]} | {
-    protocol: ["dataset.channels=3"] for protocol in _COLOURED
+_COMPANIONS = {("encoder", "taef2"): ["dataset.image_size=64"]} | {
+    ("protocol", protocol): ["dataset.channels=3"] for protocol in _COLOURED
 }
+#: Guidances steer what begins with noise.
+_OF_GROUPS = {"guidance": ["generator.start=noise", "generator.strength=1"]}
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)
 def test_every_choice_composes_and_is_named_after_its_file(group, choice):
-    config = composed(f"{group}={choice}", *_COMPANIONS.get(choice, []))
+    companions = [*_COMPANIONS.get((group, choice), []), *_OF_GROUPS.get(group, [])]
+    config = composed(f"{group}={choice}", *companions)
     name = config[group].get("name", choice)
     assert name.removesuffix("_reconstructed") == choice  # tables say what is a reconstruction
     check(config)
@@ -314,9 +317,12 @@ def test_numbers_become_of_the_type_of_their_option():
 
 
 def test_choices_and_ranges_hold_for_every_arm():
-    words = ("baselines.d4m.quantizer.leftover=flus", "baselines.d4m.quantizer.km_expand=0")
+    words = (
+        *("baselines.d4m.quantizer.leftover=flus", "baselines.d4m.quantizer.km_expand=0"),
+        *("ablation=standard", "ablation.weightings.clip.high=0", "ablation.strengths=[2]"),
+    )
     with pytest.raises(ConfigError) as caught:
-        check(composed(*words, "ablation.weightings.clip.high=0", "ablation.strengths=[2]"))
+        check(composed(*words))
     cause, remedy = str(caught.value).splitlines()
     for part in (
         "baselines.d4m.quantizer.leftover: 'flus' is not known",

@@ -74,20 +74,22 @@ def test_the_arm_and_its_rows_are_named_by_its_guidances(overrides, name, guidan
 
 @pytest.mark.parametrize("guidance", sorted(targets("guidance")))
 def test_the_plan_has_what_a_guidance_needs(guidance):
-    wanted = needs(choice("guidance", guidance))
+    conf = choice("guidance", guidance)
+    wanted = needs(conf)
     inputs = main_images(f"guidance={guidance}").inputs
     assert ("teacher" in inputs) == ("teacher" in wanted)
     assert ("encode" in inputs) == ("latents" in wanted)
-    assert (f"surrogates.{guidance}" in inputs) == ("surrogates" in wanted)
+    assert (f"surrogates.{conf['name']}" in inputs) == ("surrogates" in wanted)
 
 
 def test_surrogates_are_shared_by_arms_and_depend_on_their_training_alone():
-    igd, ot = (main_images(f"guidance={name}") for name in ("igd", "ot"))
-    assert igd.inputs["surrogates.igd"].key == ot.inputs["surrogates.ot"].key
-    longer = main_images("guidance=igd", "guidance.fit.epochs=60").inputs["surrogates.igd"]
+    name = "surrogates.igd_reconstructed"
+    igd, ot = (main_images(f"guidance={choice}") for choice in ("igd", "ot"))
+    assert igd.inputs[name].key == ot.inputs["surrogates.ot_reconstructed"].key
+    longer = main_images("guidance=igd", "guidance.fit.epochs=60").inputs[name]
     stronger = main_images("guidance=igd", "guidance.scale=6")
-    assert longer.key != igd.inputs["surrogates.igd"].key
-    assert stronger.inputs["surrogates.igd"].key == igd.inputs["surrogates.igd"].key
+    assert longer.key != igd.inputs[name].key
+    assert stronger.inputs[name].key == igd.inputs[name].key
     assert stronger.key != igd.key
 
 
@@ -107,7 +109,11 @@ def test_a_teacher_that_only_a_guidance_needs_is_fetched():
 
 def test_every_guidance_is_a_row_beside_the_others():
     arms = experiment("baselines=guided").arms()
-    assert set(targets("guidance")) | {"noise", "dmgd_equal", "latents", "random"} <= set(arms)
+    names = {arm["guidance"]["name"] for arm in arms.values() if arm.get("guidance")}
+    assert names == {choice("guidance", name)["name"] for name in targets("guidance")} | {
+        "dmgd_equal"
+    }
+    assert {"noise", "latents", "random"} <= set(arms)
     assert arms["dmgd"]["guidance"]["masses"] and not arms["dmgd_equal"]["guidance"]["masses"]
     assert arms["coda"]["quantizer"]["name"] == "nearest"
     check(composed("baselines=guided"))
@@ -133,6 +139,11 @@ def test_an_arm_that_is_decoded_for_comparison_is_not_guided():
         (
             [*NOISE, "guidance=mgd3", "generator.mode_guidance=0.1"],
             "in generator.mode_guidance, too",
+        ),
+        (["guidance=mgd3", "generator.start=statistics"], "generator.start: statistics has draws"),
+        (
+            ["generator.mode_guidance=0.1", "generator.start=statistics"],
+            "guidances steer by points",
         ),
         ([*NOISE, "guidance=igd", "guidance.fit.epochs=0"], "guidance.fit.epochs"),
         (["baselines=guided", "baselines.dmgd.guidance.scale=-1"], "baselines.dmgd.guidance.scale"),

@@ -18,7 +18,7 @@ from ddoq.data.distilled import TrainingSet, load_distilled, read_png, write_met
 from ddoq.data.image_set import ImageSet, write_image_set
 from ddoq.distillers import DC, DM, IDM, M3D, Distiller
 from ddoq.distillers.features import class_features, graph_bytes, settled
-from ddoq.engine.distill import require_memory
+from ddoq.engine.distill import network_bytes, require_memory, step_bytes
 from ddoq.engine.student import Normalize, ViewMaker
 from ddoq.errors import ConfigError, DataError, StageError, StoreError
 from ddoq.evaluation.dsa import OPERATIONS, draw_dsa, siamese
@@ -136,10 +136,20 @@ def test_memory_is_estimated_and_too_little_is_refused_before_the_first_step():
         network, images = task.network(0), task.synthetic().flatten(0, 1).detach()
         whole = graph_bytes(network, images)
         assert method.num_in_graph(task) == len(images) == 40 * ipc
-        require_memory(method, task, int(1.2 * whole) + task.images.nbytes)
+        needed = step_bytes(method, task)
+        assert 0.7 * whole < needed < 1.2 * whole + task.images.nbytes + network_bytes(task)
+        require_memory(needed, 40 * ipc, free=needed)
         with pytest.raises(StageError, match=f"a step with {40 * ipc:,} images at once needs"):
-            require_memory(method, task, int(0.7 * whole))
+            require_memory(needed, 40 * ipc, free=needed - 1)
     assert ALL[1].num_in_graph(digits_task(ipc=50)) == 150
+
+
+def test_networks_that_live_on_are_counted_with_a_fresh_one():
+    tasks = [digits_task(method) for method in (ALL[0], ALL[3])]
+    weights = sum(part.nbytes for part in tasks[0].network(0).state_dict().values())
+    assert network_bytes(tasks[0]) == weights
+    velocity_and_counts = weights + 16
+    assert network_bytes(tasks[1]) == weights + 5 * (weights + velocity_and_counts)
 
 
 class Cusp(Distiller):
@@ -431,6 +441,8 @@ def test_float_images_reach_the_student_unclipped(floats, tmp_path):
     assert torch.equal(views, floats[[4, 0]]) and views.min() < 0 and views.max() > 1
     assert load_distilled(tmp_path).training_set(16).images.shape == (6, 1, 16, 16)
     assert torch.equal(load_distilled(tmp_path)[4][0], floats[4])
+    clipped = load_distilled(tmp_path).training_set(from_pngs=True).images
+    assert torch.equal(clipped, (floats.clamp(0, 1) * 255).round() / 255)
     (tmp_path / "images.safetensors").unlink()
     images = load_distilled(tmp_path).training_set().images
     assert images.dtype == torch.uint8
@@ -475,7 +487,15 @@ def test_the_stage_writes_a_set_and_nothing_else(indexed, tmp_path):
     labels = runtime.tensors(folder, "train")[1]
     assert torch.equal(labels[images.sources], images.labels) and images.counts.tolist() == [1] * 30
     there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")}
-    assert there == {*images.names, "images.safetensors", "images.parquet"}
+    starts = {f"start/{name}" for name in images.names}
+    assert there == {*images.names, *starts, "images.safetensors", "images.parquet"}
+    for name, source in zip(images.names, images.sources, strict=True):
+        assert torch.equal(
+            read_png(tmp_path / "start" / name), runtime.tensors(folder, "train")[0][source]
+        )
+    assert not torch.equal(
+        read_png(tmp_path / images.names[0]), read_png(tmp_path / "start" / images.names[0])
+    )
 
 
 def test_the_stage_goes_on_where_it_was_interrupted(indexed, tmp_path, monkeypatch):

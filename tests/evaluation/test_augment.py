@@ -293,6 +293,19 @@ def test_dsa_draws_one_operation_per_batch_each_equally_often():
     assert len(counts) == 6 and stats.chisquare(counts).pvalue > 1e-4
 
 
+def test_color_comes_to_every_image_before_the_operation_that_is_drawn():
+    """Bug: IDC's color takes the place of the drawn operation, or comes after it."""
+    augmentation, images = Augmentation(dsa_color=True, dsa="cutout"), noise(5, 3, 8)
+    draws = augmentation.draw(5, 8, random())
+    assert draws.keys() == {"dsa_color", "dsa_cutout"}
+    found = augmentation.views(images, draws, MEAN, STD)
+    normal = (images - MEAN.view(-1, 1, 1)) / STD.view(-1, 1, 1)
+    for i, (color, box) in enumerate(zip(*(d.tolist() for d in draws.values()), strict=True)):
+        expected = naive_dsa("cutout", naive_dsa("color", normal[i].double().numpy(), color), box)
+        expected = expected * STD.view(-1, 1, 1).numpy() + MEAN.view(-1, 1, 1).numpy()
+        assert np.allclose(found[i].numpy(), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "column", "law"),
     [

@@ -242,6 +242,31 @@ def test_epochs_of_minimax(num_classes, ipc, epochs):
             "convnet",
             {"epochs": 301, "augmentation": Augmentation(), "momentum": 0.9},
         ),
+        ("idm", 10, 10, "convnet_d3", {"epochs": 1001, "batch_size": 256, "num_evaluations": 1}),
+        ("idm", 10, 10, "convnet_d6", {"epochs": 1001, "batch_size": 128, "learning_rate": 0.01}),
+        (
+            "m3d",
+            50,
+            10,
+            "convnet_d3",
+            {"epochs": 1000, "batch_size": 64, "learning_rate": 0.01, "weight_decay": 5e-4},
+        ),
+        (
+            "m3d",
+            50,
+            10,
+            "convnet_d3",
+            {
+                "momentum": 0.9,
+                "augmentation": Augmentation(
+                    flip=True,
+                    dsa_color=True,
+                    dsa="crop_scale_rotate",
+                    cutmix=1,
+                    mix_probability=0.5,
+                ),
+            },
+        ),
     ],
 )
 def test_values_of_the_sources(name, ipc, num_classes, student, expected):
@@ -302,7 +327,14 @@ def test_steps_of_the_rate_of_minimax_with_100_classes(ipc):
     ]
 
 
-@pytest.mark.parametrize(("name", "asked"), [("dc", 1000), ("dc_plain", 300)])
+def test_rates_of_m3d():
+    """Bug: the milestones are those of dc, or the optimizer forgets its state at them."""
+    expected = [0.2 ** ((epoch >= 666) + (epoch >= 833)) for epoch in range(1000)]
+    assert factors(resolved("m3d"), 200) == pytest.approx(expected, rel=1e-12)
+    assert not resolved("m3d").reset_at_milestones
+
+
+@pytest.mark.parametrize(("name", "asked"), [("dc", 1000), ("idm", 1000), ("dc_plain", 300)])
 def test_rates_of_dc(name, asked):
     """Bug: the rate falls before, not after, the epoch ``asked // 2 + 1``,
     or the loop's last epoch is missing.

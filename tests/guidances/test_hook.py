@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 
 import pytest
 import torch
@@ -11,12 +14,14 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from ddoq.errors import ConfigError
 from ddoq.generators.sampling import split_output, to_output
 from ddoq.guidances import MGD3, Finished, Guidance, Shift, Step
+from ddoq.help import FOLDER
 from ddoq.utils.schedulers import SCALING, SCHEDULERS
 from support.steering import (
     SHAPE,
     guided_reverse,
     make_step,
     random_tensors,
+    some_cells,
     some_points,
     tiny_dit,
 )
@@ -159,7 +164,7 @@ def test_the_schedulers_that_are_refused_are_those_that_scale(dit_folder):
             tiny_dit(dit_folder, Adds(), scheduler=name)
 
 
-# --- mode guidance ----------------------------------------------------------------------------
+# --- where it leads ---------------------------------------------------------------------------
 
 
 def gaussian(scheduler, std: float = 0.5):
@@ -170,6 +175,24 @@ def gaussian(scheduler, std: float = 0.5):
         return (1 - alpha).sqrt() * sample / (alpha * std**2 + 1 - alpha)
 
     return denoise
+
+
+def test_the_guidance_in_the_documents_steers():
+    text = (FOLDER / "guidances.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    module = ModuleType("mine")
+    sys.modules["mine"] = module  # where dataclasses look for their names
+    exec(code, vars(module))
+    scheduler, cells = DDIMScheduler(clip_sample=False), some_cells()[:4]
+    noise, points = random_tensors(2, 4, *SHAPE)
+    heaviest = torch.stack([own.points[-1] for own in cells])
+
+    def distance(scale: float) -> float:
+        mine = [module.Mine(scale=scale)]
+        end = guided_reverse(gaussian(scheduler), scheduler, noise, points, mine, cells)
+        return (end - heaviest).square().mean().item()
+
+    assert distance(0.1) < distance(0.0)
 
 
 def test_mode_guidance_moves_samples_towards_the_centroid_until_it_stops():

@@ -276,8 +276,11 @@ def test_any_text_is_an_override_or_refused(num):
             "baselines.d4m.quantizer.leftover=x",
             "baselines.d4m.quantizer.leftover: 'x' is not known",
         ),
-        ("ablation.weightings.clip=1", "ablation.weightings.clip: 1 is no weighting"),
-        ("ablation.weightings.clip.high=0", "ablation.weightings.clip.high: 0.0 is not positive"),
+        ("ablation.weightings.power=1", "ablation.weightings.power: 1 is no weighting"),
+        (
+            "ablation.weightings.power.exponent=nan",
+            "ablation.weightings.power.exponent: nan is not a finite number",
+        ),
         ("ablation.strengths=[[1]]", "ablation.strengths"),
         ("++compare.students.x=[1]", r"compare.students.x: \[1\] is no student"),
         ("++compare.teachers.x=1", "compare.teachers.x: 1 is no teacher"),

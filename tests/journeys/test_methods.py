@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch.nn.functional import interpolate
 
 from ddoq import load_distilled
+from ddoq.data.floats import read_floats
 from ddoq.data.image_set import ImageSet
 from ddoq.distillers import DM as DistillerDM
 from ddoq.errors import ConfigError
@@ -24,11 +26,15 @@ from ddoq.pipeline.graph import unique
 from ddoq.pipeline.stages import reaches
 from ddoq.quantizers import ClassCodebooks
 from ddoq.report.formats import num_bytes
+from ddoq.stages.files import PER_IMAGE
+from ddoq.stages.models import load_teacher
+from ddoq.stages.runtime import Runtime
 from ddoq.sweeps.waves import waves
 from support.processes import start
-from support.runs import TINY, artefacts, composed, run_here
+from support.runs import TEACHER, TINY, artefacts, composed, run_here
 
 DM = (*TINY, "method=dm", "method.num_steps=40", "method.batch_size=32", "ipc=3", "ablation=none")
+CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 #: As a main arm beside random real images, and as a row beside DDOQ.
 MAIN = (*DM, "baselines=random")
 ROW = (
@@ -64,13 +70,20 @@ def test_rows_say_what_made_the_images(finished):
             row[name] is None
             for name in ("quantizer", "generator", "strength", "space", "w2_squared")
         )
-        assert row["distil_seconds"] > 0
+        assert row["distil_seconds"] >= row["image_seconds"] > 0
     assert all(row["method"] is None and row["quantizer"] == "random" for row in rows["random"])
 
 
 def test_page_shows_images_losses_and_cost(finished):
     page = (finished / "report.html").read_text()
-    assert "<h2>Optimisation</h2>" in page
+    (section,) = re.findall(r"<h2>Optimisation</h2>(.*?)</section>", page, re.DOTALL)
+    assert re.findall(r"<b>(.*?)</b>", section) == ["dm, start", "dm, end"]
+    pictures = [re.findall(r"base64,(.*?)\"", part) for part in section.split("<b>")[1:]]
+    assert [len(own) for own in pictures] == [10, 10]
+    assert all(before != after for before, after in zip(*pictures, strict=True))
+    assert re.search(
+        r'<table id="optimisation">.*<td>40</td>.*<td>estimate</td>', section, re.DOTALL
+    )
     assert re.search(r"<td[^>]*>distill</td>", page)
     assert 'id="classes"' not in page  # of the main arm's codebook, which it has not
     (costs,) = re.findall(r'<table id="costs">(.*?)</table>', page, re.DOTALL)
@@ -177,6 +190,7 @@ def test_images_are_optimised_in_the_wave_that_has_the_gpus():
     [
         (("method=dm", "allocation=error"), "allocation=equal"),
         (("method=dm", "method.num_steps=-1"), "method.num_steps"),
+        (("method=m3d", "method.adaptive=0.2"), "set method.adaptive=0, or take dm"),
         (("method=dm", "method.rules=[]"), "method.num_steps"),
         (("+arm@baselines.dm=dm", "baselines.dm.method.start=nois"), "'noise'"),
         (("method=dm", "method.rules=[{dataset:[digits]}]"), "'datasets'"),
@@ -187,15 +201,51 @@ def test_what_a_method_cannot_be_is_refused_with_its_key(tmp_path, overrides, wo
         prepare(composed(*TINY, *overrides, f"paths.outputs={tmp_path}"))
 
 
-def test_a_set_of_parts_and_a_set_without_steps_reach_the_table(tmp_path):
-    rows = ("+arm@baselines.bilp_real=bilp_real", "method.partition=2")
+def test_a_set_of_parts_and_a_set_without_steps_reach_the_table_as_floats_and_as_pngs(tmp_path):
+    rows = ("+arm@baselines.bilp_real=bilp_real", "method.partition=2", "compare.pixels=true")
     run = run_here(*MAIN, *rows, f"paths.outputs={tmp_path}")
     seen = rows_of(run)
+    for name, own in seen.items():
+        students = {}
+        for row in own:
+            students.setdefault((row["table"], row["value"]), []).append(row["key"])
+        if name == "random":
+            assert students.keys() == {("main", "")}
+            continue
+        assert students["main", ""] == students["pixels", "floats"]
+        assert not {*students["main", ""]} & {*students["pixels", "pngs"]}
+    assert "its PNGs, rounded and clipped" in (run / "report.html").read_text()
     assert all(row["num_images"] == 120 and row["num_stored"] == 30 for row in seen["dm"])
     assert all(row["num_images"] == 30 == row["num_stored"] for row in seen["bilp_real"])
     assert "120 in 30" in (run / "report.html").read_text()
     data = load_distilled(run / "distilled")
     assert len(data) == 30 and data.partition == 2
+
+
+def test_a_teacher_labels_and_judges_what_students_see_of_images_that_hold_four(tmp_path):
+    """Bug: it looks at the stored images, or the labels of their parts change places."""
+    labels = ("protocol.labels=fixed", "compare.labels=[soft,stored]", "measure.fidelity=true")
+    asked = (*MAIN, *TEACHER, *labels, "method.partition=2", f"paths.outputs={tmp_path}")
+    run, job = run_here(*asked), prepare(composed(*asked))
+    rows = rows_of(run)["dm"]
+    assert {row["labels"] for row in rows} == {"fixed", "soft", "stored"}
+    assert all(row["num_images"] == 120 and row["num_stored"] == 30 for row in rows)
+
+    node = next(e.label for e in job.experiment.entries if e.arm == "dm" and e.table == "main")
+    folders = {name: job.store.path(upstream) for name, upstream in node.inputs.items()}
+    runtime = Runtime(dataset=job.dataset, models=job.models, accelerator="cpu")
+    teacher = load_teacher(node.inputs["teacher"], folders, runtime)
+    stored = read_floats(folders["distill"], 30)
+    seen = torch.cat([stored[..., 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] for i, j in CORNERS])
+    seen = interpolate(seen, (8, 8), mode="bilinear").unflatten(0, (4, 30)).transpose(0, 1)
+    expected = teacher(seen.flatten(0, 1))
+    training = load_distilled(run / "distilled").training_set()
+    assert torch.allclose(training.targets, expected.softmax(1), atol=1e-5)
+    assert not torch.allclose(training.targets[::4], teacher(stored).softmax(1), atol=1e-2)
+
+    judged = pq.read_table(job.store.path(job.experiment.fidelity["dm"]) / PER_IMAGE).to_pandas()
+    assert judged["label"].tolist() == training.labels.tolist()
+    assert judged["correct"].tolist() == (expected.argmax(1) == training.labels).tolist()
 
 
 def test_a_method_starts_from_the_decoded_codebook_of_the_run(tmp_path):

@@ -88,11 +88,16 @@ def loss_of(method, task: Task, step: int):
     return lambda: sum(closure() for closure in seen.closures)
 
 
-def slope_of(method, task: Task, nudge: float = 1e-6) -> tuple[float, float]:
-    """Return the slope of the first step's loss along a direction: by gradient, by differences."""
-    task.double()
+def in_double(task: Task) -> Task:
+    """Return a task, its images and networks with 64 bits from now on."""
     make = task._make_network
     task._make_network = lambda *parts: make(*parts).double()
+    return task.double()
+
+
+def slope_of(method, task: Task, nudge: float = 1e-6) -> tuple[float, float]:
+    """Return the slope of the first step's loss along a direction: by gradient, by differences."""
+    in_double(task)
     loss = loss_of(method, task, 0)
     images = task.synthetic.images
     (gradient,) = torch.autograd.grad(loss(), images)

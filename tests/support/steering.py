@@ -83,7 +83,7 @@ def guided_reverse(
     noise: Tensor,
     points: Tensor,
     guidances: Sequence[Guidance],
-    num_steps: int = 50,
+    cells: Sequence[Cells] = (),
 ) -> Tensor:
     """Return the end of a whole reverse process under guidances."""
     labels = torch.zeros(len(noise)).long()
@@ -92,11 +92,11 @@ def guided_reverse(
         scheduler=scheduler,
         points=Points(points, labels, labels, list(range(len(noise)))),
         conditions=labels,
-        cells=(),
+        cells=cells,
         memory=noise.new_empty(len(noise), 0, *noise.shape[1:]),
         decode=lambda latents: latents,
     )
-    times = times_from(scheduler, num_steps, 1.0)
+    times = times_from(scheduler, 50, 1.0)
     return reverse(plain(denoise), scheduler, noise, times, hook=hook)
 
 
