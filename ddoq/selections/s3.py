@@ -53,24 +53,25 @@ class S3(InFeatures):
         """
         near = self.alpha * -_log_distances(draws, targets[:, None])[..., 0]
         chosen, classes = near.argmax(1), torch.arange(len(draws))
-        objectives = [self._objective(draws, near, chosen)]
+        means = draws[classes, chosen]
+        objectives = [self._objective(means, near[classes, chosen])]
         for _ in range(self.num_rounds):
             before = chosen.clone()
             for c in classes.tolist():
-                others = draws[classes, chosen][classes != c]
-                gains = near[c] + self.beta * _log_distances(draws[c], others).sum(1)
+                apart = _log_distances(draws[c], means)
+                apart[:, c] = 0  # from itself
+                gains = near[c] + self.beta * apart.sum(1)
                 if gains.max() > gains[chosen[c]]:
                     chosen[c] = gains.argmax()
+                    means[c] = draws[c, chosen[c]]
             if torch.equal(chosen, before):
                 break
-            objectives.append(self._objective(draws, near, chosen))
+            objectives.append(self._objective(means, near[classes, chosen]))
         return chosen, objectives
 
-    def _objective(self, draws: Tensor, near: Tensor, chosen: Tensor) -> float:
-        classes = torch.arange(len(draws))
-        means = draws[classes, chosen]
+    def _objective(self, means: Tensor, near: Tensor) -> float:
         apart = _log_distances(means, means).triu(1).sum()
-        return (near[classes, chosen].sum() + self.beta * apart).item()
+        return (near.sum() + self.beta * apart).item()
 
 
 def _means(features: Tensor) -> Tensor:

@@ -265,6 +265,12 @@ TABLE: dict[str, dict[str, Callable | str]] = {
     "quantize": LATENTS | {"order": other_features},
     "curve": LATENTS | {"order": other_features},
     "fit_generator": LATENTS | {"order": other_index},
+    "fit_surrogates": {
+        "finite": "weights that are not finite are refused as those of fit_teacher are",
+        "shapes": OWN,
+        "counts": OWN,
+        "order": OWN,
+    },
     "check_generator": {
         "finite": "its network is probed before, and errors that are not finite are refused",
         "shapes": (
