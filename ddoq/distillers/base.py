@@ -80,7 +80,7 @@ class Distiller(ABC):
     batch_size: Decided[PositiveInt] = 256
     start: Literal["random", "noise", "herding", "sensitivity", "codebook"] = "random"
     dsa: Decided[str]
-    partition: PositiveInt = 1
+    partition: Decided[PositiveInt] = 1
     prune: Fraction = 0.0
     prune_epochs: PositiveInt = 5
     importance: Share = 0.0
