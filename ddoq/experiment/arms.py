@@ -189,7 +189,7 @@ def _select(nodes: Nodes, arm: Conf, first: Node, draw: int, title: str) -> Node
         inputs |= nodes.teacher(nodes.config["teacher"])
         inputs["features"] = nodes.teacher_features
     else:
-        inputs["features"] = nodes.features(space)
+        inputs["features"] = nodes.features(space, "selection.space")
     if "space" not in selection:  # the teacher judges
         inputs["logits"] = nodes.teacher_logits
     identity = {"selection": without(selection, "space"), "seed": draw}

@@ -108,7 +108,9 @@ class Experiment:
             return {}
         space = self.nodes.measure.space
         inputs = {
-            "features": self.nodes.features(space) if space else self.nodes.teacher_features,
+            "features": self.nodes.features(space, "measure.space")
+            if space
+            else self.nodes.teacher_features,
             "index": self.nodes.index,
             **self.nodes.teacher(self.config["teacher"]),
         }

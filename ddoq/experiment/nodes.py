@@ -111,9 +111,9 @@ class Nodes:
         weights = self.models.identify(conf, "encoder.path") if "path" in conf else None
         return {"encoder": without(conf, "fit", "path"), "weights": weights}
 
-    def features(self, space: Conf) -> Node | None:
-        """Return the features of the train split that a space has,
-        where they are not made of the latents.
+    def features(self, space: Conf, key: str = "space") -> Node | None:
+        """Return the features of the train split that a space has, where they are not made of the
+        latents; ``key``: where it stands.
         """
         if space["_target_"] == TEACHER_FEATURES:
             return self.teacher_features
@@ -121,7 +121,7 @@ class Nodes:
             return None
         identity = {
             "encoder": without(space, "path", "representative"),
-            "weights": self.models.identify(space, "space.path"),
+            "weights": self.models.identify(space, f"{key}.path"),
         }
         return make_node("encode", identity, index=self.index)
 

@@ -44,8 +44,12 @@ def seen_test_images(config: Conf) -> str | None:
     """
     if config["dataset"].get("source") != "fastai":
         return None
-    compared = [(conf, "") for conf in config["compare"]["teachers"].values()]
-    names = {conf["name"] for conf, _ in (*networks_of(config), *compared) if "model" in conf}
+    networks = [conf for conf, _ in networks_of(config)] + [*config["compare"]["teachers"].values()]
+    names = {
+        conf["model"]
+        for conf in networks
+        if "model" in conf and conf.get("classes", "imagenet") == "imagenet"
+    }
     if not names:
         return None
     return (

@@ -114,9 +114,13 @@ def test_taesd_has_stable_diffusion_s_latents_and_comes_back(photographs):
 def test_it_is_said_where_a_network_has_seen_the_test_images():
     lite = "teacher=efficientnet_lite0"
     soft = composed("+experiment=imagenette128", lite, "protocol.labels=soft")
-    words = "efficientnet_lite0: trained on ImageNet, fastai's test images among them"
+    words = "tf_efficientnet_lite0: trained on ImageNet, fastai's test images among them"
     assert seen_test_images(soft).startswith(words)
     assert any(line.startswith(words) for line in remarks(soft, Models([])))
+    own = composed(
+        "+experiment=imagenette128", lite, "teacher.classes=dataset", "protocol.labels=soft"
+    )
+    assert seen_test_images(own) is None, "its outputs are the data set's: trained on it"
     hard = composed("+experiment=imagenette128", lite, "space=latents", "baselines=none")
     assert seen_test_images(hard) is None
     chosen = composed(
