@@ -55,7 +55,7 @@ class Range:
 
 @dataclass(frozen=True)
 class Unused:
-    """Of an option that a class inherits: ``why`` it has to stay at 0, what takes it ``instead``."""
+    """Of an inherited option: ``why`` it has to stay at 0, and what takes it ``instead``."""
 
     why: str
     instead: str
