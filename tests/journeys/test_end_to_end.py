@@ -209,7 +209,7 @@ def test_a_change_recomputes_only_what_depends_on_it(finished, capsys):
     assert misses("trainer.batch_size=7", "logger=csv") == set()
     assert misses("student.width=4") == {"evaluate"}
     # The ablation labelled it already.
-    assert misses("weighting=clip", "ablation.strengths=[]") == {"evaluate"}
+    assert misses("weighting=power", "ablation.strengths=[]") == {"evaluate"}
     assert misses("weighting=power", "weighting.exponent=0.3") == {"label", "evaluate"}
     assert misses("generator.guidance_scale=2") == {"generate", "label", "evaluate"}
     assert misses("ipc=5") == {"quantize", "generate", "label", "evaluate"}
