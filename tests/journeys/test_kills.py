@@ -13,7 +13,7 @@ from support.runs import ROOT
 
 
 @pytest.mark.parametrize(
-    ("num_kills", "overrides"), [(8, "short"), pytest.param(200, "whole", marks=pytest.mark.slow)]
+    ("num_kills", "overrides"), [(4, "short"), pytest.param(200, "whole", marks=pytest.mark.slow)]
 )
 def test_killed_runs_finish_with_the_bytes_of_an_undisturbed_one(
     tmp_path: Path, num_kills: int, overrides: str

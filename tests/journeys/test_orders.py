@@ -442,7 +442,11 @@ def colours(folder: Path, names: list[str]) -> Path:
     ("trained_on", "given"),
     [
         (["a", "b", "c", "d", "e", "f"], ["a", "e", "c", "d", "b", "f"]),
-        ([f"{number:02}" for number in range(18)], [str(number) for number in range(18)]),
+        pytest.param(
+            [f"{number:02}" for number in range(18)],
+            [str(number) for number in range(18)],
+            marks=pytest.mark.slow,  # half a minute
+        ),
     ],
     ids=["swapped", "numbers"],
 )
