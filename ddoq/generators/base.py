@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from ddoq.encoders.base import Encoder
+from ddoq.guidances.base import Guidance
 from ddoq.utils.handover import Handover
 
 
@@ -41,7 +43,12 @@ class Points:
 
 
 class ImageGenerator(ABC):
-    """Turns points into images. (``torch.Generator`` is the random number generator.)"""
+    """Turns points into images. (``torch.Generator`` is the random number generator.)
+
+    ``guidances`` steer it; none by default.
+    """
+
+    guidances: Sequence[Guidance] = ()
 
     @abstractmethod
     def generate(self, points: Points) -> Tensor:

@@ -43,7 +43,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
     generator = _generator(node, inputs, points, runtime)
     most = most_at_once(generator, points.latents.shape[1:], runtime.device)
     fitting = FittingBatches("generate", most)
-    remembers = any(guidance.uses_memory for guidance in getattr(generator, "guidances", ()))
+    remembers = any(guidance.uses_memory for guidance in generator.guidances)
     seeds = [
         item_seed(node.identity.get("seed"), "noise", label, index, *further)
         for label, index in zip(points.labels.tolist(), points.index.tolist(), strict=True)
@@ -100,7 +100,7 @@ def run(node: Node, inputs: Mapping[str, Path], folder: Path, runtime: Runtime) 
 def _prepared(generator: ImageGenerator, runtime: Runtime) -> nn.Module:
     """Return the networks, compiled if that is asked for and no guidance looks into them."""
     networks = generator.networks()
-    if any(guidance.replaces_embedding for guidance in getattr(generator, "guidances", ())):
+    if any(guidance.replaces_embedding for guidance in generator.guidances):
         return networks
     return runtime.prepare(networks)
 

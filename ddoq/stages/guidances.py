@@ -109,7 +109,7 @@ def most_at_once(generator: ImageGenerator, shape: tuple[int, ...], device: str)
     Raises:
         StageError: not even one fits.
     """
-    guidances = [g for g in getattr(generator, "guidances", ()) if g.uses_decoder]
+    guidances = [g for g in generator.guidances if g.uses_decoder]
     needed = decoding_bytes(generator.encoder, shape) if guidances else 0
     if not needed:
         return None
