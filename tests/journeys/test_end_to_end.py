@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +19,7 @@ from ddoq.config.names import run_name
 from ddoq.errors import DataError, StageError
 from ddoq.help import main as help_main
 from ddoq.run import COMMANDS
-from support.processes import ddoq, start
+from support.processes import ddoq, kill_once
 from support.runs import ROOT, TINY, artefacts, composed, run_here
 
 COLUMNS = {"dataset", "arm", "ipc", "protocol", "student", "seed", "top1", "top1_best"}
@@ -260,13 +259,7 @@ def test_output_does_not_depend_on_batch_size_beyond_rounding(finished, tmp_path
 )
 def test_kill_in_any_stage_and_the_same_command_finishes_the_same(finished, tmp_path, stage, delay):
     """SIGKILL in a stage, then the same command: codebooks, models and images byte for byte."""
-    process = start(*TINY, f"paths.outputs={tmp_path}", folder=tmp_path)
-    while not (tmp_path / "store" / stage).exists() and process.is_alive():
-        time.sleep(0.01)
-    time.sleep(delay)
-    assert process.is_alive(), "the run was over before the kill"
-    process.kill()
-    process.join()
+    kill_once(stage, *TINY, outputs=tmp_path, delay=delay)
     assert not list(tmp_path.glob("runs/*/results.jsonl"))
     run_here(*TINY, f"paths.outputs={tmp_path}")
     stages = ("index", "encode", "quantize", "fit_generator", "generate", "label")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,7 @@ from ddoq.stages.files import PER_IMAGE
 from ddoq.stages.models import load_teacher
 from ddoq.stages.runtime import Runtime
 from ddoq.sweeps.waves import waves
-from support.processes import start
+from support.processes import kill_once
 from support.runs import TEACHER, TINY, artefacts, composed, run_here
 
 DM = (*TINY, "method=dm", "method.num_steps=40", "method.batch_size=32", "ipc=3", "ablation=none")
@@ -146,13 +145,7 @@ def test_rules_do_not_change_the_key_and_what_is_typed_does():
 def test_killed_while_images_are_optimised_the_same_command_finishes_the_same(
     finished, tmp_path, delay
 ):
-    process = start(*MAIN, f"paths.outputs={tmp_path}", folder=tmp_path)
-    while not list((tmp_path / "store").glob("distill/*/last.ckpt")) and process.is_alive():
-        time.sleep(0.01)
-    time.sleep(delay)
-    assert process.is_alive(), "the run was over before the kill"
-    process.kill()
-    process.join()
+    kill_once("distill/*/last.ckpt", *MAIN, outputs=tmp_path, delay=delay)
     again = run_here(*MAIN, f"paths.outputs={tmp_path}")
     assert artefacts(tmp_path, "distill", "label") == artefacts(
         finished.parents[1], "distill", "label"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ddoq.data.image_set import TABLE, ImageSet
 from ddoq.experiment import Experiment, Models
 from ddoq.pipeline.graph import unique
 from ddoq.stages.runtime import facts
-from support.processes import start
+from support.processes import kill_once
 from support.runs import TEACHER, TINY, artefacts, composed, run_here
 
 SMALL = (
@@ -119,27 +118,15 @@ def test_of_one_draw_the_set_is_that_without_a_choice(finished):
         _, _, key, *inside = Path(name).parts
         sets.setdefault(key, []).append(("/".join(inside), content))
     times = Counter(str(sorted(files)) for files in sets.values())
-    assert sorted(times.values()) == [
-        1,
-        1,
-        1,
-        1,
-        1,
-        1,
-        3,
-    ]  # four choices, the main arm and its twin
+    # four choices, the main arm and its twin
+    assert sorted(times.values()) == [1] * 6 + [3]
 
 
 def test_killed_while_it_chooses_the_same_command_finishes_the_same(finished, tmp_path):
     outputs = finished.parents[1]
     later = ("select", "label", "evaluate")
     shutil.copytree(outputs / "store", tmp_path / "store", ignore=shutil.ignore_patterns(*later))
-    process = start(*MAIN, f"paths.outputs={tmp_path}", folder=tmp_path)
-    while not list((tmp_path / "store").glob("select/*/parts/*")) and process.is_alive():
-        time.sleep(0.005)
-    assert process.is_alive(), "the run was over before the kill"
-    process.kill()
-    process.join()
+    kill_once("select/*/parts/*", *MAIN, outputs=tmp_path)
     run_here(*MAIN, f"paths.outputs={tmp_path}")
     assert artefacts(tmp_path, "select", "label") == artefacts(outputs, "select", "label")
 

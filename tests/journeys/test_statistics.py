@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +13,7 @@ from safetensors.torch import load_file
 from ddoq import load_distilled
 from ddoq.experiment import Experiment, Models
 from ddoq.pipeline.graph import unique
-from support.processes import start
+from support.processes import kill_once
 from support.runs import TINY, artefacts, composed, run_here
 
 RUN = (
@@ -44,12 +43,7 @@ def test_statistics_of_every_class_are_kept_and_images_are_made_of_them(finished
 
 
 def test_killed_while_it_inverts_the_same_command_finishes_the_same(finished, tmp_path):
-    process = start(*RUN, f"paths.outputs={tmp_path}", folder=tmp_path)
-    while not list((tmp_path / "store").glob("invert/*/class-*")) and process.is_alive():
-        time.sleep(0.005)
-    assert process.is_alive(), "the run was over before the kill"
-    process.kill()
-    process.join()
+    kill_once("invert/*/class-*", *RUN, outputs=tmp_path)
     assert not list((tmp_path / "store").glob("invert/*/manifest.json"))
     run_here(*RUN, f"paths.outputs={tmp_path}")
     stages = ("invert", "generate", "label")

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -61,6 +62,24 @@ def _command(
     from ddoq.run import main
 
     main()
+
+
+def kill_once(begun: str, *overrides: str, outputs: Path, delay: float = 0.0) -> None:
+    """Start a run in an outputs folder and kill it once its store has what a pattern asks for.
+
+    Args:
+        begun: glob pattern below the store.
+        overrides: of the run.
+        outputs: its folder of outputs.
+        delay: seconds between the two.
+    """
+    process = start(*overrides, f"paths.outputs={outputs}", folder=outputs)
+    while not any((outputs / "store").glob(begun)) and process.is_alive():
+        time.sleep(0.005)
+    time.sleep(delay)
+    assert process.is_alive(), "the run was over before the kill"
+    process.kill()
+    process.join()
 
 
 def ddoq(*overrides: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
